@@ -1,0 +1,32 @@
+"""The one door to the long convolution."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from hyenadna.conv.fft import fft_long_convolution
+from hyenadna.conv.reference import direct_long_convolution
+from hyenadna.errors import InputError
+
+METHODS: Final = {"fft": fft_long_convolution, "direct": direct_long_convolution}
+
+
+def long_convolution(
+    u: Tensor, k: Tensor, skip: Tensor | None = None, *, method: str = "fft"
+) -> Tensor:
+    """Causal convolution of every channel with its own filter, plus a skip term.
+
+    `y[t] = sum_{j=0..t} k[j] u[t-j] + skip u[t]`. u: (B, C, L); k: (C, L), float32 or float64;
+    skip: (C,); result: (B, C, L) in the type of u. `method` is `fft` or its slow twin `direct`.
+
+    Raises InputError for an unknown method.
+    """
+    if method not in METHODS:
+        raise InputError(f"long convolution: no method {method!r}; there are {', '.join(METHODS)}")
+    if skip is not None:  # the skip is the filter's own value at lag 0
+        k = torch.cat([k[:, :1] + skip[:, None].to(k.dtype), k[:, 1:]], dim=1)
+    return METHODS[method](u, k)
+

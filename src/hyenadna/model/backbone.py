@@ -1,0 +1,237 @@
+"""The network: token table, blocks, final norm, language-model head.
+
+Parameter names are those of the published checkpoints without their leading `hyena.` or `model.`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from hyenadna.config import ModelConfig
+from hyenadna.errors import InputError
+from hyenadna.model.attention import CausalAttention
+from hyenadna.model.filter import ImplicitFilter
+from hyenadna.model.operator import HyenaOperator
+
+
+class MLP(nn.Module):
+    """D -> I -> D with the tanh form of GELU."""
+
+    def __init__(self, d_model: int, d_inner: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(d_model, d_inner)
+        self.fc2 = nn.Linear(d_inner, d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.fc2(nn.functional.gelu(self.fc1(x), approximate="tanh"))
+        return out
+
+
+def make_mixer(config: ModelConfig) -> nn.Module:
+    """The sequence mixer that the configuration names."""
+    if config.mixer == "attention":
+        return CausalAttention(
+            config.d_model, num_heads=config.num_heads, dropout=config.hyena_dropout
+        )
+    filter_fn = ImplicitFilter(
+        config.filter_channels,
+        max_seq_len=config.max_seq_len,
+        emb_dim=config.emb_dim,
+        width=config.filter_order,
+        num_inner_mlps=config.num_inner_mlps,
+        activation_freq=config.activation_freq,
+        train_freq=config.train_freq,
+        window_shift=config.window_shift,
+    )
+    return HyenaOperator(
+        config.d_model,
+        order=config.hyena_order,
+        short_filter_order=config.short_filter_order,
+        filter_fn=filter_fn,
+        dropout=config.hyena_dropout,
+    )
+
+
+class Block(nn.Module):
+    """Pre-norm block: `a = h + mixer(norm1(h))`, then `a + mlp(norm2(a))`.
+
+    The residual stream keeps its own type (float32), also under autocast. `checkpoint_mixer` and
+    `checkpoint_mlp` trade memory for a second forward pass of that part.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
+        self.mixer = make_mixer(config)
+        self.norm2 = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
+        self.mlp = MLP(config.d_model, config.inner_width)
+        self.dropout = nn.Dropout(config.resid_dropout)
+        self.checkpoint_mixer = False
+        self.checkpoint_mlp = False
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(B, L, D) -> (B, L, D)."""
+        mixed = self._run(self._mix, h, recompute=self.checkpoint_mixer)
+        h = h + self.dropout(mixed).to(h.dtype)
+        inner = self._run(self._feed, h, recompute=self.checkpoint_mlp)
+        return h + self.dropout(inner).to(h.dtype)
+
+    def _mix(self, h: Tensor) -> Tensor:
+        out: Tensor = self.mixer(self.norm1(h))
+        return out
+
+    def _feed(self, h: Tensor) -> Tensor:
+        out: Tensor = self.mlp(self.norm2(h))
+        return out
+
+    def _run(self, part: Any, h: Tensor, *, recompute: bool) -> Tensor:
+        if recompute and self.training and torch.is_grad_enabled():
+            out: Tensor = checkpoint(part, h, use_reentrant=False)
+        else:
+            out = part(h)
+        return out
+
+
+class Embeddings(nn.Module):
+    """The token table; there are no positions in it."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.padded_vocab_size, config.d_model)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        out: Tensor = self.word_embeddings(tokens)
+        return out
+
+
+class Backbone(nn.Module):
+    """Tokens to hidden states: table, blocks, final norm."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.embeddings = Embeddings(config)
+        self.dropout = nn.Dropout(config.embed_dropout)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Embedded tokens (B, L, D) -> (B, L, D), after the final norm."""
+        h = self.dropout(h)
+        for layer in self.layers:
+            h = layer(h)
+        out: Tensor = self.ln_f(h)
+        return out
+
+    def hidden_states(self, h: Tensor) -> list[Tensor]:
+        """n_layer + 2 tensors (B, L, D): embeddings, residual stream after each block, final norm.
+
+        The layout of `output_hidden_states` of the published port.
+        """
+        states = [h]
+        for layer in self.layers:
+            states.append(layer(states[-1]))
+        return [*states, self.ln_f(states[-1])]
+
+
+class HyenaDNA(nn.Module):
+    """A causal language model of DNA: `model(tokens) -> logits (B, L, V)`.
+
+    Output at position t depends on tokens 0..t only, and not on the rest of the batch; padding
+    belongs on the right, where causality keeps it from every real position.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = Backbone(config)
+        self.lm_head: nn.Linear | None = None
+        if not config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.d_model, config.padded_vocab_size, bias=False)
+        self.reset_parameters()
+
+    @property
+    def head_weight(self) -> Tensor:
+        """Matrix (V, D) from hidden states to logits: the token table where the head is tied."""
+        table: Tensor = self.backbone.embeddings.word_embeddings.weight
+        return table if self.lm_head is None else self.lm_head.weight
+
+    def forward(self, tokens: Tensor | npt.ArrayLike) -> Tensor:
+        """Logits (B, L, V) of the next token, float32 (float64 in a float64 model).
+
+        tokens: integer ids (B, L), or (L,) for one sequence. Raises InputError for an empty
+        sequence or one longer than `max_seq_len`.
+        """
+        return self.logits(self.embed(tokens))
+
+    def embed(self, tokens: Tensor | npt.ArrayLike) -> Tensor:
+        """Hidden states (B, L, D) after the final norm; arguments and errors as for `forward`."""
+        ids = self._check(tokens)
+        out: Tensor = self.backbone(self.backbone.embeddings(ids))
+        return out
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits (..., V) of hidden states (..., D) after the final norm."""
+        out = nn.functional.linear(hidden, self.head_weight)
+        return out if out.dtype == torch.float64 else out.float()
+
+    def hidden_states(self, tokens: Tensor | npt.ArrayLike) -> list[Tensor]:
+        """All n_layer + 2 hidden states, each (B, L, D); see `Backbone.hidden_states`."""
+        return self.backbone.hidden_states(self.backbone.embeddings(self._check(tokens)))
+
+    def set_checkpointing(self, *, mixer: bool, mlp: bool) -> None:
+        """Switch the recomputation of activations in the backward pass on or off."""
+        for layer in self.backbone.layers:
+            assert isinstance(layer, Block)
+            layer.checkpoint_mixer, layer.checkpoint_mlp = mixer, mlp
+
+    def _check(self, tokens: Tensor | npt.ArrayLike) -> Tensor:
+        device = self.backbone.embeddings.word_embeddings.weight.device
+        ids = torch.as_tensor(tokens, device=device)
+        ids = ids[None] if ids.ndim == 1 else ids
+        if ids.ndim != 2 or ids.is_floating_point():
+            raise InputError(
+                f"model: tokens are {ids.dtype} of shape {tuple(ids.shape)}; "
+                "give integer ids of shape (B, L)"
+            )
+        if not 1 <= ids.shape[1] <= self.config.max_seq_len:
+            raise InputError(
+                f"model: sequence of {ids.shape[1]:,} tokens, but this model reads 1 to "
+                f"{self.config.max_seq_len:,} (max_seq_len); cut it into windows or take a "
+                "longer model (`hyenadna models` lists them)"
+            )
+        return ids.long()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Fresh weights as in the paper's code: see `initialise`."""
+        initialise(self)
+
+
+@torch.no_grad()
+def initialise(model: HyenaDNA) -> None:
+    """Draw the weights from torch's global generator, as the original training code does.
+
+    Linear (also of the filter network) and table weights N(0, 0.02), biases 0; the two matrices
+    that write into the residual stream, `out_proj` and `fc2`, N(0, 0.02 / sqrt(2 n_layer)) (the
+    published port names this rescaling but never applies it); skip N(0, 1); short filter as torch's
+    Conv1d.
+    """
+    std = model.config.initializer_range
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            writes = name.endswith(("out_proj", "fc2"))
+            scale = 1 / math.sqrt(2 * model.config.n_layer) if writes else 1.0
+            nn.init.normal_(module.weight, std=std * scale)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=std)
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)

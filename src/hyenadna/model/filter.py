@@ -1,0 +1,140 @@
+"""The implicit filter: lag positions in, one long causal filter per channel out.
+
+Formulas: shared specification of the reference, "Implicit filter"; paper arXiv 2306.15794,
+section 3 and Poli et al. 2023 (arXiv 2302.10866), section 3.3.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+# Decay of the slowest and the fastest channel: the window falls to TARGET at FAST or SLOW of M.
+_TARGET, _SLOW, _FAST = 1e-2, 1.5, 0.3
+
+
+@lru_cache(maxsize=8)
+def lag_features(max_seq_len: int, emb_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Features z (1, M, E) and normalised lags t (1, M, 1), float32, of the lags 0..M-1.
+
+    `t = l / (M-1)`; `z = [t, cos(f w), -sin(f w)]` with `w = 2 pi l / M` and `(E-1)/2` frequencies f
+    evenly spaced from 1e-4. They depend on M and not on the length of the input. Computed in
+    float64 and rounded once; all layers of all models of this shape share the one table.
+    """
+    bands = (emb_dim - 1) // 2
+    lag = torch.arange(max_seq_len, dtype=torch.float64)
+    t = (lag / (max_seq_len - 1))[:, None]
+    frequencies = torch.linspace(1e-4, bands - 1, bands, dtype=torch.float64)
+    angle = frequencies * (2 * math.pi / max_seq_len * lag[:, None])
+    z = torch.cat([t, torch.cos(angle), -torch.sin(angle)], dim=1)
+    return z[None].float().to(device), t[None].float().to(device)
+
+
+def decay_rates(channels: int) -> Tensor:
+    """Signed decay rate of every channel, float32, shape (1, 1, C), from -3.07 to -15.35."""
+    slow, fast = math.log(_TARGET) / _SLOW, math.log(_TARGET) / _FAST
+    return torch.linspace(slow, fast, channels)[None, None]
+
+
+class Sine(nn.Module):
+    """`sin(freq * x)` with a trained frequency per unit; one module serves all layers."""
+
+    freq: Tensor
+
+    def __init__(self, width: int, freq: float, *, train: bool) -> None:
+        super().__init__()
+        value = freq * torch.ones(1, width)
+        if train:
+            self.freq = nn.Parameter(value)
+        else:
+            self.register_buffer("freq", value, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sin(self.freq.to(x.dtype) * x)
+
+
+class _Stored(nn.Module):
+    """Holds tables of a checkpoint that differ from the formula; empty otherwise."""
+
+
+class ImplicitFilter(nn.Module):
+    """A small sine network from lag to filter value, times an exponential window.
+
+    `k[c, l] = net(z_l)[c] * (exp(-t_l |delta_c|) + shift)` for C = D (N-1) channels; for N > 2 the
+    channel axis is (N-1, D). `bias` is the skip term of the long convolution, (C,).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        max_seq_len: int,
+        emb_dim: int,
+        width: int,
+        num_inner_mlps: int,
+        activation_freq: float,
+        train_freq: bool,
+        window_shift: float,
+    ) -> None:
+        super().__init__()
+        self.max_seq_len, self.emb_dim, self.channels = max_seq_len, emb_dim, channels
+        self.window_shift = window_shift
+        self.bias = nn.Parameter(torch.randn(channels))
+        sine = Sine(width, activation_freq, train=train_freq)
+        layers: list[nn.Module] = [nn.Linear(emb_dim, width), sine]
+        for _ in range(num_inner_mlps):
+            layers += [nn.Linear(width, width), sine]
+        layers.append(nn.Linear(width, channels, bias=False))
+        self.implicit_filter = nn.Sequential(*layers)
+        self.pos_emb = _Stored()
+        self.modulation = _Stored()
+
+    def tables(self) -> dict[str, Tensor]:
+        """The tables in effect: `pos_emb.z` (1, M, E), `pos_emb.t` (1, M, 1), `modulation.deltas`
+        (1, 1, C); computed by formula unless a checkpoint stored others."""
+        device = self.bias.device
+        z, t = lag_features(self.max_seq_len, self.emb_dim, device)
+        formula = {"pos_emb.z": z, "pos_emb.t": t}
+        formula["modulation.deltas"] = decay_rates(self.channels).to(device)
+        stored = {k: v for k, v in self.named_buffers() if k in formula}
+        return formula | stored
+
+    def keep_table(self, name: str, value: Tensor) -> None:
+        """Use the stored `value` for the table `name` (see `tables`) instead of the formula.
+
+        It becomes a persistent buffer, so that saving the model keeps it. Raises ValueError for an
+        unknown name or another shape.
+        """
+        expected = self.tables().get(name)
+        if expected is None or expected.shape != value.shape:
+            raise ValueError(f"no table {name} of shape {tuple(value.shape)} in this filter")
+        room, _, key = name.partition(".")
+        getattr(self, room).register_buffer(key, value.clone())
+
+    def forward(self, length: int) -> Tensor:
+        """The filter at lags 0..length-1: (C, length), float32 (float64 in a float64 model).
+
+        Never below float32, also under autocast: rounding z to half precision at a lag axis of
+        160,002 changes the filter by 12 % (fp16) or 89 % (bf16).
+        """
+        tables = self.tables()
+        dtype = torch.float64 if self.bias.dtype == torch.float64 else torch.float32
+        device_type = self.bias.device.type
+        with torch.autocast(device_type, enabled=False):
+            hidden = tables["pos_emb.z"][0, :length].to(dtype)
+            for layer in self.implicit_filter[:-1]:
+                if isinstance(layer, nn.Linear):
+                    hidden = nn.functional.linear(
+                        hidden, layer.weight.to(dtype), layer.bias.to(dtype)
+                    )
+                else:
+                    hidden = layer(hidden)
+            last = self.implicit_filter[-1].weight
+            assert isinstance(last, Tensor)
+            network = last.to(dtype) @ hidden.T
+            t = tables["pos_emb.t"][0, :length, 0].to(dtype)
+            rate = tables["modulation.deltas"][0, 0].to(dtype).abs()
+            return network * (torch.exp(-rate[:, None] * t) + self.window_shift)
