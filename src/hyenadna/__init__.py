@@ -1,1 +1,53 @@
-"""hyenadna."""
+"""Learn from DNA at single-nucleotide resolution over long distances.
+
+The public names load on first use, so that importing the package costs nothing:
+
+    import hyenadna
+
+    model = hyenadna.load("RUN")                    # a run, a checkpoint folder, a published name
+    logits = model(hyenadna.encode("ACGTNacgt"))    # (1, 9, 16)
+    hidden = model.embed(hyenadna.encode("ACGT"))   # (1, 4, D)
+    hyenadna.decode([7, 8, 9, 10])                  # "ACGT"
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from hyenadna.alphabet import decode as decode
+    from hyenadna.alphabet import encode as encode
+    from hyenadna.alphabet import reverse_complement as reverse_complement
+    from hyenadna.checkpoint.load import load as load
+    from hyenadna.checkpoint.save import save as save
+    from hyenadna.config import ModelConfig as ModelConfig
+    from hyenadna.config import preset as preset
+    from hyenadna.errors import InputError as InputError
+    from hyenadna.genome.fasta import Genome as Genome
+    from hyenadna.model.backbone import HyenaDNA as HyenaDNA
+
+_HOMES = {
+    "decode": "alphabet",
+    "encode": "alphabet",
+    "reverse_complement": "alphabet",
+    "load": "checkpoint.load",
+    "save": "checkpoint.save",
+    "ModelConfig": "config",
+    "preset": "config",
+    "InputError": "errors",
+    "Genome": "genome.fasta",
+    "HyenaDNA": "model.backbone",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hyenadna' has no attribute {name!r}")
+    return getattr(import_module(f"hyenadna.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -29,4 +29,3 @@ def long_convolution(
     if skip is not None:  # the skip is the filter's own value at lag 0
         k = torch.cat([k[:, :1] + skip[:, None].to(k.dtype), k[:, 1:]], dim=1)
     return METHODS[method](u, k)
-

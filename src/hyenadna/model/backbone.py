@@ -176,9 +176,13 @@ class HyenaDNA(nn.Module):
         return out
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Logits (..., V) of hidden states (..., D) after the final norm."""
-        out = nn.functional.linear(hidden, self.head_weight)
-        return out if out.dtype == torch.float64 else out.float()
+        """Logits (..., V) of hidden states (..., D) after the final norm.
+
+        float32 also under autocast (the head is narrow, and the loss is worth the digits).
+        """
+        dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        with torch.autocast(hidden.device.type, enabled=False):
+            return nn.functional.linear(hidden.to(dtype), self.head_weight.to(dtype))
 
     def hidden_states(self, tokens: Tensor | npt.ArrayLike) -> list[Tensor]:
         """All n_layer + 2 hidden states, each (B, L, D); see `Backbone.hidden_states`."""

@@ -1,0 +1,121 @@
+"""Pictures of training and evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hyenadna.errors import InputError
+
+INK, BLUE, ORANGE, GREY = "#222222", "#2a6fdb", "#e07b1f", "#8a8f98"
+
+
+def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+    figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
+    axes.set_title(title, loc="left", fontsize=11, color=INK)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e6e8eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Write beside and rename, so that a picture is whole or absent."""
+    beside = path.with_name(f".{path.name}.part{path.suffix}")
+    try:
+        figure.savefig(beside, dpi=150)
+        beside.replace(path)
+    except (OSError, ValueError) as error:
+        beside.unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot write the picture ({error})") from error
+    finally:
+        plt.close(figure)
+
+
+def training_curve(
+    entries: Sequence[Mapping[str, Any]], path: Path, *, bound: float | None = None
+) -> None:
+    """Bits per base against bases seen, from the entries of a run's log.jsonl.
+
+    Valid-split values are dots; dotted lines mark a change of sequence length. `bound`: the true
+    entropy, where it is known. Writes nothing when the log holds no step.
+    """
+    steps = [e for e in entries if "loss" in e]
+    if not steps:
+        return
+    tokens = [e["tokens"] / 1e6 for e in steps]
+    smooth = _running_mean([e["bits_per_base"] for e in steps], 0.97)
+    figure, axes = _axes("Training", "million bases seen", "bits per base")
+    axes.plot(tokens, smooth, color=BLUE, linewidth=1.4, label="training (running mean)")
+    seen = {e["step"]: e["tokens"] / 1e6 for e in steps}
+    valid = [(seen[e["step"]], e["valid"]) for e in entries if "valid" in e and e["step"] in seen]
+    if valid:
+        axes.plot(*zip(*valid, strict=True), "o-", color=ORANGE, markersize=4, label="valid")
+    if bound is not None:
+        axes.axhline(bound, color=INK, linewidth=1, linestyle="--", label="true entropy")
+    for before, after in zip(steps, steps[1:], strict=False):
+        if before["length"] != after["length"]:
+            axes.axvline(before["tokens"] / 1e6, color=GREY, linewidth=0.7, linestyle=":")
+            axes.annotate(
+                f"{after['length']:,}", (before["tokens"] / 1e6, 1), xytext=(3, -10), fontsize=7,
+                xycoords=("data", "axes fraction"), textcoords="offset points", color=GREY,
+            )  # fmt: skip
+    low = min([*smooth, *(v for _, v in valid), *([bound] if bound is not None else [])])
+    axes.set_ylim(low - 0.03, min(max(smooth), max(2.02, low + 0.1)) + 0.02)
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def _running_mean(values: Sequence[float], decay: float) -> list[float]:
+    out: list[float] = []
+    mean, weight = 0.0, 0.0
+    for value in values:
+        if math.isfinite(value):
+            mean, weight = decay * mean + (1 - decay) * value, decay * weight + 1 - decay
+        out.append(mean / weight if weight else value)
+    return out
+
+
+def context_curve(
+    contexts: Sequence[float],
+    bits: Sequence[float],
+    path: Path,
+    *,
+    title: str,
+    markov: Mapping[int, float],
+    bound: tuple[Sequence[float], Sequence[float]] | None = None,
+    other: tuple[str, Sequence[float]] | None = None,
+) -> None:
+    """Bits per base of a model against how many bases it has seen, beside Markov models.
+
+    `contexts`, `bits`: bin centres and values. `markov`: bits per base by order. `bound`: the exact
+    entropy by context (contexts, bits), for a genome whose source is known. `other`: a second model
+    (name, bits) over the same bins.
+    """
+    figure, axes = _axes(title, "bases of context", "bits per base")
+    axes.set_xscale("log", base=2)
+    axes.plot(contexts, bits, "o-", color=BLUE, markersize=4, label="this model", zorder=3)
+    if other:
+        axes.plot(contexts, other[1], "s-", color=GREY, markersize=3, label=other[0])
+    for order, value in markov.items():
+        best = value == min(markov.values())
+        axes.axhline(
+            value, color=ORANGE, linewidth=1.4 if best else 0.6, alpha=1 if best else 0.5,
+            label=f"best Markov model (order {order})" if best else None,
+        )  # fmt: skip
+    if bound:
+        axes.step(*bound, where="post", color=INK, linestyle="--", linewidth=1, label="true bound")
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    axes.legend(frameon=False)
+    _save(figure, path)

@@ -1,0 +1,193 @@
+"""The training loop's one step and its complete state."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from hyenadna.errors import InputError
+from hyenadna.model.backbone import HyenaDNA
+from hyenadna.model.likelihood import IGNORED, target_nats
+from hyenadna.train.optim import WeightAverage, learning_rate, make_optimizer
+from hyenadna.training_config import PretrainConfig, Stage
+
+PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_MAX_BAD_STEPS = 20
+"""Steps in a row with a loss or gradient that is not finite before the run is given up."""
+
+
+class Stream(Protocol):
+    """Where batches come from; its state is saved with the run."""
+
+    def batch(self, batch_size: int, length: int) -> tuple[Tensor, Tensor]: ...
+    def state(self) -> dict[str, Any]: ...
+    def load_state(self, state: Mapping[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one optimiser step did."""
+
+    step: int
+    """Steps done so far, this one included."""
+    loss: float
+    """Nats per counted base of this step's batch."""
+    lr: float
+    grad_norm: float
+    length: int
+    batch_size: int
+    tokens: int
+    """Input tokens since the start of the run."""
+    seconds: float
+    """Duration of the step."""
+    skipped: bool
+    """Whether the update was left out because the gradient was not finite."""
+
+    @property
+    def bits_per_base(self) -> float:
+        """The loss in bits."""
+        return self.loss / math.log(2)
+
+
+class Trainer:
+    """A model in training: optimiser, schedule, stages, data position, random state.
+
+    `step()` does one optimiser step; `state()`/`load_state()` carry everything that the next step
+    depends on, so that a resumed run equals an unbroken one bit for bit on one device.
+    """
+
+    def __init__(
+        self, model: HyenaDNA, stream: Stream, config: PretrainConfig, *, final_length: int
+    ) -> None:
+        self.model, self.stream, self.config = model, stream, config
+        self.device = model.head_weight.device
+        self.stages = config.length_stages(final_length)
+        self.optimizer = make_optimizer(model, config)
+        self.average = WeightAverage(model, config.ema) if config.ema else None
+        self.precision = PRECISIONS[config.precision]
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
+        self.steps_done = 0
+        self.tokens = 0
+        self.bad_steps = 0
+        every_part = config.gradient_checkpointing
+        model.set_checkpointing(mixer=every_part, mlp=every_part)
+        model.train()
+
+    def stage(self) -> Stage:
+        """The stage that the next step belongs to."""
+        left = self.steps_done
+        for stage in self.stages:
+            if left < stage.steps:
+                return stage
+            left -= stage.steps
+        return self.stages[-1]
+
+    def batch_size(self, length: int) -> int:
+        """Sequences per optimiser step at this length: constant tokens per step."""
+        return max(1, self.config.tokens_per_step // length)
+
+    def step(self) -> StepReport:
+        """One optimiser step over the global batch.
+
+        Raises InputError when the loss has not been finite for many steps in a row.
+        """
+        start = time.perf_counter()
+        length = self.stage().length
+        batch_size = self.batch_size(length)
+        lr = self._set_learning_rates()
+        inputs, targets = self.stream.batch(batch_size, length)
+        loss = self._accumulate(inputs, targets)
+        self.scaler.unscale_(self.optimizer)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip))
+        finite = math.isfinite(norm) and math.isfinite(loss)
+        if finite or self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)  # the scaler itself leaves out an update with inf
+            self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if finite and self.average:
+            self.average.update(self.model)
+        self._guard(finite)
+        self.steps_done += 1
+        self.tokens += inputs.numel()
+        seconds = time.perf_counter() - start
+        return StepReport(
+            self.steps_done, loss, lr, norm, length, batch_size, self.tokens, seconds, not finite
+        )
+
+    def _set_learning_rates(self) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.steps_done, group["peak_lr"], self.config)
+        first: float = self.optimizer.param_groups[0]["lr"]
+        return first
+
+    def _accumulate(self, inputs: Tensor, targets: Tensor) -> float:
+        """Gradients of the mean loss over the batch, in pieces of `micro_batch_tokens`."""
+        counted = max(int((targets != IGNORED).sum()), 1)
+        rows = max(1, self.config.micro_batch_tokens // inputs.shape[1])
+        total = 0.0
+        for piece, wanted in zip(inputs.split(rows), targets.split(rows), strict=True):
+            autocast = torch.autocast(
+                self.device.type, dtype=self.precision, enabled=self.precision is not None
+            )
+            with autocast:
+                nats = target_nats(self.model, piece.to(self.device), wanted.to(self.device))
+            loss = nats.sum() / counted
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        return total
+
+    def _guard(self, finite: bool) -> None:
+        self.bad_steps = 0 if finite else self.bad_steps + 1
+        if self.bad_steps >= _MAX_BAD_STEPS:
+            raise InputError(
+                f"training diverged: no finite gradient in the last {self.bad_steps} steps (step "
+                f"{self.steps_done + 1}); lower --lr {self.config.lr:g} or take --precision float32"
+            )
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors by name, and plain values, beyond the model's own weights."""
+        tensors: dict[str, Tensor] = {"rng.cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
+        for name, parameter in self.model.named_parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer.{name}.{key}"] = value
+        if self.average:
+            tensors |= {f"average.{k}": v for k, v in self.average.weights.items()}
+        plain = {
+            "step": self.steps_done,
+            "tokens": self.tokens,
+            "bad_steps": self.bad_steps,
+            "stream": self.stream.state(),
+            "scaler": self.scaler.state_dict(),
+            "average_updates": self.average.updates if self.average else 0,
+        }
+        return tensors, plain
+
+    def load_state(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
+        """Go on from `state()`; the model's weights must have been loaded already."""
+        self.stream.load_state(plain["stream"])
+        self.steps_done, self.tokens = int(plain["step"]), int(plain["tokens"])
+        self.bad_steps = int(plain["bad_steps"])
+        if plain["scaler"]:
+            self.scaler.load_state_dict(dict(plain["scaler"]))
+        for name, parameter in self.model.named_parameters():
+            prefix = f"optimizer.{name}."
+            entries = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+            if entries:
+                self.optimizer.state[parameter] = {
+                    k: v.clone() if k == "step" else v.to(self.device) for k, v in entries.items()
+                }
+        if self.average:
+            prefix = "average."
+            weights = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+            self.average.load(weights, int(plain["average_updates"]))
+        torch.set_rng_state(tensors["rng.cpu"])
+        if "rng.cuda" in tensors and self.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)

@@ -1,0 +1,103 @@
+"""Parameter groups, learning-rate schedules, weight averaging."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from hyenadna.training_config import PretrainConfig
+
+
+def is_filter_network(name: str) -> bool:
+    """Whether the parameter belongs to the network that computes the long filters."""
+    return ".implicit_filter." in name or name.endswith("pos_emb.z")
+
+
+def parameter_groups(model: nn.Module, config: PretrainConfig) -> list[dict[str, object]]:
+    """AdamW groups: decayed, not decayed, filter network (never decayed, its own learning rate).
+
+    `standard` decays the matrices of projections, MLP and token table; `paper` everything outside
+    the filter network (training facts, section 2).
+    """
+    matrices = {
+        f"{module_name}.weight".lstrip(".")
+        for module_name, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.Embedding)
+    }
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    filters: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if is_filter_network(name):
+            filters.append(parameter)
+        elif config.parameter_groups == "paper" or name in matrices:
+            decayed.append(parameter)
+        else:
+            plain.append(parameter)
+    filter_lr = config.lr if config.filter_lr is None else config.filter_lr
+    groups: list[dict[str, object]] = [
+        {"params": decayed, "weight_decay": config.weight_decay, "peak_lr": config.lr},
+        {"params": plain, "weight_decay": 0.0, "peak_lr": config.lr},
+        {"params": filters, "weight_decay": 0.0, "peak_lr": filter_lr},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def make_optimizer(model: nn.Module, config: PretrainConfig) -> torch.optim.AdamW:
+    """AdamW over `parameter_groups`; each group carries its `peak_lr`."""
+    groups = parameter_groups(model, config)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
+
+
+def learning_rate(step: int, peak: float, config: PretrainConfig) -> float:
+    """Learning rate of optimiser step `step` (0-based).
+
+    `cosine`: rises linearly to the peak over the warm-up, then falls by a half cosine to
+    `final_lr * peak` at the last step. `paper`: timm's schedule as the original used it, closed form
+    in the training facts, section 2 (warm-up from 1e-6, cosine phase counted from step 0).
+    """
+    total, warmup = config.steps, config.lr_warmup_steps()
+    low = config.final_lr * peak
+    if config.schedule == "paper":
+        if step < warmup:
+            return 1e-6 + step * (peak - 1e-6) / warmup
+        phase = min(step / total, 1.0)
+    else:
+        if step < warmup:
+            return peak * (step + 1) / (warmup + 1)
+        phase = min((step - warmup) / max(total - warmup, 1), 1.0)
+    return low + 0.5 * (peak - low) * (1 + math.cos(math.pi * phase))
+
+
+class WeightAverage:
+    """Exponential moving average of a model's parameters, kept beside them."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self.weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move the average towards the model; the first updates weigh more (no bias to the start)."""
+        self.updates += 1
+        decay = min(self.decay, self.updates / (self.updates + 10))
+        for name, parameter in model.named_parameters():
+            self.weights[name].lerp_(parameter, 1 - decay)
+
+    @torch.no_grad()
+    def swap(self, model: nn.Module) -> None:
+        """Exchange the model's weights and the average; call twice to get back."""
+        for name, parameter in model.named_parameters():
+            held = self.weights[name].clone()
+            self.weights[name].copy_(parameter)
+            parameter.copy_(held)
+
+    def load(self, weights: Mapping[str, Tensor], updates: int) -> None:
+        """Take over saved weights."""
+        self.updates = updates
+        for name, value in weights.items():
+            self.weights[name].copy_(value)

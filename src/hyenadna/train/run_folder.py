@@ -1,0 +1,137 @@
+"""The folder of a training run: what is in it, and how it survives an interruption.
+
+    RUN/run.json    what was asked for: shape, options, genomes with their digests, versions
+    RUN/log.jsonl   one line per step and per evaluation
+    RUN/last/       newest checkpoint: model (published layout) and everything to go on from it
+    RUN/best/       the model that was best on the valid split (published layout)
+    RUN/tensorboard the same figures for TensorBoard, where it is installed
+
+Every checkpoint is written beside its place and renamed, so that the folder is loadable at any
+moment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import safetensors.torch
+
+from hyenadna.checkpoint.load import load
+from hyenadna.checkpoint.save import save
+from hyenadna.errors import InputError
+from hyenadna.model.backbone import HyenaDNA
+from hyenadna.train.loop import Trainer
+
+_VERSION = 1
+
+
+class RunFolder:
+    """Reads and writes one run folder; see the module for its layout."""
+
+    def __init__(self, path: Path, description: Mapping[str, Any]) -> None:
+        self.path = path
+        self.description = description
+
+    @classmethod
+    def create(cls, path: Path, description: Mapping[str, Any]) -> Self:
+        """A new run at `path`.
+
+        Raises InputError when there is something at `path` already or it cannot be made.
+        """
+        if (path / "run.json").exists():
+            raise InputError(
+                f"{path}: there is a run already; go on with it by --resume, or give another --out"
+            )
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise InputError(f"{path}: exists and is not empty; give another --out")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            run = cls(path, {"version": _VERSION} | dict(description))
+            beside = path / "run.json.part"
+            beside.write_text(json.dumps(run.description, indent=2) + "\n")
+            beside.replace(path / "run.json")
+        except OSError as error:
+            raise InputError(f"{path}: cannot make the run folder ({error.strerror})") from error
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """The existing run at `path`. Raises InputError where there is none that can be read."""
+        file = path / "run.json"
+        try:
+            description = json.loads(file.read_text())
+        except FileNotFoundError:
+            raise InputError(f"{path}: no run to resume (there is no run.json)") from None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{file}: cannot be read ({error})") from error
+        if description.get("version") != _VERSION:
+            raise InputError(f"{file}: version {description.get('version')}, not {_VERSION}")
+        return cls(path, description)
+
+    def log(self, entry: Mapping[str, Any]) -> None:
+        """Append one line to log.jsonl."""
+        with (self.path / "log.jsonl").open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def entries(self) -> list[dict[str, Any]]:
+        """All complete lines of log.jsonl (a kill can leave half a line, which is passed over)."""
+        file = self.path / "log.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
+        entries = []
+        for line in lines:
+            try:
+                entries.append(json.loads(line))
+            except ValueError:
+                continue
+        return entries
+
+    def rewind_log(self, step: int) -> None:
+        """Drop what was logged after `step`, so that a resumed log equals an unbroken one."""
+        kept = [e for e in self.entries() if e["step"] <= step]
+        beside = self.path / "log.jsonl.part"
+        beside.write_text("".join(json.dumps(e) + "\n" for e in kept))
+        beside.replace(self.path / "log.jsonl")
+
+    def save_last(self, trainer: Trainer, progress: Mapping[str, Any]) -> None:
+        """Write the newest checkpoint with all that `resume` needs. Raises InputError if the disk
+        is full; the previous checkpoint is then still whole."""
+        tensors, plain = trainer.state()
+        extra = {
+            "trainer.safetensors": safetensors.torch.save(
+                {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+            ),
+            "trainer.json": json.dumps({"trainer": plain, "progress": dict(progress)}, indent=2),
+        }
+        save(trainer.model, self.path / "last", tables=False, extra_files=extra)
+
+    def save_best(self, model: HyenaDNA) -> None:
+        """Write the best model so far."""
+        save(model, self.path / "best")
+
+    def load_last(self, trainer: Trainer) -> dict[str, Any] | None:
+        """Bring `trainer` to the newest checkpoint; returns its progress, None if there is none."""
+        last = self.path / "last"
+        if not last.exists():
+            return None
+        model = load(last, device=str(trainer.device))
+        trainer.model.load_state_dict(model.state_dict())
+        try:
+            saved = json.loads((last / "trainer.json").read_text())
+            tensors = safetensors.torch.load_file(last / "trainer.safetensors")
+        except (OSError, ValueError) as error:
+            raise InputError(f"{last}: cannot resume from it ({error})") from error
+        trainer.load_state(tensors, saved["trainer"])
+        progress: dict[str, Any] = saved["progress"]
+        return progress
+
+
+def disk_free(path: Path) -> int:
+    """Free bytes on the file system of `path` (or of its nearest existing parent)."""
+    while not path.exists():
+        path = path.parent
+    stat = os.statvfs(path)
+    return stat.f_bavail * stat.f_frsize

@@ -1,0 +1,179 @@
+"""Configuration of a pretraining run: what `hyenadna pretrain` takes beyond files and shape."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from hyenadna.errors import InputError
+
+Precision = Literal["float32", "bf16", "fp16"]
+ParameterGroups = Literal["standard", "paper"]
+Schedule = Literal["cosine", "paper"]
+SoftMasked = Literal["keep", "ignore"]
+NTargets = Literal["ignore", "count"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training at one sequence length."""
+
+    length: int
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """How to train. Frozen: it is written into the run folder and a resumed run must agree with it.
+
+    Raises InputError when a value is out of range.
+    """
+
+    steps: int = 2000
+    """Optimiser steps in all."""
+    length: int | None = None
+    """Bases per training sequence in the last stage; the model's maximum less 2 when left out."""
+    tokens_per_step: int = 16384
+    """Bases per optimiser step (the global batch), the same in every stage."""
+    micro_batch_tokens: int = 65536
+    """Bases per forward pass; a larger step is accumulated from several."""
+    stages: str = "double"
+    """Sequence-length warm-up: `double` (from warmup_length, doubling), `none`, or a list such as
+    `256:500,512:500` of length:steps before the last stage."""
+    warmup_length: int = 128
+    """First length of `--stages double`."""
+    warmup_share: float = 0.2
+    """Share of the steps that `--stages double` spends below the full length."""
+    lr: float = 3e-3
+    """Peak learning rate. Right for the tiny shapes at 16k bases a step; the paper used 1.5e-4 to
+    6e-4 with 64 to 256 sequences a step."""
+    filter_lr: float | None = None
+    """Peak learning rate of the filter network; lr when left out."""
+    schedule: Schedule = "cosine"
+    """`cosine`: linear warm-up, then the cosine from its peak. `paper`: the original's, whose cosine
+    counts from step 0."""
+    warmup_steps: int | None = None
+    """Steps of linear warm-up of the learning rate; 2 % of all when left out (`paper`: 1 %)."""
+    final_lr: float = 0.1
+    """Learning rate at the end as a share of lr."""
+    weight_decay: float = 0.1
+    parameter_groups: ParameterGroups = "standard"
+    """`standard`: decay on projection, MLP and token-table matrices only. `paper`: on everything but
+    the filter network, biases and norms included."""
+    beta1: float = 0.9
+    beta2: float = 0.99
+    clip: float = 1.0
+    """Largest global gradient norm."""
+    precision: Precision = "float32"
+    """Type of the matrix products; the residual stream, the filter network and the FFTs stay in
+    float32."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: about 3 times less memory, a third more time."""
+    ema: float | None = None
+    """Decay of an exponential moving average of the weights, which is then evaluated and saved as
+    the best."""
+    evaluate_every: int | None = None
+    """Steps between evaluations on the valid split; a tenth of all when left out."""
+    evaluate_bases: int = 500_000
+    """At most so many bases of each genome's valid split per evaluation during training."""
+    save_every: int | None = None
+    """Steps between checkpoints; as evaluate_every when left out."""
+    seed: int = 0
+    reverse_complement: bool = True
+    """Read the other strand in half of the windows."""
+    max_n_fraction: float = 0.5
+    """Windows with a larger share of N are drawn again."""
+    n_targets: NTargets = "ignore"
+    """Whether the loss counts an N that should have been predicted."""
+    soft_masked: SoftMasked = "keep"
+    """Whether the loss counts lower-case (repeat-masked) bases."""
+
+    def __post_init__(self) -> None:
+        def need(ok: bool, field: str, rule: str) -> None:
+            if not ok:
+                option = field.replace("_", "-")
+                raise InputError(f"--{option} is {getattr(self, field)}; {rule}")
+
+        for field in ("steps", "tokens_per_step", "micro_batch_tokens", "evaluate_bases"):
+            need(getattr(self, field) >= 1, field, "it must be at least 1")
+        for field in ("length", "evaluate_every", "save_every", "warmup_length"):
+            value = getattr(self, field)
+            need(value is None or value >= 1, field, "it must be at least 1")
+        for field in ("lr", "clip"):
+            need(getattr(self, field) > 0, field, "it must be positive")
+        need(self.filter_lr is None or self.filter_lr > 0, "filter_lr", "it must be positive")
+        need(self.weight_decay >= 0, "weight_decay", "it must not be negative")
+        for field in ("final_lr", "max_n_fraction"):
+            need(0 <= getattr(self, field) <= 1, field, "it must be in [0, 1]")
+        for field in ("beta1", "beta2", "warmup_share"):
+            need(0 <= getattr(self, field) < 1, field, "it must be in [0, 1)")
+        need(self.ema is None or 0 < self.ema < 1, "ema", "it must be in (0, 1)")
+        choices: dict[str, tuple[str, ...]] = {
+            "schedule": ("cosine", "paper"),
+            "parameter_groups": ("standard", "paper"),
+            "precision": ("float32", "bf16", "fp16"),
+            "n_targets": ("ignore", "count"),
+            "soft_masked": ("keep", "ignore"),
+        }
+        for field, allowed in choices.items():
+            need(getattr(self, field) in allowed, field, f"it is one of {', '.join(allowed)}")
+        need(
+            self.warmup_steps is None or 0 <= self.warmup_steps <= self.steps,
+            "warmup_steps",
+            f"it must be between 0 and --steps {self.steps}",
+        )
+
+    def lr_warmup_steps(self) -> float:
+        """Steps of linear learning-rate warm-up."""
+        if self.warmup_steps is not None:
+            return self.warmup_steps
+        return self.steps * (0.01 if self.schedule == "paper" else 0.02)
+
+    def length_stages(self, final_length: int) -> list[Stage]:
+        """The stages of sequence-length warm-up, the last one at `final_length`.
+
+        Raises InputError for a list that cannot be read, is longer than the run, or exceeds the
+        final length.
+        """
+        if self.stages == "none":
+            return [Stage(final_length, self.steps)]
+        if self.stages == "double":
+            lengths = []
+            length = self.warmup_length
+            while length < final_length:
+                lengths.append(length)
+                length *= 2
+            each = int(self.steps * self.warmup_share / len(lengths)) if lengths else 0
+            early = [Stage(length, each) for length in lengths if each > 0]
+        else:
+            early = [self._stage(text, final_length) for text in self.stages.split(",")]
+        left = self.steps - sum(stage.steps for stage in early)
+        if left < 0:
+            raise InputError(f"--stages {self.stages}: more steps than --steps {self.steps}")
+        return early + ([Stage(final_length, left)] if left else [])
+
+    def _stage(self, text: str, final_length: int) -> Stage:
+        length, colon, steps = text.partition(":")
+        if not (colon and length.strip().isdigit() and steps.strip().isdigit()):
+            raise InputError(
+                f"--stages: cannot read {text!r}; write `double`, `none` or length:steps pairs "
+                "such as 256:500,512:500"
+            )
+        stage = Stage(int(length), int(steps))
+        if not 1 <= stage.length <= final_length or stage.steps < 1:
+            raise InputError(
+                f"--stages: {text.strip()} is outside lengths 1 to {final_length} and steps from 1"
+            )
+        return stage
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values by field name."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; unknown fields are passed over."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        return cls(**{k: v for k, v in values.items() if k in known})
