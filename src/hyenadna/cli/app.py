@@ -19,14 +19,19 @@ app = App(
     name="hyenadna",
     help="Learn from DNA at single-nucleotide resolution over long distances.",
     version=__version__,
-    default_parameter=Parameter(negative=""),
+    default_parameter=Parameter(negative_iterable=""),
     help_format="markdown",
 )
-app.command("hyenadna.cli.models:models")
-app.command("hyenadna.cli.pretrain:pretrain")
-app.command("hyenadna.cli.evaluate:evaluate")
-app.command("hyenadna.cli.convert:convert")
-app.command("hyenadna.cli.demo:demo")
+# The help of each command stands here too, so that the overview imports none of them.
+COMMANDS = {
+    "pretrain": "Train a model to predict the next nucleotide of one or more genomes.",
+    "evaluate": "Measure how well a model predicts held-out bases, beside Markov models.",
+    "models": "List the published shapes: parameters, longest input, memory.",
+    "convert": "Rewrite a checkpoint in another layout.",
+    "demo": "Train a small model in about two minutes and show what it learned.",
+}
+for _name, _help in COMMANDS.items():
+    app.command(f"hyenadna.cli.{_name}:{_name}", name=_name, help=_help)
 
 
 def main(tokens: Sequence[str] | None = None) -> NoReturn:

@@ -12,19 +12,23 @@ from hyenadna.model.memory import inference_bytes, training_bytes
 
 def models() -> None:
     """List the published shapes: parameters, longest input, memory at that length."""
+    console = Console()
+    wide = console.width >= 112
     table = Table(title="Published HyenaDNA models", caption=(
-        "Memory: one sequence of the longest length, float32; training with gradient checkpointing. "
-        "Load by name (`hyenadna.load`) or train the shape anew (`pretrain --preset`)."
+        "Memory for one sequence of the longest input, float32; training with gradient "
+        "checkpointing. Each is published as LongSafari/hyenadna-SIZE-seqlen and, in another "
+        "layout, with -hf behind; both load by name or by preset."
     ))  # fmt: skip
-    for column in ("preset", "published as LongSafari/…"):
-        table.add_column(column, no_wrap=True)
+    table.add_column("preset", no_wrap=True)
+    if wide:
+        table.add_column("published as", no_wrap=True)
     for column in ("layers", "width", "parameters", "longest input", "to run", "to train"):
         table.add_column(column, justify="right")
     for name, config in PRESETS.items():
         length = config.max_seq_len
         table.add_row(
             name,
-            PUBLISHED_NAMES[name],
+            *([PUBLISHED_NAMES[name]] if wide else []),
             str(config.n_layer),
             str(config.d_model),
             f"{config.num_parameters():,}",
@@ -32,4 +36,4 @@ def models() -> None:
             size(inference_bytes(config, tokens=length)),
             size(training_bytes(config, tokens=length, checkpointing=True)),
         )
-    Console().print(table)
+    console.print(table)

@@ -20,6 +20,7 @@ from typing import Any, Self
 
 import safetensors.torch
 
+from hyenadna.checkpoint.folder import standing
 from hyenadna.checkpoint.load import load
 from hyenadna.checkpoint.save import save
 from hyenadna.errors import InputError
@@ -72,6 +73,11 @@ class RunFolder:
             raise InputError(f"{file}: version {description.get('version')}, not {_VERSION}")
         return cls(path, description)
 
+    def split_beds(self) -> tuple[Path, ...]:
+        """The BED files of the run's split, one a genome, in the order of the genomes."""
+        files = (self.path / "splits").glob("*.bed")
+        return tuple(sorted(files, key=lambda file: int(file.name.partition(".")[0])))
+
     def log(self, entry: Mapping[str, Any]) -> None:
         """Append one line to log.jsonl."""
         with (self.path / "log.jsonl").open("a") as file:
@@ -114,8 +120,8 @@ class RunFolder:
 
     def load_last(self, trainer: Trainer) -> dict[str, Any] | None:
         """Bring `trainer` to the newest checkpoint; returns its progress, None if there is none."""
-        last = self.path / "last"
-        if not last.exists():
+        last = standing(self.path / "last")
+        if last is None:
             return None
         model = load(last, device=str(trainer.device))
         trainer.model.load_state_dict(model.state_dict())

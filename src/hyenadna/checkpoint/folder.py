@@ -1,0 +1,118 @@
+"""A checkpoint folder that is always whole: written beside, renamed into place.
+
+A folder cannot be replaced by one rename. The old one is renamed aside to `.NAME.previous`, the new
+one takes its place, and the old one is deleted; a crash between the two renames leaves only the one
+aside, which `standing` finds and the next `replace` puts back. One writer at a time is assumed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from hyenadna.errors import InputError
+
+
+def standing(folder: Path) -> Path | None:
+    """The folder itself, or the previous one aside after a crash, or None when there is neither."""
+    if folder.is_dir():
+        return folder
+    aside = _aside(folder)
+    return aside if aside.is_dir() else None
+
+
+def replace(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Write a folder with `fill(temporary folder)` and put it in the place of `folder`.
+
+    The old folder stands until the new one is complete and on disk.
+
+    Raises InputError when `folder` is something that must not be replaced (a file, or a folder that
+    is no checkpoint), or when the disk is full or not writable; the old folder is then untouched.
+    """
+    folder = folder.resolve()
+    fresh = folder.with_name(f".{folder.name}.writing")
+    _refuse_other_things(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _recover(folder)
+        _remove(fresh)
+        fresh.mkdir()
+        try:
+            fill(fresh)
+            _sync(fresh)
+            _swap(folder, fresh)
+        except BaseException:
+            _remove(fresh)
+            raise
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be written ({error.strerror or error}); what stood there before "
+            "is untouched. Free some space or choose another folder"
+        ) from error
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.previous")
+
+
+def _refuse_other_things(folder: Path) -> None:
+    """Replacing deletes: only what looks like a checkpoint of one model may go."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is a file; choose another place for the checkpoint")
+    inside = list(folder.iterdir())
+    if not inside:
+        return
+    whole = (folder / "config.json").is_file() and not any(entry.is_dir() for entry in inside)
+    if not whole:
+        raise InputError(
+            f"{folder}: exists and is no checkpoint folder, so it is not replaced; choose another"
+        )
+
+
+def _recover(folder: Path) -> None:
+    """Finish a swap that a crash cut short."""
+    aside = _aside(folder)
+    if aside.is_dir():
+        if folder.exists():
+            _remove(aside)
+        else:
+            aside.rename(folder)
+
+
+def _swap(folder: Path, fresh: Path) -> None:
+    aside = _aside(folder)
+    if folder.exists():
+        folder.rename(aside)
+        try:
+            fresh.rename(folder)
+        except BaseException:
+            aside.rename(folder)
+            raise
+    else:
+        fresh.rename(folder)
+    _sync_one(folder.parent)
+    shutil.rmtree(aside, ignore_errors=True)  # the new one stands; the next `replace` tries again
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_dir():
+        shutil.rmtree(folder)
+
+
+def _sync(folder: Path) -> None:
+    """Put every file of the folder, and the folder, on disk before it is named."""
+    for entry in folder.iterdir():
+        _sync_one(entry)
+    _sync_one(folder)
+
+
+def _sync_one(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,81 @@
+"""What a user sees while something runs."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from hyenadna.cli.units import duration
+
+if TYPE_CHECKING:
+    from hyenadna.train.loop import StepReport
+
+_QUIET_INTERVAL = 15.0
+"""Seconds between lines where the output is no terminal."""
+
+
+class TrainingLine:
+    """One line that is rewritten on a terminal, and now and then a new line elsewhere."""
+
+    def __init__(
+        self, console: Console, steps: int, final_stage_cost: Callable[[int], float]
+    ) -> None:
+        """`final_stage_cost(step)`: relative cost of all steps from `step` on, in tokens."""
+        self.console, self.steps = console, steps
+        self.tokens_left = final_stage_cost
+        self.recent: deque[StepReport] = deque(maxlen=50)
+        self.last_print = 0.0
+
+    def show(self, report: StepReport) -> None:
+        """Update the line."""
+        self.recent.append(report)
+        now = time.monotonic()
+        interval = 0.2 if self.console.is_terminal else _QUIET_INTERVAL
+        if now - self.last_print < interval and report.step != self.steps:
+            return
+        self.last_print = now
+        seconds = sum(r.seconds for r in self.recent)
+        tokens = sum(r.batch_size * r.length for r in self.recent)
+        rate = tokens / max(seconds, 1e-9)
+        loss = sum(r.loss for r in self.recent) / len(self.recent)
+        bits = sum(r.bits_per_base for r in self.recent) / len(self.recent)
+        left = self.tokens_left(report.step) / rate
+        text = (
+            f"step {report.step:,}/{self.steps:,}  length {report.length:,}  loss {loss:.4f}  "
+            f"{bits:.4f} bits/base  {rate / 1000:.1f}k tokens/s  {duration(left)} left"
+        )
+        if self.console.is_terminal:
+            self.console.print(text + " " * 4, end="\r", highlight=False, no_wrap=True, crop=True)
+        else:
+            self.say(text)
+
+    def say(self, text: str) -> None:
+        """Print a lasting line."""
+        self.console.print(text + " " * 8 * self.console.is_terminal, highlight=False)
+
+
+@contextmanager
+def stop_on_signals(console: Console) -> Iterator[Callable[[], bool]]:
+    """A function that tells whether SIGINT or SIGTERM has come; the second SIGINT stops at once."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        console.print(
+            "\nstopping after this step, saving … (again to stop at once)", highlight=False
+        )
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

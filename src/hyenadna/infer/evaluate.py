@@ -1,0 +1,222 @@
+"""How well a model predicts held-out bases, beside yardsticks that know no network."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from hyenadna.alphabet import BASES, Ids, N
+from hyenadna.data.batches import EvalBatch, evaluation_batches
+from hyenadna.data.windows import Regions
+from hyenadna.errors import InputError
+from hyenadna.genome.compression import adaptive_bits, mixture_bits
+from hyenadna.genome.fasta import GenomeReader
+from hyenadna.genome.markov import MarkovModel
+from hyenadna.model.backbone import HyenaDNA
+from hyenadna.model.likelihood import IGNORED, target_nats
+
+COMPRESSION_ORDERS: Final = (2, 4, 8, 11, 12, 16)
+MOST_COMPRESSED: Final = 10_000_000
+"""Bases that the compression yardstick reads at most: it takes about 100 bytes of memory a base."""
+_BLOCK: Final = 4_000_000
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class ContextBin:
+    """Mean over all predictions made with `first` to `last` bases of context."""
+
+    first: int
+    last: int
+    bits_per_base: float
+    bases: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of one model on one part of one genome."""
+
+    genome: str
+    bases: int
+    """Bases A C G T that counted, each once."""
+    loss: float
+    """Nats per base, all V classes competing."""
+    length: int
+    """Bases of a window."""
+    context: int
+    """Least context of a counted base, except near the start of a region."""
+    by_context: tuple[ContextBin, ...]
+    markov: dict[int, float] = field(default_factory=dict)
+    """Bits per base on the same bases of interpolated Markov models, by order."""
+    compression: dict[str, float] = field(default_factory=dict)
+    """Bits per base of adaptive order-k compression of the same regions."""
+
+    @property
+    def bits_per_base(self) -> float:
+        """The loss in bits; 2 is what a fair four-sided die costs."""
+        return self.loss / math.log(2)
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss): 4 is chance."""
+        return math.exp(self.loss)
+
+    @property
+    def best_markov(self) -> tuple[int, float] | None:
+        """Order and bits per base of the best Markov model."""
+        return min(self.markov.items(), key=lambda item: item[1]) if self.markov else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self) | {
+            "bits_per_base": self.bits_per_base,
+            "perplexity": self.perplexity,
+        }
+
+
+@torch.inference_mode()
+def evaluate(
+    model: HyenaDNA,
+    genome: GenomeReader,
+    regions: Regions,
+    *,
+    length: int | None = None,
+    context: int | None = None,
+    batch_tokens: int = 32768,
+    precision: torch.dtype | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Loss of the model on every base A C G T of the regions, but the first of each.
+
+    `length`: bases of a window, the model's maximum less 2 when left out. `context`: windows
+    overlap so that each counted base has at least so many before it, half a window when left out.
+    `by_context` counts every prediction of every window, whatever its context.
+
+    Raises InputError when there is nothing to evaluate or an option is out of range.
+    """
+    length = _window_length(model, length)
+    context = length // 2 if context is None else context
+    device = model.head_weight.device
+    was_training = model.training
+    model.eval()
+    nats = np.zeros(length)
+    seen = np.zeros(length, dtype=np.int64)
+    total, bases, done = 0.0, 0, 0
+    batches = evaluation_batches(
+        genome, regions, length=length, context=context, batch_size=max(1, batch_tokens // length)
+    )
+    try:
+        for batch in batches:
+            every = _every_target(batch).to(device)
+            with torch.autocast(device.type, dtype=precision, enabled=precision is not None):
+                each = target_nats(model, batch.inputs.to(device), every).double().cpu()
+            counted = batch.targets != IGNORED
+            total += float(each[counted].sum())
+            bases += int(counted.sum())
+            nats += each.sum(0).numpy()
+            seen += (every != IGNORED).sum(0).cpu().numpy()
+            done += sum(w.stop - w.start - 1 - w.score_from for w in batch.windows)
+            if progress:
+                progress(done, regions.bases)
+    finally:
+        model.train(was_training)
+    if not bases:
+        raise InputError(
+            f"{genome.path}: no base to evaluate in {regions.bases} bases; check the split"
+        )
+    return Evaluation(genome.name, bases, total / bases, length, context, _context_bins(nats, seen))
+
+
+def with_yardsticks(
+    evaluation: Evaluation,
+    genome: GenomeReader,
+    regions: Regions,
+    markov: MarkovModel | None,
+    *,
+    compression: bool = True,
+) -> Evaluation:
+    """The evaluation with the Markov and the compression figures on the same bases filled in."""
+    return dataclasses.replace(
+        evaluation,
+        markov=markov_bits(markov, genome, regions) if markov else {},
+        compression=compression_bits(genome, regions) if compression else {},
+    )
+
+
+def fit_markov(sources: Sequence[tuple[GenomeReader, Regions]], *, order: int = 12) -> MarkovModel:
+    """Interpolated Markov models of all orders up to `order` from both strands of the regions."""
+    return MarkovModel.fit(
+        (ids for genome, regions in sources for ids in _sequences(genome, regions)), order=order
+    )
+
+
+def markov_bits(markov: MarkovModel, genome: GenomeReader, regions: Regions) -> dict[int, float]:
+    """Bits per base by order over the bases that `evaluate` counts."""
+    totals, bases = np.zeros(markov.order + 1), 0
+    for ids in _sequences(genome, regions):
+        for start in range(0, len(ids), _BLOCK):
+            front = max(0, start - markov.order)
+            log2 = markov.all_orders(ids[front : start + _BLOCK])[
+                :, max(start - front, start == 0) :
+            ]
+            totals -= np.nansum(log2, axis=1, dtype=np.float64)
+            bases += int(np.isfinite(log2[0]).sum())
+    return {k: float(bits) / bases for k, bits in enumerate(totals)} if bases else {}
+
+
+def compression_bits(genome: GenomeReader, regions: Regions) -> dict[str, float]:
+    """Bits per base of adaptive coders that start empty and read the regions one after the other.
+
+    Keys: `order k`, and `mixture` of many orders. At most 10 million bases are read.
+    """
+    gap = np.full(1, N, dtype=np.uint8)
+    pieces, size = [], 0
+    for ids in _sequences(genome, regions):
+        pieces += [ids[: MOST_COMPRESSED - size], gap]
+        size += len(pieces[-2])
+        if size >= MOST_COMPRESSED:
+            break
+    ids = np.concatenate(pieces)
+    figures = {f"order {k}": float(np.nanmean(adaptive_bits(ids, k))) for k in COMPRESSION_ORDERS}
+    return figures | {"mixture": float(np.nanmean(mixture_bits(ids)))}
+
+
+def _window_length(model: HyenaDNA, length: int | None) -> int:
+    longest = model.config.max_seq_len
+    chosen = max(longest - 2, 1) if length is None else length
+    if not 1 <= chosen <= longest:
+        raise InputError(f"window length is {chosen}; this model reads 1 to {longest:,} bases")
+    return chosen
+
+
+def _every_target(batch: EvalBatch) -> torch.Tensor:
+    """Targets of all positions that are bases, counted in this window or not: (B, L)."""
+    following = torch.cat([batch.inputs[:, 1:], batch.targets[:, -1:]], dim=1)
+    return following.where(torch.isin(following, torch.tensor(BASES)), IGNORED)
+
+
+def _context_bins(nats: np.ndarray, seen: np.ndarray) -> tuple[ContextBin, ...]:
+    """Bins of doubling width over the number of bases seen: 1, 2-3, 4-7, …"""
+    bins = []
+    first = 1
+    while first <= len(nats):
+        last = min(2 * first - 1, len(nats))
+        here = slice(first - 1, last)
+        count = int(seen[here].sum())
+        if count:
+            bits = float(nats[here].sum()) / count / math.log(2)
+            bins.append(ContextBin(first, last, bits, count))
+        first = last + 1
+    return tuple(bins)
+
+
+def _sequences(genome: GenomeReader, regions: Regions) -> Iterator[Ids]:
+    for interval in regions.intervals:
+        yield genome.tokens(interval.contig, interval.start, interval.stop)
