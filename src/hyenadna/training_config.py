@@ -12,6 +12,7 @@ from hyenadna.errors import InputError
 Precision = Literal["float32", "bf16", "fp16"]
 ParameterGroups = Literal["standard", "paper"]
 Schedule = Literal["cosine", "paper"]
+FilterInit = Literal["scaled", "paper"]
 SoftMasked = Literal["keep", "ignore"]
 NTargets = Literal["ignore", "count"]
 
@@ -51,17 +52,21 @@ class PretrainConfig:
     6e-4 with 64 to 256 sequences a step."""
     filter_lr: float | None = None
     """Peak learning rate of the filter network; lr when left out."""
+    filter_init: FilterInit = "scaled"
+    """First weights of the filter network. `scaled`: standard deviation 1 / sqrt(inputs), so that
+    long filters have shape from the first step. `paper`: 0.02, with which they stay near zero for
+    long."""
     schedule: Schedule = "cosine"
-    """`cosine`: linear warm-up, then the cosine from its peak. `paper`: the original's, whose cosine
-    counts from step 0."""
+    """`cosine`: linear warm-up, then the cosine from its peak. `paper`: the original's, whose
+    cosine counts from step 0."""
     warmup_steps: int | None = None
     """Steps of linear warm-up of the learning rate; 2 % of all when left out (`paper`: 1 %)."""
     final_lr: float = 0.1
     """Learning rate at the end as a share of lr."""
     weight_decay: float = 0.1
     parameter_groups: ParameterGroups = "standard"
-    """`standard`: decay on projection, MLP and token-table matrices only. `paper`: on everything but
-    the filter network, biases and norms included."""
+    """`standard`: decay on projection, MLP and token-table matrices only. `paper`: on everything
+    but the filter network, biases and norms included."""
     beta1: float = 0.9
     beta2: float = 0.99
     clip: float = 1.0
@@ -112,6 +117,7 @@ class PretrainConfig:
         need(self.ema is None or 0 < self.ema < 1, "ema", "it must be in (0, 1)")
         choices: dict[str, tuple[str, ...]] = {
             "schedule": ("cosine", "paper"),
+            "filter_init": ("scaled", "paper"),
             "parameter_groups": ("standard", "paper"),
             "precision": ("float32", "bf16", "fp16"),
             "n_targets": ("ignore", "count"),

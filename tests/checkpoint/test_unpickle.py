@@ -170,17 +170,13 @@ def test_any_bytes_give_a_value_or_an_input_error(program: bytes) -> None:
     st.integers(0, 5),
 )  # fmt: skip
 def test_plain_data_is_read_as_python_reads_it(value: Any, protocol: int) -> None:
-    if protocol < 3 and "bytes" in repr(type(value)) and not value:
-        return  # protocols 0-2 write empty bytes as a call of bytes(); no checkpoint holds that
     data = pickle.dumps(value, protocol=protocol)
-    if b"__builtin__\nbytes\n" in data:
-        return
     assert unpickle(data, source="plain") == value
 
 
 def test_objects_become_inert() -> None:
     value = unpickle(pickle.dumps(argparse.Namespace(lr=0.1), protocol=2), source="x")
-    assert isinstance(value, (Inert))
+    assert isinstance(value, Inert)
     data = pickle.dumps(collections.defaultdict(list, {"a": [1]}))
     assert unpickle(data, source="x") == {"a": [1]}
     assert unpickle(pickle.dumps(collections.OrderedDict(a=1)), source="x") == {"a": 1}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyenadna.alphabet import A, Ids
+from hyenadna.alphabet import A, Ids, N
 from hyenadna.data.windows import (
     PARTS,
     Regions,
@@ -26,15 +28,19 @@ from hyenadna.genome.intervals import BedRow, Interval, overlap
 
 
 class Lengths(GenomeReader):
-    """A genome of which only the contig lengths matter."""
+    """A genome of A, with N where asked."""
 
-    def __init__(self, **contigs: int) -> None:
+    def __init__(self, n: Sequence[Interval] = (), **contigs: int) -> None:
         self.name, self.path, self.contigs = "toy", Path("toy.fa"), contigs
+        self._n = n
 
     def cased_tokens(self, contig: str, start: int, stop: int) -> Ids:
-        raise AssertionError(
-            f"a split needs no bases, not even those of {contig}:{start}-{stop} {A}"
-        )
+        self.require_range(contig, start, stop)
+        ids = np.full(stop - start, A, dtype=np.uint8)
+        for gap in self._n:
+            if gap.contig == contig:
+                ids[max(0, gap.start - start) : max(0, gap.stop - start)] = N
+        return ids
 
 
 def assert_apart_and_complete(genome: GenomeReader, split: Split, complete: bool = True) -> None:
@@ -129,6 +135,16 @@ def test_default_split_of_a_bacterium_and_of_a_human() -> None:
     assert max(i.length for i in human.valid.intervals) >= 900_000
 
 
+def test_default_split_holds_out_bases_not_n() -> None:
+    gap = Interval("x", 0, 750_000)
+    split = default_split(Lengths(n=[gap], x=1_000_000))
+    for part in (split.valid, split.test):
+        assert part.bases >= 50_000
+        assert overlap(part.intervals, [Interval("x", 0, 740_000)]) is None
+    with pytest.raises(InputError, match=r"toy.fa: nearly all N"):
+        default_split(Lengths(n=[Interval("x", 0, 980_000)], x=1_000_000))
+
+
 def test_default_split_never_changes() -> None:
     """The rule is part of every run that used it: a change would leak test bases into training."""
     split = default_split(Lengths(I=230_218, II=813_184, III=316_620, IV=1_531_933))
@@ -136,8 +152,8 @@ def test_default_split_never_changes() -> None:
     assert [str(i) for i in split.test.intervals] == TEST
 
 
-VALID: list[str] = ["?"]
-TEST: list[str] = ["?"]
+VALID = ["II:135531-203296", "IV:765967-835599", "IV:1183767-1253399"]
+TEST = ["II:406593-474357", "III:189973-253296", "IV:348167-417799"]
 
 
 @given(

@@ -1,4 +1,4 @@
-"""Interpolated Markov models: counts and probabilities against slow twins, and the yeast figures."""
+"""Interpolated Markov models: counts and probabilities against slow twins, the yeast figures."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ class _SafeTensor:
             raise InputError(
                 f"{self.path}: tensor {self.name!r} cannot be read ({error})"
             ) from None
-        return tensor
+        return tensor.clone()  # not a view of the file, which may be replaced while we use it
 
 
 def _open_one(path: Path, stack: ExitStack) -> Stored:

@@ -286,6 +286,12 @@ class _Machine:
             return _mapping(called, arguments)
         if called == Global("_codecs", "encode"):
             return _encoded(arguments)
+        if (
+            called.name == "bytes"
+            and called.module in ("__builtin__", "builtins")
+            and not arguments
+        ):
+            return b""  # as protocol 2 writes it
         return Inert(called, arguments)
 
     def build(self, _: None) -> None:

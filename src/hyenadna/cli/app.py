@@ -21,6 +21,7 @@ app = App(
     version=__version__,
     default_parameter=Parameter(negative_iterable=""),
     help_format="markdown",
+    result_action="return_value",
 )
 # The help of each command stands here too, so that the overview imports none of them.
 COMMANDS = {

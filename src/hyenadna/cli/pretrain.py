@@ -37,6 +37,7 @@ def pretrain(
     n_layer: int | None = None,
     max_seq_len: int | None = None,
     mixer: Mixer | None = None,
+    num_heads: int | None = None,
     init: str | None = None,
     bed: Annotated[tuple[Path, ...], Repeated] = (),
     valid_contigs: str = "",
@@ -68,6 +69,8 @@ def pretrain(
         Longest sequence that the model can read, instead of the preset's.
     mixer
         `hyena`, or `attention` for the Transformer baseline.
+    num_heads
+        Attention heads of the Transformer baseline, instead of 8.
     init
         Start from the weights and shape of this checkpoint (run, folder or published name).
     bed
@@ -81,7 +84,7 @@ def pretrain(
     weights
         Relative chance of each genome, separated by commas; by size when left out.
     resume
-        Go on with the run in `--out`; no other argument is needed.
+        Go on with the run in `--out`, with its data, split and options; give nothing else.
     device
         `cpu`, `cuda`, `cuda:1`, …; `auto` takes a GPU where there is one.
     threads
@@ -99,7 +102,14 @@ def pretrain(
         fasta=list(fasta),
         rule=rule,
         weights=[_number(w) for w in comma_list(weights)],
-        model=None if init else _model_config(shape, d_model, n_layer, max_seq_len, mixer),
+        model=None if init else _model_config(
+            shape,
+            d_model=d_model,
+            n_layer=n_layer,
+            max_seq_len=max_seq_len,
+            mixer=mixer,
+            num_heads=num_heads,
+        ),
         init=init,
         options=options,
     )
@@ -134,23 +144,32 @@ def _resume(out: Path, given: _Request, device: str, threads: int | None, consol
     run = RunFolder.open(out)
     stored = run.description
     options = PretrainConfig.from_dict(stored["options"])
-    if given.options not in (options, PretrainConfig()):
-        ours, theirs = given.options.to_dict(), options.to_dict()
-        changed = next(k for k in ours if ours[k] != theirs[k])
-        raise InputError(
-            f"{out}: --{changed.replace('_', '-')} is {ours[changed]} but the run was started with "
-            f"{theirs[changed]}; resume with --resume alone, or start a new run"
-        )
+    model = ModelConfig.from_dict(stored["model"])
+    _same_settings(out, given.options.to_dict(), options.to_dict(), PretrainConfig().to_dict())
+    if given.model:
+        _same_settings(out, given.model.to_dict(), model.to_dict(), preset("tiny-1k").to_dict())
     rule = SplitRule(beds=run.split_beds())
     request = _Request(
         fasta=given.fasta or [Path(g["path"]) for g in stored["genomes"]],
         rule=rule,
         weights=[g["weight"] for g in stored["genomes"]],
-        model=ModelConfig.from_dict(stored["model"]),
+        model=model,
         init=None,
         options=options,
     )
     return _train(request, out, run, device, threads or stored["threads"], console)
+
+
+def _same_settings(
+    out: Path, given: dict[str, Any], stored: dict[str, Any], defaults: dict[str, Any]
+) -> None:
+    """Refuse an option that is neither that of the run nor left at its default."""
+    for field, value in given.items():
+        if value not in (stored[field], defaults[field]):
+            raise InputError(
+                f"{out}: --{field.replace('_', '-')} is {value} but the run was started with "
+                f"{stored[field]}; resume with --resume alone, or start a new run"
+            )
 
 
 def _train(
@@ -256,25 +275,21 @@ def final_length(config: ModelConfig, options: PretrainConfig) -> int:
     return length
 
 
-def _model_config(
-    shape: str,
-    d_model: int | None,
-    n_layer: int | None,
-    max_seq_len: int | None,
-    mixer: Mixer | None,
-) -> ModelConfig:
-    changes = {"d_model": d_model, "n_layer": n_layer, "max_seq_len": max_seq_len, "mixer": mixer}
+def _model_config(shape: str, **changes: Any) -> ModelConfig:
     return preset(shape).replace(**{k: v for k, v in changes.items() if v is not None})
 
 
 def _make_model(request: _Request) -> HyenaDNA:
     from hyenadna.checkpoint.load import load
-    from hyenadna.model.backbone import HyenaDNA
+    from hyenadna.model.backbone import HyenaDNA, rescale_filters
 
     if request.init:
         return load(request.init)
     assert request.model is not None
-    return HyenaDNA(request.model)
+    model = HyenaDNA(request.model)
+    if request.options.filter_init == "scaled":
+        rescale_filters(model)
+    return model
 
 
 def _open(request: _Request, console: Console) -> list[CorpusGenome]:
@@ -339,7 +354,7 @@ def _create(
 ) -> RunFolder:
     import torch
 
-    from hyenadna.data.corpus import write_split
+    from hyenadna.data.corpus import split_as_bed
     from hyenadna.train.run_folder import RunFolder
 
     description = {
@@ -362,11 +377,7 @@ def _create(
             for g in corpus
         ],
     }
-    run = RunFolder.create(out, description)
-    (out / "splits").mkdir(exist_ok=True)
-    for index, genome in enumerate(corpus):
-        write_split(genome.split, out / "splits" / f"{index}.{genome.name}.bed")
-    return run
+    return RunFolder.create(out, description, {g.name: split_as_bed(g.split) for g in corpus})
 
 
 def _same_genomes(run: RunFolder, corpus: Sequence[CorpusGenome]) -> None:

@@ -149,13 +149,10 @@ def open_corpus(
     return corpus
 
 
-def write_split(split: Split, path: Path) -> None:
-    """Write the regions of a split as BED with the part in the 4th column."""
-    rows = [
+def split_as_bed(split: Split) -> str:
+    """The regions of a split as BED text with the part in the 4th column."""
+    return "".join(
         f"{i.contig}\t{i.start}\t{i.stop}\t{part}\n"
         for part in PARTS
         for i in split.part(part).intervals
-    ]
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text("".join(rows))
-    beside.replace(path)
+    )

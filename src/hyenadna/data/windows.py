@@ -3,12 +3,12 @@
 A split holds regions of one genome for `train`, `valid` and `test`. It comes from a BED file, from
 contig names, or from the default rule below; in each, no base belongs to two parts.
 
-The default rule, a function of contig names and lengths only: every contig is cut into equal pieces
-of at most 1/40 of the genome and at most 1 Mb. The pieces are put in an order that looks random
-(by SHA-256 of contig, start and stop). Pieces are taken from the front until they hold 5 % of the
-bases: `valid`. The next ones, until 5 %, are `test`; all others are `train`. So a bacterium of one
-contig holds out two or three stretches of about 100 kb for each part, and a human genome about 155
-of 1 Mb.
+The default rule, a function of the genome only: every contig is cut into equal pieces of at most
+1/40 of the genome and at most 1 Mb. The pieces are put in an order that looks random (by SHA-256 of
+contig, start and stop). Pieces are taken from the front until they hold 5 % of the bases: `valid`.
+The next ones, until 5 %, are `test`; all others are `train`. A piece that is more than half N is
+passed over. So a bacterium of one contig holds out two or three stretches of about 100 kb for each
+part, and a human genome about 155 of 1 Mb.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Final, Literal, get_args
 
+from hyenadna.alphabet import N
 from hyenadna.errors import InputError
 from hyenadna.genome.fasta import GenomeReader
 from hyenadna.genome.intervals import (
@@ -143,7 +144,8 @@ def split_by_contigs(
 def default_split(genome: GenomeReader) -> Split:
     """The split by the default rule (above): 5 % valid, 5 % test, the rest train.
 
-    Raises InputError for a genome under 4,000 bases, where 5 % is too little to measure on.
+    Raises InputError for a genome under 4,000 bases, where 5 % is too little to measure on, and
+    for one that is nearly all N.
     """
     total = genome.bases
     if total < SMALLEST_GENOME:
@@ -152,11 +154,15 @@ def default_split(genome: GenomeReader) -> Split:
             f"{SMALLEST_GENOME}); name contigs or give a BED with train, valid and test"
         )
     largest = min(LARGEST_PIECE, total // PIECES_PER_GENOME)
-    order = iter(sorted(_pieces(genome.contigs, largest), key=_shuffle_key))
+    shuffled = sorted(_pieces(genome.contigs, largest), key=_shuffle_key)
+    order = (piece for piece in shuffled if _n_fraction(genome, piece) <= 0.5)
     held: dict[Part, list[Interval]] = {"valid": [], "test": []}
     for chosen in held.values():
         while sum(piece.length for piece in chosen) < HELD_OUT_FRACTION * total:
-            chosen.append(next(order))
+            piece = next(order, None)
+            if piece is None:
+                raise InputError(f"{genome.path}: nearly all N; give a BED with train, valid, test")
+            chosen.append(piece)
     everything = whole_genome(genome).intervals
     train = subtract(everything, [*held["valid"], *held["test"]])
     rule = f"default: 5 % valid and 5 % test in pieces of at most {largest} bases"
@@ -173,6 +179,10 @@ def _pieces(contigs: Mapping[str, int], largest: int) -> Iterator[Interval]:
 def _shuffle_key(piece: Interval) -> bytes:
     # A hash, not a random generator: the same with every version of every library.
     return hashlib.sha256(f"{piece.contig}:{piece.start}-{piece.stop}".encode()).digest()
+
+
+def _n_fraction(genome: GenomeReader, piece: Interval) -> float:
+    return float((genome.tokens(piece.contig, piece.start, piece.stop) == N).mean())
 
 
 def _regions(genome: GenomeReader, intervals: Iterable[Interval]) -> Regions:

@@ -34,7 +34,7 @@ Words = npt.NDArray[np.int64]
 
 
 def default_alpha(order: int) -> float:
-    """Pseudo-count of an order: 1 up to 11, then 1/16, where one sighting is most likely a repeat."""
+    """Pseudo-count of an order: 1 up to 11, then 1/16 (one sighting is most likely a repeat)."""
     return 1.0 if order < 12 else 1 / 16
 
 

@@ -189,10 +189,10 @@ class Genome(GenomeReader):
                 f"{self.path}: {contig} cannot be read at {start + 1} ({_one_line(error)}); "
                 "truncated or damaged; download it again"
             ) from None
-        if len(letters) != stop - start:
+        if len(letters) != stop - start or b"\n" in letters:
             raise InputError(
-                f"{self.path}: {contig} gave {len(letters)} of {stop - start} bases from position "
-                f"{start + 1}; truncated, or changed since {self._ready.fai} was made (remove that)"
+                f"{self.path}: {contig} from position {start + 1} is not as its index says; "
+                f"truncated, or changed since {self._ready.fai} was made (remove that)"
             )
         return letters
 

@@ -65,8 +65,8 @@ class MarkovModel:
         """The model of all training sequences, each a uint8 token array of shape (L,).
 
         `order`: 0 to 12; the tables take 4^(order+1) * 16/3 bytes (357 MB at 12) and fitting about
-        as much again. `both_strands` counts the reverse complement too. Anything that is not A C G T
-        breaks the context.
+        as much again. `both_strands` counts the reverse complement too. What is not A C G T breaks
+        the context.
 
         Raises InputError for an order out of range or when there is no base to count.
         """
@@ -83,9 +83,9 @@ class MarkovModel:
     def all_orders(self, ids: Ids, *, context_limit: ContextLimit | None = None) -> Float32:
         """log2 probability of each base at every order: float32, shape (order + 1, L).
 
-        Row k uses at most the k bases before (fewer at the start, after an N, and where
-        `context_limit` - one number, or one per base, shape (L,), such as the position in a window -
-        allows fewer). nan where the base is not A C G T. ids: uint8 tokens, shape (L,).
+        Row k uses at most the k bases before: fewer at the start, after an N, and where
+        `context_limit` allows fewer (one number, or one per base, shape (L,), such as the position
+        in a window). nan where the base is not A C G T. ids: uint8 tokens, shape (L,).
 
         Raises InputError for a context limit below 0 or of another shape.
         """
@@ -167,7 +167,7 @@ def _chunks(ids: Ids, order: int) -> Iterator[tuple[int, int, Ids]]:
 
 
 def _bases_and_depth(ids: Ids, order: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Bases as 0..3 (0 where none), and how many bases stand unbroken before each, up to `order`."""
+    """Bases as 0..3, and how many stand unbroken before each, up to `order`; 0 and -1 at no base."""
     valid = _is_base(ids)
     at = np.arange(ids.size)
     last_break = np.maximum.accumulate(np.where(valid, -1, at))
@@ -225,8 +225,8 @@ def _bucket(seen: Counts, different: Counts) -> npt.NDArray[np.int64]:
 def _choose_concentrations(counts: list[Counts]) -> tuple[Float32, ...]:
     """The concentrations of greatest leave-one-out likelihood, order by order from the lowest."""
     chosen: list[Float32] = []
-    # Leave-one-out p_{k-1}(x | c') of each k-mer c'x. Leaving a base out of the other strand's count
-    # as well would matter for words that are their own reverse complement only; it is not done.
+    # Leave-one-out p_{k-1}(x | c') of each k-mer c'x. One occurrence is left out: the same base
+    # on the other strand is another word, but for the few that are their own reverse complement.
     lower = np.full(1, 0.25, dtype=np.float32)
     for k, table in enumerate(counts):
         gains = np.zeros((_BUCKETS, _GRID.size))

@@ -207,7 +207,9 @@ def _context_bins(nats: np.ndarray, seen: np.ndarray) -> tuple[ContextBin, ...]:
     bins = []
     first = 1
     while first <= len(nats):
-        last = min(2 * first - 1, len(nats))
+        last = 2 * first - 1
+        if len(nats) < last + first:  # less than half a bin would be left over
+            last = len(nats)
         here = slice(first - 1, last)
         count = int(seen[here].sum())
         if count:

@@ -1,6 +1,7 @@
 """The folder of a training run: what is in it, and how it survives an interruption.
 
     RUN/run.json    what was asked for: shape, options, genomes with their digests, versions
+    RUN/splits/     the train, valid and test regions of each genome, as BED
     RUN/log.jsonl   one line per step and per evaluation
     RUN/last/       newest checkpoint: model (published layout) and everything to go on from it
     RUN/best/       the model that was best on the valid split (published layout)
@@ -13,7 +14,6 @@ moment.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -38,8 +38,8 @@ class RunFolder:
         self.description = description
 
     @classmethod
-    def create(cls, path: Path, description: Mapping[str, Any]) -> Self:
-        """A new run at `path`.
+    def create(cls, path: Path, description: Mapping[str, Any], splits: Mapping[str, str]) -> Self:
+        """A new run at `path`. `splits`: text of the BED file of each genome, in order, by name.
 
         Raises InputError when there is something at `path` already or it cannot be made.
         """
@@ -47,11 +47,15 @@ class RunFolder:
             raise InputError(
                 f"{path}: there is a run already; go on with it by --resume, or give another --out"
             )
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        unfinished = {"splits", "run.json.part"}  # a start that was killed
+        if path.exists() and (not path.is_dir() or {p.name for p in path.iterdir()} - unfinished):
             raise InputError(f"{path}: exists and is not empty; give another --out")
+        run = cls(path, {"version": _VERSION} | dict(description))
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            run = cls(path, {"version": _VERSION} | dict(description))
+            (path / "splits").mkdir(parents=True, exist_ok=True)
+            for index, (name, text) in enumerate(splits.items()):
+                (path / "splits" / f"{index}.{name}.bed").write_text(text)
+            # last, because it is what makes the folder a run
             beside = path / "run.json.part"
             beside.write_text(json.dumps(run.description, indent=2) + "\n")
             beside.replace(path / "run.json")
@@ -134,10 +138,3 @@ class RunFolder:
         progress: dict[str, Any] = saved["progress"]
         return progress
 
-
-def disk_free(path: Path) -> int:
-    """Free bytes on the file system of `path` (or of its nearest existing parent)."""
-    while not path.exists():
-        path = path.parent
-    stat = os.statvfs(path)
-    return stat.f_bavail * stat.f_frsize

@@ -1,0 +1,188 @@
+"""A run that is stopped, killed or out of disk goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import errno
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hyenadna.alphabet import decode
+from hyenadna.checkpoint import folder as checkpoint_folder
+from hyenadna.checkpoint.load import load
+from hyenadna.cli.app import run
+
+SHAPE = ["--d-model", "16", "--n-layer", "1", "--max-seq-len", "66", "--threads", "1"]
+SMALL = [*SHAPE, "--tokens-per-step", "256", "--warmup-length", "16", "--evaluate-bases", "500"]
+
+
+@pytest.fixture(scope="module")
+def genome(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("genome") / "toy.fa"
+    rng = np.random.default_rng(0)
+    records = [f">c{i}\n{decode(rng.integers(7, 11, 6000))}\n" for i in range(3)]
+    path.write_text("".join(records))
+    return path
+
+
+def state_of(out: Path) -> dict[str, torch.Tensor]:
+    last = out / "last"
+    return load_file(last / "model.safetensors") | load_file(last / "trainer.safetensors")
+
+
+def log_of(out: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    first, second = state_of(one), state_of(other)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+    plain = [json.loads((out / "last" / "trainer.json").read_text()) for out in (one, other)]
+    assert plain[0] == plain[1]
+    assert log_of(one) == log_of(other)
+    best = [load_file(out / "best" / "model.safetensors") for out in (one, other)]
+    assert all(torch.equal(value, best[1][name]) for name, value in best[0].items())
+
+
+def stop_after(monkeypatch, steps: int) -> None:
+    """Let the training stop itself, as on a signal, after so many steps of this process."""
+    from hyenadna.cli import pretrain
+    from hyenadna.cli.progress import stop_on_signals
+
+    class After:
+        def __init__(self, console):
+            self.inner = stop_on_signals(console)
+            self.calls = 0
+
+        def __enter__(self):
+            self.inner.__enter__()
+            return self.stopped
+
+        def stopped(self) -> bool:
+            self.calls += 1
+            return self.calls >= steps
+
+        def __exit__(self, *details):
+            return self.inner.__exit__(*details)
+
+    monkeypatch.setattr(pretrain, "stop_on_signals", After)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--ema", "0.9", "--precision", "bf16", "--schedule", "paper"],
+        ["--micro-batch-tokens", "64", "--gradient-checkpointing", "--parameter-groups", "paper"],
+        ["--mixer", "attention", "--stages", "32:5,48:9", "--precision", "fp16"],
+    ],
+    ids=["plain", "average, bf16", "accumulation, checkpointing", "attention, stages, fp16"],
+)
+def test_a_stopped_and_resumed_run_equals_an_unbroken_one(genome, tmp_path, monkeypatch, options):
+    arguments = ["pretrain", str(genome), *SMALL, "--steps", "20", *options]
+    assert run([*arguments, "--out", str(tmp_path / "whole")]) == 0
+    broken = tmp_path / "broken"
+    with monkeypatch.context() as patch:
+        stop_after(patch, 7)
+        assert run([*arguments, "--out", str(broken)]) == 130
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4)
+        assert run(["pretrain", "--out", str(broken), "--resume"]) == 130
+    assert run(["pretrain", "--out", str(broken), "--resume"]) == 0
+    assert_same_run(tmp_path / "whole", broken)
+
+
+def start(arguments: list[str]) -> subprocess.Popen:
+    command = [sys.executable, "-m", "hyenadna", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def test_killed_again_and_again_at_random_moments(genome, tmp_path):
+    steps = ["--steps", "400", "--save-every", "7", "--evaluate-every", "50"]
+    arguments = ["pretrain", str(genome), *SMALL, *steps]
+    assert run([*arguments, "--out", str(tmp_path / "whole")]) == 0
+    broken = tmp_path / "broken"
+    process = start([*arguments, "--out", str(broken)])
+    dice, kills, loaded = random.Random(1), 0, 0
+    for _ in range(60):
+        time.sleep(dice.uniform(0.05, 0.4))
+        if process.poll() is not None:
+            assert process.returncode == 0, process.stderr.read()
+            break
+        trained = (broken / "log.jsonl").exists() and (broken / "log.jsonl").stat().st_size > 4000
+        if kills < 5 and trained and dice.random() < 0.4:
+            process.send_signal(signal.SIGKILL if kills % 3 else signal.SIGTERM)
+            process.wait()
+            kills += 1
+            if process.returncode == 0:
+                break
+            load(broken)  # loadable at any moment
+            loaded += 1
+            process = start(["pretrain", "--out", str(broken), "--resume"])
+    process.wait(timeout=60)
+    assert process.returncode == 0, process.stderr.read()
+    assert kills >= 2 and loaded >= 2
+    assert_same_run(tmp_path / "whole", broken)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(genome, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "run"
+    arguments = ["pretrain", str(genome), *SMALL, "--steps", "12", "--save-every", "4"]
+    whole = tmp_path / "whole"
+    assert run([*arguments, "--out", str(whole)]) == 0
+
+    saved = []
+    real = checkpoint_folder._sync
+
+    def full_after_two(folder: Path) -> None:
+        saved.append(folder)
+        if len(saved) > 2:
+            raise OSError(errno.ENOSPC, "No space left on device", str(folder))
+        real(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_folder, "_sync", full_after_two)
+        assert run([*arguments, "--out", str(out)]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and "disk" in message.lower()
+    load(out)
+    assert run(["pretrain", "--out", str(out), "--resume"]) == 0
+    assert_same_run(whole, out)
+
+
+def test_resume_refuses_other_data_and_other_options(genome, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run(["pretrain", str(genome), *SMALL, "--steps", "2", "--out", str(out)]) == 0
+    other = tmp_path / "toy.fa"
+    other.write_text(genome.read_text().replace("A", "C", 1))
+    assert run(["pretrain", str(other), "--out", str(out), "--resume"]) == 2
+    assert "not the genome that the run was started with" in capsys.readouterr().err
+    assert run(["pretrain", "--out", str(out), "--resume", "--lr", "0.5"]) == 2
+    assert "--lr is 0.5 but the run was started with 0.003" in capsys.readouterr().err
+    assert run(["pretrain", str(genome), "--out", str(out)]) == 2
+    assert "there is a run already" in capsys.readouterr().err
+    assert run(["pretrain", "--out", str(tmp_path / "none"), "--resume"]) == 2
+    assert "no run to resume" in capsys.readouterr().err
+
+
+def test_half_a_line_at_the_end_of_the_log_is_dropped(genome, tmp_path):
+    arguments = ["pretrain", str(genome), *SMALL, "--steps", "4"]
+    assert run([*arguments, "--out", str(tmp_path / "whole")]) == 0
+    out = tmp_path / "run"
+    assert run([*arguments, "--out", str(out)]) == 0
+    with (out / "log.jsonl").open("a") as file:
+        file.write('{"step": 5, "lo')
+    assert run(["pretrain", "--out", str(out), "--resume"]) == 0
+    assert_same_run(tmp_path / "whole", out)
