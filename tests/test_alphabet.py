@@ -22,7 +22,15 @@ def test_the_published_table():
     assert encode("Uu").tolist() == [10, 10]
     assert encode("RYKMSWBDHVN").tolist() == [11] * 11
     assert encode(b"acgt").dtype == np.uint8
-    assert alphabet.TOKENS[:7] == ("[CLS]", "[SEP]", "[BOS]", "[MASK]", "[PAD]", "[RESERVED]", "[UNK]")
+    assert alphabet.TOKENS[:7] == (
+        "[CLS]",
+        "[SEP]",
+        "[BOS]",
+        "[MASK]",
+        "[PAD]",
+        "[RESERVED]",
+        "[UNK]",
+    )
 
 
 @given(DNA)
@@ -46,7 +54,9 @@ def test_reverse_complement_twice_is_the_identity(text):
 
 @given(ANY_CASE)
 def test_text_and_ids_have_the_same_other_strand(text):
-    assert encode(reverse_complement(text)).tolist() == reverse_complement_ids(encode(text)).tolist()
+    assert (
+        encode(reverse_complement(text)).tolist() == reverse_complement_ids(encode(text)).tolist()
+    )
 
 
 def test_reverse_complement_keeps_specials_and_case():

@@ -71,8 +71,12 @@ def test_rooms_without_torch():
 
 def loaded_after(code: str) -> set[str]:
     """Top-level modules that running the code loads, in a fresh interpreter."""
-    command = f"import sys\n{code}\nprint('LOADED', *sorted({{m.split('.')[0] for m in sys.modules}}))"
-    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+    command = (
+        f"import sys\n{code}\nprint('LOADED', *sorted({{m.split('.')[0] for m in sys.modules}}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, check=True
+    )
     return set(done.stdout.rsplit("LOADED", 1)[1].split())
 
 

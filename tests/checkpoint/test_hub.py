@@ -139,9 +139,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
         requested: list[str] = []  # noqa: RUF012
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), OurHub)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
-    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"):
@@ -181,31 +180,32 @@ def test_load_takes_a_name(tmp_path: Path, hub: type[Hub], monkeypatch: pytest.M
         "import sys\n"
         "from hyenadna.checkpoint import load\n"
         "from hyenadna.errors import InputError\n"
-        "try:\n"
-        "    print(load(sys.argv[1]).config.d_model)\n"
-        "except InputError as error:\n"
-        "    print(error)\n"
+        "for name in sys.argv[1:]:\n"
+        "    try:\n"
+        "        print(load(name).config.d_model)\n"
+        "    except InputError as error:\n"
+        "        print(error)\n"
     )
     online = os.environ | {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "home")}
     online.pop("HF_HUB_OFFLINE", None)
     offline = online | {"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"}
 
-    def run(environment: dict[str, str], name: str) -> str:
+    def run(environment: dict[str, str], *names: str) -> list[str]:
         return subprocess.run(
-            [sys.executable, "-c", program, name],
+            [sys.executable, "-c", program, *names],
             env=environment,
             check=True,
             capture_output=True,
             text=True,
             cwd=tmp_path,
-        ).stdout.strip()
+        ).stdout.splitlines()
 
-    assert run(online, "tiny-1k") == "8"
-    assert run(offline, "tiny-1k") == "8"
-    assert run(offline, "large-1m").endswith(
-        "not in the cache, and HF_HUB_OFFLINE is set; unset it, "
-        "or give the path of a downloaded folder"
-    )
+    assert run(online, "tiny-1k") == ["8"]
+    assert run(offline, "tiny-1k", "large-1m") == [
+        "8",
+        "LongSafari/hyenadna-large-1m-seqlen-hf: not in the cache, and HF_HUB_OFFLINE is set; "
+        "unset it, or give the path of a downloaded folder",
+    ]
 
 
 def test_offline_with_a_prepared_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,6 +218,13 @@ def test_offline_with_a_prepared_cache(tmp_path: Path, monkeypatch: pytest.Monke
         assert torch.equal(logits(load(name, cache_dir=tmp_path)), logits(small_model(1)))
     with pytest.raises(InputError, match=r"not in the cache, and HF_HUB_OFFLINE is set"):
         load("medium-160k", cache_dir=tmp_path)
+
+    original = tmp_path / "models--LongSafari--hyenadna-small-32k-seqlen"
+    model = small_model(2)
+    write_lightning(original / "snapshots" / COMMIT, model, lightning_value(model))
+    (original / "refs").mkdir()
+    (original / "refs" / "main").write_text(COMMIT)
+    assert torch.equal(logits(load("small-32k", cache_dir=tmp_path)), logits(model))
 
     (repo / "snapshots" / COMMIT / "model.safetensors").unlink()
     with pytest.raises(InputError, match="has no weights; unset HF_HUB_OFFLINE"):
@@ -264,6 +271,6 @@ def test_a_refused_connection(tmp_path: Path, hub: type[Hub]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with pytest.raises(InputError, match="cannot be downloaded .* check the network") as error:
+    with pytest.raises(InputError, match=r"cannot be downloaded .* check the network") as error:
         fetch(f"{TINY}-hf", cache_dir=tmp_path, endpoint=f"http://127.0.0.1:{port}")
     one_line(error.value)

@@ -48,7 +48,7 @@ def save(
     """
     extra = dict(extra_files or {})
     for name in extra:
-        if Path(name).name != name or name in (*_OWN_FILES, ".", ".."):
+        if not name or Path(name).name != name or name in (*_OWN_FILES, ".", ".."):
             raise InputError(f"save: extra file {name!r}; give a plain file name, not {_OWN_FILES}")
 
     def fill(fresh: Path) -> None:

@@ -27,7 +27,7 @@ def convert(
     target
         Folder to write.
     layout
-        `hf` (config.json, model.safetensors) or `training` (the original's config.json, weights.ckpt).
+        `hf` (config.json, model.safetensors) or `training` (the original's files: weights.ckpt).
     window_shift
         Constant of the filter window; 0.05 for all published weights.
     tables

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.progress import Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from hyenadna.cli.pretrain import Repeated, choose_device, comma_list
+from hyenadna.cli.progress import progress_bar
 from hyenadna.cli.threads import reuse_freed_memory
 from hyenadna.errors import InputError
 from hyenadna.training_config import Precision
 
 if TYPE_CHECKING:
-    from hyenadna.data.corpus import CorpusGenome
+    from hyenadna.data.corpus import CorpusGenome, SplitRule
     from hyenadna.infer.evaluate import Evaluation
 
 
@@ -108,11 +108,7 @@ def evaluate(
     for genome in corpus:
         chosen = part or ("test" if genome.split.test.bases > 1 else "valid")
         regions = genome.split.part(chosen)
-        with Progress(
-            "{task.description}", TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn(),
-            console=console, transient=True,
-        ) as bar:  # fmt: skip
-            task = bar.add_task(f"{genome.name} ({chosen})", total=regions.bases)
+        with progress_bar(console, f"{genome.name} ({chosen})") as show:
             result = measure(
                 network,
                 genome.reader,
@@ -120,7 +116,7 @@ def evaluate(
                 length=length,
                 context=context,
                 precision=PRECISIONS[precision],
-                progress=lambda done, _, bar=bar, task=task: bar.update(task, completed=done),
+                progress=show,
             )
         result = with_yardsticks(result, genome.reader, regions, yardstick, compression=compression)
         results.append((chosen, result))
@@ -135,12 +131,11 @@ def evaluate(
 
 
 def _corpus(
-    run: Path | None, fasta: list[Path], rule: object, console: Console
+    run: Path | None, fasta: list[Path], rule: SplitRule, console: Console
 ) -> list[CorpusGenome]:
     from hyenadna.data.corpus import SplitRule, open_corpus
     from hyenadna.train.run_folder import RunFolder
 
-    assert isinstance(rule, SplitRule)
     if run and not fasta:
         folder = RunFolder.open(run)
         fasta = [Path(g["path"]) for g in folder.description["genomes"]]

@@ -102,7 +102,9 @@ def pretrain(
         fasta=list(fasta),
         rule=rule,
         weights=[_number(w) for w in comma_list(weights)],
-        model=None if init else _model_config(
+        model=None
+        if init
+        else _model_config(
             shape,
             d_model=d_model,
             n_layer=n_layer,
@@ -185,6 +187,7 @@ def _train(
 
     from hyenadna.train.estimate import estimate
     from hyenadna.train.loop import Trainer
+    from hyenadna.train.pretrain import EvaluationReport
     from hyenadna.train.pretrain import pretrain as run_pretraining
 
     if threads:
@@ -215,12 +218,8 @@ def _train(
         for report in run_pretraining(
             trainer, _validation(corpus, options, length), run, should_stop=stopped
         ):
-            if hasattr(report, "by_genome"):
-                each = "  ".join(f"{n} {b:.4f}" for n, b in report.by_genome.items())
-                best = "  (best so far)" if report.best else ""
-                line.say(f"step {report.step:,}  valid {report.bits_per_base:.4f} bits/base{best}")
-                if len(report.by_genome) > 1:
-                    line.say(f"    {each}")
+            if isinstance(report, EvaluationReport):
+                line.show_evaluation(report)
                 board("valid/bits_per_base", report.bits_per_base, report.step)
             else:
                 line.show(report)
@@ -446,7 +445,7 @@ def _tensorboard(out: Path, console: Console) -> Any:
             soft_wrap=True,
         )
         return lambda tag, value, step: None
-    writer = SummaryWriter(str(out / "tensorboard"))  # type: ignore[no-untyped-call]
+    writer = SummaryWriter(str(out / "tensorboard"))
     return writer.add_scalar
 
 

@@ -11,11 +11,13 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
 from hyenadna.cli.units import duration
 
 if TYPE_CHECKING:
     from hyenadna.train.loop import StepReport
+    from hyenadna.train.pretrain import EvaluationReport
 
 _QUIET_INTERVAL = 15.0
 """Seconds between lines where the output is no terminal."""
@@ -56,9 +58,25 @@ class TrainingLine:
         else:
             self.say(text)
 
+    def show_evaluation(self, report: EvaluationReport) -> None:
+        """Print a line, and for several genomes one with each."""
+        best = "  (best so far)" if report.best else ""
+        self.say(f"step {report.step:,}  valid {report.bits_per_base:.4f} bits/base{best}")
+        if len(report.by_genome) > 1:
+            self.say("    " + "  ".join(f"{n} {b:.4f}" for n, b in report.by_genome.items()))
+
     def say(self, text: str) -> None:
         """Print a lasting line."""
         self.console.print(text + " " * 8 * self.console.is_terminal, highlight=False)
+
+
+@contextmanager
+def progress_bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A function (done, total) that moves a bar with the time left; the bar goes at the end."""
+    columns = ("{task.description}", BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @contextmanager

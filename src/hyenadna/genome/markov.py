@@ -167,7 +167,10 @@ def _chunks(ids: Ids, order: int) -> Iterator[tuple[int, int, Ids]]:
 
 
 def _bases_and_depth(ids: Ids, order: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Bases as 0..3, and how many stand unbroken before each, up to `order`; 0 and -1 at no base."""
+    """Bases as 0..3 (0 at no base), and how many stand unbroken before each (-1 at no base).
+
+    The second is counted up to `order`.
+    """
     valid = _is_base(ids)
     at = np.arange(ids.size)
     last_break = np.maximum.accumulate(np.where(valid, -1, at))

@@ -259,8 +259,8 @@ class SyntheticGenome:
             copies = int(((kind.lags > 0) & (kind.lags <= limit)).sum())
             copy_bits = float(self.composition @ _entropy(self._copy_table(kind.keep)))
             segment += (kind.fresh + kind.copied - copies) * fresh_bits + copies * copy_bits
-            expected_bits += self.weights[index] * segment
-            expected_length += self.weights[index] * kind.length
+            expected_bits += float(self.weights[index]) * segment
+            expected_length += float(self.weights[index]) * kind.length
         return float(expected_bits / expected_length)
 
     @property

@@ -20,8 +20,8 @@ _TARGET, _SLOW, _FAST = 1e-2, 1.5, 0.3
 def lag_features(max_seq_len: int, emb_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Features z (1, M, E) and normalised lags t (1, M, 1), float32, of the lags 0..M-1.
 
-    `t = l / (M-1)`; `z = [t, cos(f w), -sin(f w)]` with `w = 2 pi l / M` and `(E-1)/2` frequencies f
-    evenly spaced from 1e-4. They depend on M and not on the length of the input. Computed in
+    `t = l / (M-1)`; `z = [t, cos(f w), -sin(f w)]` with `w = 2 pi l / M` and `(E-1)/2` frequencies
+    f evenly spaced from 1e-4. They depend on M and not on the length of the input. Computed in
     float64 and rounded once; all layers of all models of this shape share the one table.
     """
     bands = (emb_dim - 1) // 2
@@ -125,7 +125,7 @@ class ImplicitFilter(nn.Module):
         device_type = self.bias.device.type
         with torch.autocast(device_type, enabled=False):
             hidden = tables["pos_emb.z"][0, :length].to(dtype)
-            for layer in self.implicit_filter[:-1]:
+            for layer in list(self.implicit_filter)[:-1]:
                 if isinstance(layer, nn.Linear):
                     hidden = nn.functional.linear(
                         hidden, layer.weight.to(dtype), layer.bias.to(dtype)

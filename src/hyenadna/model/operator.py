@@ -10,7 +10,7 @@ from hyenadna.model.filter import ImplicitFilter
 
 
 class ShortFilter(nn.Module):
-    """Depthwise causal filter of a few taps with bias; parameters as published, weight (W, 1, K)."""
+    """Depthwise causal filter of a few taps with bias; weight (W, 1, K) as published."""
 
     def __init__(self, channels: int, taps: int) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def training_curve(
         axes.plot(*zip(*valid, strict=True), "o-", color=ORANGE, markersize=4, label="valid")
     if bound is not None:
         axes.axhline(bound, color=INK, linewidth=1, linestyle="--", label="true entropy")
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in pairwise(steps):
         if before["length"] != after["length"]:
             axes.axvline(before["tokens"] / 1e6, color=GREY, linewidth=0.7, linestyle=":")
             axes.annotate(

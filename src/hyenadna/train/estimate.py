@@ -71,7 +71,7 @@ def _timed_step(model: torch.nn.Module, tokens: torch.Tensor, dtype: torch.dtype
     start = time.perf_counter()
     with torch.autocast(tokens.device.type, dtype=dtype, enabled=dtype is not None):
         loss = target_nats(model, tokens, tokens).mean()  # type: ignore[arg-type]
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     model.zero_grad(set_to_none=True)
     finish()
     return time.perf_counter() - start

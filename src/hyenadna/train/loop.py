@@ -138,7 +138,7 @@ class Trainer:
             with autocast:
                 nats = target_nats(self.model, piece.to(self.device), wanted.to(self.device))
             loss = nats.sum() / counted
-            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            self.scaler.scale(loss).backward()
             total += float(loss.detach())
         return total
 

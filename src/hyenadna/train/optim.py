@@ -17,10 +17,10 @@ def is_filter_network(name: str) -> bool:
 
 
 def parameter_groups(model: nn.Module, config: PretrainConfig) -> list[dict[str, object]]:
-    """AdamW groups: decayed, not decayed, filter network (never decayed, its own learning rate).
+    """AdamW groups: decayed, plain, filter network (never decayed, its own learning rate).
 
     `standard` decays the matrices of projections, MLP and token table; `paper` everything outside
-    the filter network (training facts, section 2).
+    the filter network, as the original's optimiser does.
     """
     matrices = {
         f"{module_name}.weight".lstrip(".")
@@ -56,8 +56,8 @@ def learning_rate(step: int, peak: float, config: PretrainConfig) -> float:
     """Learning rate of optimiser step `step` (0-based).
 
     `cosine`: rises linearly to the peak over the warm-up, then falls by a half cosine to
-    `final_lr * peak` at the last step. `paper`: timm's schedule as the original used it, closed form
-    in the training facts, section 2 (warm-up from 1e-6, cosine phase counted from step 0).
+    `final_lr * peak` at the last step. `paper`: timm's schedule as the original used it (warm-up
+    from 1e-6, cosine phase counted from step 0).
     """
     total, warmup = config.steps, config.lr_warmup_steps()
     low = config.final_lr * peak
@@ -82,7 +82,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move the average towards the model; the first updates weigh more (no bias to the start)."""
+        """Move the average towards the model; the first updates weigh more than later ones."""
         self.updates += 1
         decay = min(self.decay, self.updates / (self.updates + 10))
         for name, parameter in model.named_parameters():

@@ -110,7 +110,7 @@ class RunFolder:
         """Write the newest checkpoint with all that `resume` needs. Raises InputError if the disk
         is full; the previous checkpoint is then still whole."""
         tensors, plain = trainer.state()
-        extra = {
+        extra: dict[str, bytes | str] = {
             "trainer.safetensors": safetensors.torch.save(
                 {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
             ),
@@ -137,4 +137,3 @@ class RunFolder:
         trainer.load_state(tensors, saved["trainer"])
         progress: dict[str, Any] = saved["progress"]
         return progress
-
