@@ -38,6 +38,7 @@ def pretrain(
     max_seq_len: int | None = None,
     mixer: Mixer | None = None,
     num_heads: int | None = None,
+    embed_dropout: float | None = None,
     init: str | None = None,
     bed: Annotated[tuple[Path, ...], Repeated] = (),
     valid_contigs: str = "",
@@ -71,6 +72,8 @@ def pretrain(
         `hyena`, or `attention` for the Transformer baseline.
     num_heads
         Attention heads of the Transformer baseline, instead of 8.
+    embed_dropout
+        Dropout on the token embeddings, instead of the paper's 0.1.
     init
         Start from the weights and shape of this checkpoint (run, folder or published name).
     bed
@@ -111,6 +114,7 @@ def pretrain(
             max_seq_len=max_seq_len,
             mixer=mixer,
             num_heads=num_heads,
+            embed_dropout=embed_dropout,
         ),
         init=init,
         options=options,

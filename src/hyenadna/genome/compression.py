@@ -68,7 +68,7 @@ def mixture_bits(
     orders: Sequence[int] = (1, 2, 3, 4, 6, 8, 10, 11, 12, 14, 16, 18, 20, 24),
     *,
     inverted_repeats: bool = True,
-    decay: float = 0.95,
+    decay: float = 0.99,
 ) -> Bits:
     """Exact code length of each base in bits under a mixture of orders: float64, shape (L,).
 

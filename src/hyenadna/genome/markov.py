@@ -8,9 +8,11 @@ weights of MacKay and Peto, 1995):
 
 c' is the context c without its oldest base. The concentration a depends on the order, on how often
 the context was seen (in octaves) and on how many different bases followed it (as in Witten and
-Bell, 1991: a context with a single successor is mostly a repeat and to be trusted). Every a is
-chosen on the training sequences alone, by leave-one-out likelihood: each training base is
-predicted from the counts without itself.
+Bell, 1991: a context with a single successor is mostly a repeat and to be trusted). Every a is chosen on
+the training sequences alone: every tenth block of them is held out, predicted from the counts of
+the rest at each of a row of concentrations, and then counted as well. The blocks are long (64 kb)
+because leaving out single bases would let a tandem repeat vouch for itself: on a genome of such
+repeats that made high orders far worse than order 0.
 """
 
 from __future__ import annotations
@@ -28,14 +30,19 @@ from hyenadna.errors import InputError
 MAX_ORDER: Final = 12
 # Bases handled at once: bounds the memory beside the tables themselves.
 _CHUNK: Final = 1 << 21
-# Contexts of the leave-one-out likelihood handled at once.
-_CONTEXTS: Final = 1 << 18
+# Of the training sequences, every tenth block of up to 64 kb is held out to choose the
+# concentrations, and of these as many as make 2 Mb.
+_BLOCK: Final = 1 << 16
+_EVERY: Final = 10
+_HELD_OUT: Final = 1 << 21
 # Buckets of contexts that share a concentration: octave of n(c) (0, 1, 2-3, 4-7, …) x number of
 # different successors 0..4.
 _OCTAVES: Final = 32
 _BUCKETS: Final = _OCTAVES * 5
-# Concentrations tried: 2^-8 … 2^16, in steps of half an octave.
-_GRID: Final = 2.0 ** np.arange(-8, 16.5, 0.5)
+# Concentrations tried, in octaves.
+_GRID: Final = 2.0 ** np.arange(-6, 17)
+# A bucket's own likelihood is joined by that of this many bases of the mean bucket of its order.
+_PRIOR_BASES: Final = 20
 
 Counts = npt.NDArray[np.integer]
 Float32 = npt.NDArray[np.float32]
@@ -64,21 +71,32 @@ class MarkovModel:
     ) -> MarkovModel:
         """The model of all training sequences, each a uint8 token array of shape (L,).
 
-        `order`: 0 to 12; the tables take 4^(order+1) * 16/3 bytes (357 MB at 12) and fitting about
-        as much again. `both_strands` counts the reverse complement too. What is not A C G T breaks
+        `order`: 0 to 12; the tables take 4^(order+1) * 16/3 bytes (357 MB at 12), and fitting takes
+        200 MB more. The sequences are gone through once. `both_strands` counts the reverse complement too. What is not A C G T breaks
         the context.
 
         Raises InputError for an order out of range or when there is no base to count.
         """
         if not 0 <= order <= MAX_ORDER:
             raise InputError(f"Markov model: order is {order}; give 0 to {MAX_ORDER}")
-        counts = _count(sequences, order)
+        # Long tables in 32 bits: no single 11-mer of a genome comes near 2^31.
+        counts: list[Counts] = [
+            np.zeros(4 ** (k + 1), dtype=np.int64 if k < 10 else np.int32) for k in range(order + 1)
+        ]
+        held_out: list[Piece] = []
+        for ids in sequences:
+            block = min(_BLOCK, max(ids.size // _EVERY, 1))
+            for number, piece in enumerate(_pieces(ids, order, block)):
+                if number % _EVERY == _EVERY // 2:
+                    held_out.append(piece)
+                else:
+                    _count(counts, piece, both_strands=both_strands)
+        concentrations = _choose_concentrations(counts, _thin(held_out))
+        for piece in held_out:
+            _count(counts, piece, both_strands=both_strands)
         if not counts[0].any():
             raise InputError("Markov model: the training sequences hold no base A C G T")
-        if both_strands:
-            for table in counts:
-                table += _other_strand(table)
-        return cls(tuple(counts), _choose_concentrations(counts))
+        return cls(tuple(counts), concentrations)
 
     def all_orders(self, ids: Ids, *, context_limit: ContextLimit | None = None) -> Float32:
         """log2 probability of each base at every order: float32, shape (order + 1, L).
@@ -91,9 +109,9 @@ class MarkovModel:
         """
         limit = _limits(context_limit, ids.size)
         out = np.full((self.order + 1, ids.size), np.nan, dtype=np.float32)
-        for start, front, chunk in _chunks(ids, self.order):
-            here = slice(start, start + chunk.size - front)
-            out[:, here] = self._chunk(chunk, front, limit if limit is None else limit[here])
+        for piece in _pieces(ids, self.order, _CHUNK):
+            here = slice(piece.start, piece.start + piece.size)
+            out[:, here] = self._predict(piece, None if limit is None else limit[here])
         return out
 
     def log2_probabilities(
@@ -117,168 +135,172 @@ class MarkovModel:
         total, bases = np.zeros(self.order + 1), 0
         for ids in sequences:
             # A chunk at a time: a chromosome of 250 Mb would take 13 GB at once.
-            for _, front, chunk in _chunks(ids, self.order):
-                log2 = self._chunk(chunk, front, None)
+            for piece in _pieces(ids, self.order, _CHUNK):
+                log2 = self._predict(piece, None)
                 total -= np.nansum(log2, axis=1, dtype=np.float64)
-                bases += int(_is_base(chunk[front:]).sum())
+                bases += int(np.isfinite(log2[0]).sum())
         if not bases:
             raise InputError("Markov model: the sequences to evaluate hold no base A C G T")
         return total / bases
 
-    def _chunk(self, chunk: Ids, front: int, limit: npt.NDArray[np.int64] | None) -> Float32:
-        """`all_orders` of chunk[front:], the front being context."""
-        base, depth = _bases_and_depth(chunk, self.order)
-        kept = np.flatnonzero(_is_base(chunk[front:]))
-        depth = depth[front:][kept]
-        if limit is not None:
-            depth = np.minimum(depth, limit[kept])
-        p = np.full(kept.size, 0.25)
-        code = np.zeros(kept.size, dtype=np.int64)
-        out = np.full((self.order + 1, chunk.size - front), np.nan, dtype=np.float32)
-        active = np.arange(kept.size)
-        for k in range(self.order + 1):
-            # Positions without k bases of context keep the probability of the order below.
-            active = active[depth[active] >= k]
-            code[active] += base[kept[active] + front - k] << (2 * k)
-            p[active] = self._interpolate(k, code[active], p[active])
-            out[k, kept] = np.log2(p)
+    def _predict(self, piece: Piece, limit: npt.NDArray[np.int64] | None) -> Float32:
+        """`all_orders` of one piece."""
+        words = _Words(piece, self.order, limit)
+        p = np.full(words.at.size, 0.25)
+        out = np.full((self.order + 1, piece.size), np.nan, dtype=np.float32)
+        for k, active in words:
+            p[active] = _Seen.of(self.counts[k], words.code[active]).probability(
+                self.concentrations[k], p[active]
+            )
+            # Bases without k bases of context keep the probability of the order below.
+            out[k, words.at] = np.log2(p)
         return out
 
-    def _interpolate(self, k: int, code: npt.NDArray[np.int64], lower: Float64) -> Float64:
-        """p_k of the (k+1)-mers `code`, from p_{k-1}."""
-        after = self.counts[k].reshape(-1, 4)[code >> 2]
-        seen = after.sum(axis=1)
-        a = self.concentrations[k][_bucket(seen, (after > 0).sum(axis=1))]
-        return (self.counts[k][code] + a * lower) / (seen + a)
+
+# ---- walking along a sequence -------------------------------------------------------------------
 
 
-# ---- counting -----------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Piece:
+    """Part of a sequence with the context in front of it."""
+
+    start: int
+    """Position in the sequence of the first base that is not context."""
+    front: int
+    """Bases of context in front."""
+    ids: Ids
+    """Token ids, context included."""
+
+    @property
+    def size(self) -> int:
+        """Bases that are not context."""
+        return self.ids.size - self.front
 
 
-def _is_base(ids: Ids) -> npt.NDArray[np.bool_]:
-    return (ids >= A) & (ids <= T)
-
-
-def _chunks(ids: Ids, order: int) -> Iterator[tuple[int, int, Ids]]:
-    """Start, length of context in front, and ids of pieces that carry `order` bases of context."""
-    for start in range(0, ids.size, _CHUNK):
+def _pieces(ids: Ids, order: int, size: int) -> Iterator[Piece]:
+    """The sequence in pieces of `size` bases, each with up to `order` bases of context."""
+    for start in range(0, ids.size, size):
         front = min(start, order)
-        yield start, front, ids[start - front : start + _CHUNK]
+        yield Piece(start, front, ids[start - front : start + size])
 
 
-def _bases_and_depth(ids: Ids, order: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Bases as 0..3 (0 at no base), and how many stand unbroken before each (-1 at no base).
+class _Words:
+    """Walks through the words that end at each base of a piece, from order 0 upwards.
 
-    The second is counted up to `order`.
+    `at`: positions of the bases A C G T in the piece. Each step yields the order k and the indices
+    into `at` of those with k bases of context; `code` and `mirrored` then hold their (k+1)-mers and
+    the reverse complements.
     """
-    valid = _is_base(ids)
-    at = np.arange(ids.size)
-    last_break = np.maximum.accumulate(np.where(valid, -1, at))
-    depth = np.minimum(at - 1 - np.concatenate([[-1], last_break[:-1]]), order)
-    base = np.where(valid, ids.astype(np.int64) - A, 0)
-    return base, np.where(valid, depth, -1)
+
+    def __init__(
+        self, piece: Piece, order: int, limit: npt.NDArray[np.int64] | None = None
+    ) -> None:
+        valid = (piece.ids >= A) & (piece.ids <= T)
+        index = np.arange(piece.ids.size)
+        last_break = np.maximum.accumulate(np.where(valid, -1, index))
+        before = index - 1 - np.concatenate([[-1], last_break[:-1]])
+        self.order, self.front = order, piece.front
+        self.base = piece.ids.astype(np.int64) - A
+        self.at = np.flatnonzero(valid[piece.front :])
+        self.depth = np.minimum(before[piece.front :][self.at], order)
+        if limit is not None:
+            self.depth = np.minimum(self.depth, limit[self.at])
+        self.code = np.zeros(self.at.size, dtype=np.int64)
+        self.mirrored = np.zeros(self.at.size, dtype=np.int64)
+
+    def __iter__(self) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+        active = np.arange(self.at.size)
+        for k in range(self.order + 1):
+            active = active[self.depth[active] >= k]
+            oldest = self.base[self.at[active] + self.front - k]
+            self.code[active] += oldest << (2 * k)
+            self.mirrored[active] = 4 * self.mirrored[active] + 3 - oldest
+            yield k, active
 
 
-def _count(sequences: Iterable[Ids], order: int) -> list[Counts]:
-    """Counts of (k+1)-mers for k = 0..order on the given strand."""
-    # Long tables in 32 bits: no single 11-mer of a genome comes near 2^31.
-    counts: list[Counts] = [
-        np.zeros(4 ** (k + 1), dtype=np.int64 if k < 10 else np.int32) for k in range(order + 1)
-    ]
-    for ids in sequences:
-        for _, front, chunk in _chunks(ids, order):
-            base, depth = _bases_and_depth(chunk, order)
-            code = np.zeros(chunk.size, dtype=np.int64)
-            for k in range(order + 1):
-                code[k:] += base[: code.size - k] << (2 * k)
-                # Short of the top, only what no longer k-mer covers; the rest is summed below.
-                here = (depth == order) if k == order else (depth == k)
-                here[:front] = False
-                _add(counts[k], code[here])
-    for k in range(order, 0, -1):
-        counts[k - 1] += counts[k].reshape(4, -1).sum(axis=0, dtype=counts[k - 1].dtype)
-    return counts
+@dataclass(frozen=True)
+class _Seen:
+    """What the counts of one order say about some words cx: n(cx), n(c) and the bucket of c."""
+
+    word: Counts
+    context: Counts
+    bucket: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, table: Counts, codes: npt.NDArray[np.int64]) -> _Seen:
+        after = table.reshape(-1, 4)[codes >> 2]
+        context = after.sum(axis=1, dtype=np.int64)
+        octave = np.frexp(context.astype(np.float64))[1].astype(np.int64)
+        return cls(table[codes], context, octave * 5 + (after > 0).sum(axis=1))
+
+    def probability(self, concentrations: Float32, lower: Float64) -> Float64:
+        """p_k from p_{k-1}."""
+        a = concentrations[self.bucket].astype(np.float64)
+        return (self.word + a * lower) / (self.context + a)
+
+
+# ---- fitting ------------------------------------------------------------------------------------
+
+
+def _count(counts: list[Counts], piece: Piece, *, both_strands: bool) -> None:
+    """Add the words of a piece to the tables of all orders."""
+    words = _Words(piece, len(counts) - 1)
+    for k, active in words:
+        _add(counts[k], words.code[active])
+        if both_strands:
+            _add(counts[k], words.mirrored[active])
 
 
 def _add(table: Counts, codes: npt.NDArray[np.int64]) -> None:
     """Add one for each code. Long tables get sorted codes: a bincount would be as long as they."""
-    if table.size <= 1 << 18:
-        table += np.bincount(codes, minlength=table.size)
+    if table.size <= 4 * codes.size:
+        table += np.bincount(codes, minlength=table.size).astype(table.dtype)
     elif codes.size:
-        codes = np.sort(codes)
-        first = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]]))
-        table[codes[first]] += np.diff(np.append(first, codes.size)).astype(table.dtype)
+        ordered = np.sort(codes.astype(np.uint32))
+        first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+        table[ordered[first]] += np.diff(np.append(first, codes.size)).astype(table.dtype)
 
 
-def _other_strand(table: Counts) -> Counts:
-    """Counts of the reverse complements: all digits 3 - x (the table backwards), then mirrored."""
-    k = (table.size.bit_length() - 1) // 2
-    return table[::-1].reshape((4,) * k).transpose().reshape(-1)
+def _thin(pieces: list[Piece]) -> list[Piece]:
+    """As many of the pieces, evenly spaced, as hold about 2 Mb."""
+    total = sum(piece.size for piece in pieces)
+    return pieces[:: max(-(-total // _HELD_OUT), 1)]
 
 
-# ---- choosing the concentrations ----------------------------------------------------------------
-
-
-def _bucket(seen: Counts, different: Counts) -> npt.NDArray[np.int64]:
-    """Which concentration a context uses, from n(c) and the number of different successors."""
-    octave = np.frexp(seen.astype(np.float64))[1]
-    return octave.astype(np.int64) * 5 + different
-
-
-def _choose_concentrations(counts: list[Counts]) -> tuple[Float32, ...]:
-    """The concentrations of greatest leave-one-out likelihood, order by order from the lowest."""
+def _choose_concentrations(counts: list[Counts], held_out: list[Piece]) -> tuple[Float32, ...]:
+    """The concentrations of greatest likelihood of the pieces held out, order by order."""
+    walks = [_Words(piece, len(counts) - 1) for piece in held_out]
+    steps = [iter(words) for words in walks]
+    below = [np.full(words.at.size, 0.25) for words in walks]
     chosen: list[Float32] = []
-    # Leave-one-out p_{k-1}(x | c') of each k-mer c'x. One occurrence is left out: the same base
-    # on the other strand is another word, but for the few that are their own reverse complement.
-    lower = np.full(1, 0.25, dtype=np.float32)
-    for k, table in enumerate(counts):
-        gains = np.zeros((_BUCKETS, _GRID.size))
-        for entries in _entries(table):
-            _add_likelihood(gains, table, entries, lower)
-        a = _GRID[gains.argmax(axis=1)]
-        # A bucket that training never visits takes the value that is best for all.
-        a[(gains == 0).all(axis=1)] = _GRID[gains.sum(axis=0).argmax()]
-        chosen.append(a.astype(np.float32))
-        if k + 1 < len(counts):
-            lower = _leave_one_out(table, lower, chosen[-1])
+    for table in counts:
+        gains, bases = np.zeros((_BUCKETS, _GRID.size)), np.zeros(_BUCKETS)
+        seen = []
+        for words, step, p in zip(walks, steps, below, strict=True):
+            _, active = next(step)
+            seen.append((active, _Seen.of(table, words.code[active])))
+            gains += _likelihood(seen[-1][1], p[active])
+            bases += np.bincount(seen[-1][1].bucket, minlength=_BUCKETS)
+        chosen.append(_best(gains, bases))
+        for (active, these), p in zip(seen, below, strict=True):
+            p[active] = these.probability(chosen[-1], p[active])
     return tuple(chosen)
 
 
-def _entries(table: Counts) -> Iterator[npt.NDArray[np.int64]]:
-    """Codes of the k-mers that were seen, in pieces."""
-    for start in range(0, table.size, 4 * _CONTEXTS):
-        yield start + np.flatnonzero(table[start : start + 4 * _CONTEXTS])
+def _best(gains: Float64, bases: Float64) -> Float32:
+    """The concentration of each bucket, from its gains and its number of bases held out."""
+    if not bases.any():  # too short to hold anything out
+        return np.ones(_BUCKETS, dtype=np.float32)
+    prior = _PRIOR_BASES * gains.sum(axis=0) / bases.sum()
+    return _GRID[(gains + prior).argmax(axis=1)].astype(np.float32)
 
 
-def _without_one(
-    table: Counts, codes: npt.NDArray[np.int64]
-) -> tuple[Counts, Counts, npt.NDArray[np.int64]]:
-    """n(cx) and n(c) after one occurrence of cx is taken out, and the bucket they fall in."""
-    after = table.reshape(-1, 4)[codes >> 2]
-    count = table[codes] - 1
-    seen = after.sum(axis=1, dtype=np.int64) - 1
-    return count, seen, _bucket(seen, (after > 0).sum(axis=1) - (count == 0))
-
-
-def _add_likelihood(
-    gains: Float64, table: Counts, codes: npt.NDArray[np.int64], lower: Float32
-) -> None:
-    """Add the log-likelihood of every concentration of the grid, by bucket, for these k-mers."""
-    count, seen, bucket = _without_one(table, codes)
-    p = lower[codes % lower.size].astype(np.float64)
-    weight = table[codes]
+def _likelihood(seen: _Seen, lower: Float64) -> Float64:
+    """Log-likelihood gained over p_{k-1}, by bucket and concentration: (buckets, grid)."""
+    out = np.empty((_BUCKETS, _GRID.size))
     for i, a in enumerate(_GRID):
-        gain = weight * np.log((count + a * p) / (seen + a))
-        gains[:, i] += np.bincount(bucket, gain, minlength=_BUCKETS)
-
-
-def _leave_one_out(table: Counts, lower: Float32, a: Float32) -> Float32:
-    """p_k of each (k+1)-mer predicted without one occurrence of itself; 0 where never seen."""
-    out = np.zeros(table.size, dtype=np.float32)
-    for codes in _entries(table):
-        count, seen, bucket = _without_one(table, codes)
-        p = lower[codes % lower.size]  # the oldest base dropped
-        out[codes] = (count + a[bucket] * p) / (seen + a[bucket])
+        gain = np.log((seen.word / lower + a) / (seen.context + a))
+        out[:, i] = np.bincount(seen.bucket, gain, minlength=_BUCKETS)
     return out
 
 

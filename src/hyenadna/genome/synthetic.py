@@ -251,7 +251,7 @@ class SyntheticGenome:
         Raises InputError for a context below 0.
         """
         limit = _limits(context, 1)[0]
-        fresh_bits = _entropy(self.composition)
+        fresh_bits = float(_entropy(self.composition))
         expected_bits = expected_length = 0.0
         for index, kind in enumerate(self.kinds):
             at = np.arange(len(kind.motif))
