@@ -221,8 +221,8 @@ def test_a_markov_model_of_order_8_gains_little_where_context_gains_much() -> No
     genome = SyntheticGenome()
     train, test = (c.ids for c in genome.generate(300_000, seed=12, contigs=2))
     bits = MarkovModel.fit([train], order=8, both_strands=False).bits_per_base([test])
-    assert bits[8] > genome.bound_by_context(8) - 0.01
-    assert bits[8] > genome.entropy_rate + 0.4
+    assert genome.bound_by_context(8) - 0.01 < bits[8] < 2.01
+    assert bits[8] > genome.entropy_rate + 0.9
 
 
 def test_fasta_holds_the_letters(tmp_path: Path) -> None:

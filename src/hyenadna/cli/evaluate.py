@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from hyenadna.cli.pretrain import Repeated, choose_device, comma_list
+from hyenadna.cli.process import prepare_process
 from hyenadna.cli.progress import progress_bar
-from hyenadna.cli.threads import reuse_freed_memory
 from hyenadna.errors import InputError
 from hyenadna.training_config import Precision
 
@@ -81,7 +81,7 @@ def evaluate(
     out
         Folder for evaluation.json and pictures; RUN/evaluation for a run.
     """
-    reuse_freed_memory()
+    prepare_process()
     import torch
 
     from hyenadna.checkpoint.load import load

@@ -12,8 +12,8 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from hyenadna import __version__
+from hyenadna.cli.process import prepare_process
 from hyenadna.cli.progress import TrainingLine, stop_on_signals
-from hyenadna.cli.threads import reuse_freed_memory
 from hyenadna.cli.units import bases, duration, size
 from hyenadna.config import Mixer, ModelConfig, preset
 from hyenadna.errors import InputError
@@ -186,7 +186,7 @@ def _train(
     threads: int | None,
     console: Console,
 ) -> int:
-    reuse_freed_memory()
+    prepare_process()
     import torch
 
     from hyenadna.train.estimate import estimate

@@ -8,11 +8,11 @@ weights of MacKay and Peto, 1995):
 
 c' is the context c without its oldest base. The concentration a depends on the order, on how often
 the context was seen (in octaves) and on how many different bases followed it (as in Witten and
-Bell, 1991: a context with a single successor is mostly a repeat and to be trusted). Every a is chosen on
-the training sequences alone: every tenth block of them is held out, predicted from the counts of
-the rest at each of a row of concentrations, and then counted as well. The blocks are long (64 kb)
-because leaving out single bases would let a tandem repeat vouch for itself: on a genome of such
-repeats that made high orders far worse than order 0.
+Bell, 1991: a context with a single successor is mostly a repeat and to be trusted). Every a is
+chosen on the training sequences alone: each tenth block of them is held out, predicted from the
+counts of the rest with a row of concentrations, and counted as well once they are chosen. The
+blocks are long (64 kb) because leaving out single bases lets a tandem repeat vouch for itself: on
+a genome of such repeats that made order 12 far worse than order 0.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ class MarkovModel:
         """The model of all training sequences, each a uint8 token array of shape (L,).
 
         `order`: 0 to 12; the tables take 4^(order+1) * 16/3 bytes (357 MB at 12), and fitting takes
-        200 MB more. The sequences are gone through once. `both_strands` counts the reverse complement too. What is not A C G T breaks
-        the context.
+        200 MB more. The sequences are gone through once. `both_strands` counts the reverse
+        complement too. What is not A C G T breaks the context.
 
         Raises InputError for an order out of range or when there is no base to count.
         """
@@ -83,7 +83,7 @@ class MarkovModel:
         counts: list[Counts] = [
             np.zeros(4 ** (k + 1), dtype=np.int64 if k < 10 else np.int32) for k in range(order + 1)
         ]
-        held_out: list[Piece] = []
+        held_out: list[_Piece] = []
         for ids in sequences:
             block = min(_BLOCK, max(ids.size // _EVERY, 1))
             for number, piece in enumerate(_pieces(ids, order, block)):
@@ -143,7 +143,7 @@ class MarkovModel:
             raise InputError("Markov model: the sequences to evaluate hold no base A C G T")
         return total / bases
 
-    def _predict(self, piece: Piece, limit: npt.NDArray[np.int64] | None) -> Float32:
+    def _predict(self, piece: _Piece, limit: npt.NDArray[np.int64] | None) -> Float32:
         """`all_orders` of one piece."""
         words = _Words(piece, self.order, limit)
         p = np.full(words.at.size, 0.25)
@@ -161,7 +161,7 @@ class MarkovModel:
 
 
 @dataclass(frozen=True)
-class Piece:
+class _Piece:
     """Part of a sequence with the context in front of it."""
 
     start: int
@@ -177,11 +177,11 @@ class Piece:
         return self.ids.size - self.front
 
 
-def _pieces(ids: Ids, order: int, size: int) -> Iterator[Piece]:
+def _pieces(ids: Ids, order: int, size: int) -> Iterator[_Piece]:
     """The sequence in pieces of `size` bases, each with up to `order` bases of context."""
     for start in range(0, ids.size, size):
         front = min(start, order)
-        yield Piece(start, front, ids[start - front : start + size])
+        yield _Piece(start, front, ids[start - front : start + size])
 
 
 class _Words:
@@ -193,7 +193,7 @@ class _Words:
     """
 
     def __init__(
-        self, piece: Piece, order: int, limit: npt.NDArray[np.int64] | None = None
+        self, piece: _Piece, order: int, limit: npt.NDArray[np.int64] | None = None
     ) -> None:
         valid = (piece.ids >= A) & (piece.ids <= T)
         index = np.arange(piece.ids.size)
@@ -242,7 +242,7 @@ class _Seen:
 # ---- fitting ------------------------------------------------------------------------------------
 
 
-def _count(counts: list[Counts], piece: Piece, *, both_strands: bool) -> None:
+def _count(counts: list[Counts], piece: _Piece, *, both_strands: bool) -> None:
     """Add the words of a piece to the tables of all orders."""
     words = _Words(piece, len(counts) - 1)
     for k, active in words:
@@ -261,13 +261,13 @@ def _add(table: Counts, codes: npt.NDArray[np.int64]) -> None:
         table[ordered[first]] += np.diff(np.append(first, codes.size)).astype(table.dtype)
 
 
-def _thin(pieces: list[Piece]) -> list[Piece]:
+def _thin(pieces: list[_Piece]) -> list[_Piece]:
     """As many of the pieces, evenly spaced, as hold about 2 Mb."""
     total = sum(piece.size for piece in pieces)
     return pieces[:: max(-(-total // _HELD_OUT), 1)]
 
 
-def _choose_concentrations(counts: list[Counts], held_out: list[Piece]) -> tuple[Float32, ...]:
+def _choose_concentrations(counts: list[Counts], held_out: list[_Piece]) -> tuple[Float32, ...]:
     """The concentrations of greatest likelihood of the pieces held out, order by order."""
     walks = [_Words(piece, len(counts) - 1) for piece in held_out]
     steps = [iter(words) for words in walks]

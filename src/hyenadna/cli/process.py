@@ -1,11 +1,28 @@
-"""Process-wide settings for speed, made once at the door of a command."""
+"""Process-wide settings for speed, made at the door of a command, before torch is loaded."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+
+
+def prepare_process() -> None:
+    """Make this process a good neighbour and a fast one; call before torch is imported."""
+    yield_idle_threads()
+    reuse_freed_memory()
+
+
+def yield_idle_threads() -> None:
+    """Let OpenMP threads sleep while they wait, unless the user has said otherwise.
+
+    By default they spin. When another process keeps one of the cores busy, each barrier then lasts
+    until the scheduler takes the core away from a spinning thread: a training step on two cores was
+    seen to go from 0.2 s to 4 s. Sleeping costs some percent on a quiet machine.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def reuse_freed_memory() -> bool:
