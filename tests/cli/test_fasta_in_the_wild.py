@@ -1,0 +1,166 @@
+"""FASTA files as users have them, through the command line: handled right, or one clear line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hyenadna.alphabet import decode
+from hyenadna.cli.app import run
+
+SMALL = [
+    "--d-model", "8", "--n-layer", "1", "--max-seq-len", "34", "--threads", "1", "--steps", "2",
+    "--tokens-per-step", "128",
+]  # fmt: skip
+
+
+def dna(length: int, seed: int = 0) -> str:
+    return decode(np.random.default_rng(seed).integers(7, 11, length))
+
+
+def lines(text: str, end: str = "\n", width: int = 60) -> str:
+    return "".join(text[i : i + width] + end for i in range(0, len(text), width))
+
+
+GOOD = f">one\n{lines(dna(6000))}>two\n{lines(dna(5000, 1))}"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HYENADNA_CACHE", str(tmp_path / "cache"))
+
+
+def pretrain(fasta: Path, out: Path) -> int:
+    return run(["pretrain", str(fasta), "--out", str(out), *SMALL])
+
+
+def one_line(capsys) -> str:
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("hyenadna: ")
+    return error
+
+
+def test_a_read_only_folder_stays_as_it_is(tmp_path):
+    folder = tmp_path / "genomes"
+    folder.mkdir()
+    fasta = folder / "g.fa"
+    fasta.write_text(GOOD)
+    folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    try:
+        assert pretrain(fasta, tmp_path / "run") == 0
+        assert [p.name for p in folder.iterdir()] == ["g.fa"]
+    finally:
+        folder.chmod(stat.S_IRWXU)
+
+
+def test_an_index_is_made_beside_the_file_where_that_is_allowed(tmp_path):
+    fasta = tmp_path / "g.fa"
+    fasta.write_text(GOOD)
+    assert pretrain(fasta, tmp_path / "run") == 0
+    assert (tmp_path / "g.fa.fai").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    {
+        "windows line ends": GOOD.replace("\n", "\r\n").encode(),
+        "no final newline": GOOD.rstrip("\n").encode(),
+        "blank lines": GOOD.replace(">two", "\n\n>two").encode() + b"\n\n",
+        "lower case and ambiguity codes": GOOD.lower().replace("acgt", "RYKn").encode(),
+        "one long line": f">one\n{dna(6000)}\n>two\n{dna(5000, 1)}\n".encode(),
+        "gzip": gzip.compress(GOOD.encode()),
+    }.items(),
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_handled_right(tmp_path, name, content):
+    fasta = tmp_path / ("g.fa.gz" if name == "gzip" else "g.fa")
+    fasta.write_bytes(content)
+    assert pretrain(fasta, tmp_path / "run") == 0
+    genome = json.loads((tmp_path / "run" / "run.json").read_text())["genomes"][0]
+    assert sum(genome["bases"].values()) == 11_000
+    if name not in ("lower case and ambiguity codes",):
+        plain = tmp_path / "plain.fa"
+        plain.write_text(GOOD)
+        assert pretrain(plain, tmp_path / "plain") == 0
+        same = json.loads((tmp_path / "plain" / "run.json").read_text())["genomes"][0]
+        assert genome["digest"] == same["digest"]
+
+
+def test_an_empty_record_is_noted(tmp_path, capsys):
+    fasta = tmp_path / "g.fa"
+    fasta.write_text(">nothing\n" + GOOD)
+    assert pretrain(fasta, tmp_path / "run") == 0
+    assert "1 of the records are empty: nothing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (GOOD.replace("\n>two", "Z\n>two"), "one: letter 'Z' at position 6001 is not DNA"),
+        (GOOD.replace(">two", ">one"), "one"),
+        ("", "empty"),
+        ("no fasta at all\n", "FASTA"),
+        (">one\nACGT\n", "4 bases are too few"),
+    ],
+    ids=["bad letter", "duplicate names", "empty file", "not FASTA", "too short"],
+)
+def test_refused_in_one_line(tmp_path, capsys, content, message):
+    fasta = tmp_path / "g.fa"
+    fasta.write_text(content)
+    assert pretrain(fasta, tmp_path / "run") == 2
+    assert message in one_line(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_truncated_gzip(tmp_path, capsys):
+    fasta = tmp_path / "g.fa.gz"
+    whole = gzip.compress(GOOD.encode())
+    fasta.write_bytes(whole[: len(whole) // 2])
+    assert pretrain(fasta, tmp_path / "run") == 2
+    assert "truncated" in one_line(capsys)
+    assert not (tmp_path / "run").exists()
+    left = [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
+    assert not left
+
+
+def test_wrong_options_say_what_is_there(tmp_path, capsys):
+    fasta = tmp_path / "g.fa"
+    fasta.write_text(GOOD)
+    cases = {
+        ("--valid-contigs", "three"): "contig 'three' is in none of the genomes; they have one, two",
+        ("--preset", "huge"): "no preset 'huge'; there are tiny-1k",
+        ("--weights", "1,2"): "--weights: 2 for 1 genomes",
+        ("--length", "900"): "--length 900: the model reads at most 34",
+        ("--device", "tpu9"): "--device tpu9",
+        ("--stages", "16"): "cannot read '16'; write `double`, `none` or length:steps",
+        ("--precision", "int8"): "int8",
+        ("--bed", str(tmp_path / "none.bed")): "none.bed",
+    }
+    for words, message in cases.items():
+        code = run(["pretrain", str(fasta), "--out", str(tmp_path / "run"), *SMALL, *words])
+        assert code == 2, words
+        assert message in one_line(capsys), words
+        assert not (tmp_path / "run").exists(), words
+
+
+def test_several_genomes_with_weights_and_held_out_contigs(tmp_path):
+    for name, seed in (("a", 0), ("b", 2)):
+        text = f">one\n{lines(dna(6000, seed))}>two\n{lines(dna(5000, seed + 1))}"
+        (tmp_path / f"{name}.fa").write_text(text)
+    fastas = [str(tmp_path / "a.fa"), str(tmp_path / "b.fa")]
+    out = tmp_path / "run"
+    words = ["--weights", "3,1", "--test-contigs", "a:two", "--out", str(out)]
+    assert run(["pretrain", *fastas, *words, *SMALL]) == 0
+    a, b = json.loads((out / "run.json").read_text())["genomes"]
+    assert a["bases"] == {"train": 6000, "valid": 0, "test": 5000} and a["weight"] == 3
+    assert b["split"].startswith("default") and b["bases"]["test"] > 0
+    assert run(["evaluate", str(out), "--markov", "2", "--no-compression", "--threads", "1"]) == 0
+    rows = json.loads((out / "evaluation" / "evaluation.json").read_text())["genomes"]
+    assert [(r["genome"], r["part"]) for r in rows] == [("a", "test"), ("b", "test")]
+    assert os.listdir(out / "splits")
