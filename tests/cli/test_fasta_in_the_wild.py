@@ -133,7 +133,10 @@ def test_wrong_options_say_what_is_there(tmp_path, capsys):
     fasta = tmp_path / "g.fa"
     fasta.write_text(GOOD)
     cases = {
-        ("--valid-contigs", "three"): "contig 'three' is in none of the genomes; they have one, two",
+        (
+            "--valid-contigs",
+            "three",
+        ): "contig 'three' is in none of the genomes; they have one, two",
         ("--preset", "huge"): "no preset 'huge'; there are tiny-1k",
         ("--weights", "1,2"): "--weights: 2 for 1 genomes",
         ("--length", "900"): "--length 900: the model reads at most 34",

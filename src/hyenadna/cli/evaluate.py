@@ -103,7 +103,11 @@ def evaluate(
     yardstick = None
     if markov >= 0:
         console.print(f"fitting Markov models of order 0 to {markov} …", highlight=False)
-        yardstick = fit_markov([(g.reader, g.split.train) for g in corpus], order=markov)
+        yardstick = fit_markov(
+            [(g.reader, g.split.train) for g in corpus],
+            order=markov,
+            both_strands=_both_strands(run if is_run else None),
+        )
     results = []
     for genome in corpus:
         chosen = part or ("test" if genome.split.test.bases > 1 else "valid")
@@ -121,7 +125,7 @@ def evaluate(
         result = with_yardsticks(result, genome.reader, regions, yardstick, compression=compression)
         results.append((chosen, result))
         if not json_:
-            _show(console, chosen, result)
+            show_evaluation(console, chosen, result)
     folder = out or (run / "evaluation" if is_run else None)
     if folder:
         _write(folder, model, results)
@@ -148,7 +152,15 @@ def _corpus(
     )
 
 
-def _show(console: Console, part: str, result: Evaluation) -> None:
+def _both_strands(run: Path | None) -> bool:
+    """Whether the Markov models read both strands: as the network did."""
+    from hyenadna.train.run_folder import RunFolder
+
+    return run is None or bool(RunFolder.open(run).description["options"]["reverse_complement"])
+
+
+def show_evaluation(console: Console, part: str, result: Evaluation) -> None:
+    """Print the figures of one evaluation as tables."""
     table = Table(title=f"{result.genome}, {part}: {result.bases:,} bases", title_justify="left")
     table.add_column("predictor")
     table.add_column("bits per base", justify="right")

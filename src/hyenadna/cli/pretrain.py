@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -126,21 +127,35 @@ def pretrain(
     return _train(given, out, None, device, threads, console)
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Request:
-    """What a run is asked for: enough to start it, written into run.json to resume it."""
+    """What a run is asked for."""
 
-    def __init__(
-        self,
-        *,
-        fasta: list[Path],
-        rule: SplitRule,
-        weights: list[float],
-        model: ModelConfig | None,
-        init: str | None,
-        options: PretrainConfig,
-    ) -> None:
-        self.fasta, self.rule, self.weights = fasta, rule, weights
-        self.model, self.init, self.options = model, init, options
+    fasta: list[Path]
+    rule: SplitRule
+    weights: list[float]
+    model: ModelConfig | None
+    """None where `init` gives the shape."""
+    init: str | None
+    options: PretrainConfig
+
+
+def train_run(
+    fasta: list[Path],
+    out: Path,
+    model: ModelConfig,
+    options: PretrainConfig,
+    console: Console,
+    *,
+    valid_contigs: tuple[str, ...] = (),
+    test_contigs: tuple[str, ...] = (),
+) -> int:
+    """A run from Python values, as the command does it; returns the exit code."""
+    from hyenadna.data.corpus import SplitRule
+
+    rule = SplitRule(valid_contigs=valid_contigs, test_contigs=test_contigs)
+    request = _Request(fasta=fasta, rule=rule, weights=[], model=model, init=None, options=options)
+    return _train(request, out, None, "auto", None, console)
 
 
 def _resume(out: Path, given: _Request, device: str, threads: int | None, console: Console) -> int:

@@ -150,11 +150,12 @@ def with_yardsticks(
     )
 
 
-def fit_markov(sources: Sequence[tuple[GenomeReader, Regions]], *, order: int = 12) -> MarkovModel:
-    """Interpolated Markov models of all orders up to `order` from both strands of the regions."""
-    return MarkovModel.fit(
-        (ids for genome, regions in sources for ids in _sequences(genome, regions)), order=order
-    )
+def fit_markov(
+    sources: Sequence[tuple[GenomeReader, Regions]], *, order: int = 12, both_strands: bool = True
+) -> MarkovModel:
+    """Interpolated Markov models of all orders up to `order`, learned from the regions."""
+    sequences = (ids for genome, regions in sources for ids in _sequences(genome, regions))
+    return MarkovModel.fit(sequences, order=order, both_strands=both_strands)
 
 
 def markov_bits(markov: MarkovModel, genome: GenomeReader, regions: Regions) -> dict[int, float]:
