@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # One thread a test process: two processes with two threads each wait for each other.
 TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg
 
-.PHONY: demo test lint test-slow test-gpu format clean
+.PHONY: demo test lint docs test-slow test-gpu format clean
 
 # The main job on the embedded default genome, about two minutes; DEMO=genome.fa for one of yours.
 demo: $(VENV)/.ready
@@ -38,3 +38,7 @@ $(VENV)/.ready: pyproject.toml $(CONSTRAINTS)
 
 clean:
 	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Pages that are generated.
+docs: $(VENV)/.ready
+	$(BIN)/python -c 'from pathlib import Path; from hyenadna.cli.app import app; Path("docs/cli.md").write_text(app.generate_docs(output_format="markdown"))'

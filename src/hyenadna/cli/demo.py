@@ -16,11 +16,19 @@ from hyenadna.errors import InputError
 from hyenadna.training_config import PretrainConfig
 
 if TYPE_CHECKING:
+    from hyenadna.genome.synthetic import SyntheticContig
     from hyenadna.infer.evaluate import Evaluation
 
 # A shape that learns the embedded genome in about two minutes on two cores: more positional
 # features than the published shapes, because it must find lags to the base.
-SHAPE = ModelConfig(d_model=64, n_layer=2, max_seq_len=514, emb_dim=33, embed_dropout=0.0)
+SHAPE = ModelConfig(
+    d_model=64,
+    n_layer=2,
+    max_seq_len=514,
+    emb_dim=33,
+    embed_dropout=0.0,
+    initializer_range=0.05,
+)
 TRAIN_BASES, VALID_BASES, TEST_BASES = 4_000_000, 66_000, 263_000
 
 
@@ -45,6 +53,18 @@ def demo(fasta: Path | None = None, /, *, out: Path = Path("demo"), steps: int =
     return _own_genome(fasta, out, steps) if fasta else _embedded_genome(out, steps)
 
 
+def embedded_contigs() -> list[SyntheticContig]:
+    """The embedded default genome: contigs train1, valid1 and test1."""
+    from hyenadna.genome.synthetic import SyntheticGenome
+
+    source = SyntheticGenome()
+    return [
+        *source.generate(TRAIN_BASES, 0, prefix="train"),
+        *source.generate(VALID_BASES, 1, prefix="valid"),
+        *source.generate(TEST_BASES, 2, prefix="test"),
+    ]
+
+
 def _options(steps: int, *, reverse_complement: bool) -> PretrainConfig:
     return PretrainConfig(
         steps=steps,
@@ -54,6 +74,8 @@ def _options(steps: int, *, reverse_complement: bool) -> PretrainConfig:
         reverse_complement=reverse_complement,
         evaluate_bases=66_000,
         beta2=0.95,
+        filter_init="paper",
+        warmup_steps=min(50, steps),
     )
 
 
@@ -80,12 +102,7 @@ def _embedded_genome(out: Path, steps: int) -> int:
     )
     try:
         out.mkdir(parents=True, exist_ok=True)
-        contigs = [
-            *source.generate(TRAIN_BASES, 0, prefix="train"),
-            *source.generate(VALID_BASES, 1, prefix="valid"),
-            *source.generate(TEST_BASES, 2, prefix="test"),
-        ]
-        fasta = write_fasta(contigs, out / "synthetic.fa")
+        fasta = write_fasta(embedded_contigs(), out / "synthetic.fa")
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror})") from error
     # The other strand of this genome is another process, of unknown entropy: no reverse complement.

@@ -67,7 +67,9 @@ class TrainingLine:
 
     def say(self, text: str) -> None:
         """Print a lasting line."""
-        self.console.print(text + " " * 8 * self.console.is_terminal, highlight=False)
+        self.console.print(
+            text + " " * 8 * self.console.is_terminal, highlight=False, soft_wrap=True
+        )
 
 
 @contextmanager

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,14 @@ from transformers import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutput
 
 from hyenadna.alphabet import BASES, PAD
+from hyenadna.checkpoint.layouts import EMBEDDINGS, HEAD, file_name
 from hyenadna.errors import InputError
 from hyenadna.model.likelihood import IGNORED
 from hyenadna.transformers.configuration import HyenaDNAConfig
 from hyenadna.transformers.padding import packing
 from hyenadna.transformers.pretrained import HyenaDNAModel, HyenaDNAPreTrainedModel
+
+_TABLE: Final = file_name(EMBEDDINGS, "hf")
 
 
 class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel, GenerationMixin):
@@ -28,9 +31,7 @@ class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel, GenerationMixin):
     them in.
     """
 
-    _tied_weights_keys: ClassVar[dict[str, str]] = {
-        "lm_head.weight": "hyena.backbone.embeddings.word_embeddings.weight"
-    }
+    _tied_weights_keys: ClassVar[dict[str, str]] = {HEAD: _TABLE}
     accepts_loss_kwargs = True  # the Trainer may say how many targets a whole step has
 
     def __init__(self, config: HyenaDNAConfig) -> None:
@@ -38,6 +39,7 @@ class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel, GenerationMixin):
         width = config.model_config().padded_vocab_size
         self.hyena = HyenaDNAModel(config)
         self.lm_head = nn.Linear(config.d_model, width, bias=False)
+        self.register_load_state_dict_pre_hook(_fill_tied_head)
         self.post_init()
         self._after_loading()
 
@@ -154,6 +156,12 @@ class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel, GenerationMixin):
                 f"(max_seq_len); ask for at most max_new_tokens={longest - input_ids_length:,} or "
                 "shorten the prompt"
             )
+
+
+def _fill_tied_head(module: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """A saved tied model has no head of its own; torch's `load_state_dict` would miss it."""
+    if module.config.tie_word_embeddings and prefix + _TABLE in state:
+        state.setdefault(prefix + HEAD, state[prefix + _TABLE])
 
 
 def next_token_loss(

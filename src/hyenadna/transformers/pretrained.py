@@ -37,14 +37,16 @@ class HyenaDNAPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules: ClassVar[list[str]] = ["Block"]
     # Some files hold the shared sine frequency under each of its names; it is read under the first.
-    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"implicit_filter\.\d+\.freq$"]
+    # A language model's head has no place in the other models, and its loss is no news.
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [
+        r"implicit_filter\.\d+\.freq$",
+        r"^lm_head\.weight$",
+    ]
     # Files without tables are whole: the tables follow from the configuration.
     _keys_to_ignore_on_load_missing: ClassVar[list[str]] = [
         r"filter_fn\.pos_emb\.[zt]$",
         r"filter_fn\.modulation\.deltas$",
     ]
-    # `.to(torch.bfloat16)` while loading must not round tables (see `ImplicitFilter.forward`).
-    _keep_in_fp32_modules_strict: ClassVar[list[str]] = ["pos_emb", "modulation"]
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -53,10 +55,12 @@ class HyenaDNAPreTrainedModel(PreTrainedModel):
         A stored z, t or deltas that differs from its formula is kept; the rest is computed, so that
         it keeps its precision whatever the type of the weights.
 
-        Raises InputError for a configuration out of range, OSError where nothing is found.
+        Raises InputError for a configuration out of range and, in transformers 4, for a file that
+        lacks the sine frequency; OSError where nothing is found.
         """
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
+        _refuse_empty(model, pretrained_model_name_or_path)
         settle_tables(model, model.config.model_config())
         model._after_loading()
         return loaded
@@ -133,11 +137,6 @@ class HyenaDNAPreTrainedModel(PreTrainedModel):
 class HyenaDNAModel(HyenaDNAPreTrainedModel):
     """Tokens to hidden states after the final norm; parameters are named `backbone.`."""
 
-    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [
-        *HyenaDNAPreTrainedModel._keys_to_ignore_on_load_unexpected,
-        r"^lm_head\.weight$",
-    ]
-
     def __init__(self, config: HyenaDNAConfig) -> None:
         super().__init__(config)
         shape: ModelConfig = config.model_config()
@@ -208,6 +207,18 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
                 f"{self.config.max_seq_len:,} (max_seq_len); cut it, for instance with "
                 "tokenizer(..., truncation=True), or take a longer model"
             )
+
+
+def _refuse_empty(model: nn.Module, source: Any) -> None:
+    """Transformers 4 takes a parameter with several names for present when all are missing."""
+    if hasattr(model, "hf_device_map"):  # then what lies on disk looks the same
+        return
+    empty = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if empty:
+        raise InputError(
+            f"{source}: {empty[0].partition('filter_fn.')[2] or empty[0]} is missing; fetch the "
+            "checkpoint again"
+        )
 
 
 def _chosen(asked: bool | None, default: bool | None) -> bool:

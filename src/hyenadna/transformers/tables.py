@@ -46,9 +46,12 @@ def attach_hooks(model: nn.Module, config: ModelConfig) -> None:
 
 def expect_tables(model: nn.Module) -> None:
     """Give every filter empty tables without memory, which the library's loader fills."""
-    for filter_fn in filters(model).values():
-        for name, value in filter_fn.tables().items():
-            filter_fn.keep_table(name, torch.empty_like(value, device="meta"))
+    # the library builds a model under `torch.device("meta")`, where the formulas cannot be computed
+    with torch.device("cpu"):
+        for filter_fn in filters(model).values():
+            for name, value in filter_fn.tables().items():
+                empty = torch.empty(value.shape, dtype=torch.float32, device="meta")
+                filter_fn.keep_table(name, empty)  # float32 whatever the type being loaded
 
 
 def mark_absent(module: nn.Module) -> None:

@@ -1,0 +1,78 @@
+"""The documents run: Python blocks are executed, commands exist, the CLI page is current."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import cyclopts
+import numpy as np
+import pytest
+
+from hyenadna.alphabet import decode
+from hyenadna.cli.app import app, run
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory) -> Path:
+    """A folder with a genome and a short run, by the names that the documents use."""
+    folder = tmp_path_factory.mktemp("docs")
+    rng = np.random.default_rng(0)
+    records = [f">{name}\n{decode(rng.integers(7, 11, 6000))}\n" for name in ("chr1", "chr2")]
+    (folder / "genome.fa").write_text("".join(records))
+    words = "--d-model 16 --n-layer 1 --max-seq-len 66 --steps 3 --tokens-per-step 256 --threads 1"
+    out = ["--out", str(folder / "RUN")]
+    assert run(["pretrain", str(folder / "genome.fa"), *out, *words.split()]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run(page, workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    names: dict[str, object] = {}
+    for block in blocks(page, "python"):
+        exec(compile(block, str(page), "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_can_be_parsed(page):
+    for block in blocks(page, "console") + blocks(page, "sh") + blocks(page, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line.removeprefix("$ "), comments=True)
+            if words[:1] != ["hyenadna"] or len(words) < 3 or "COMMAND" in words:
+                continue
+            if page.name == "cli.md":  # usage lines, not commands
+                continue
+            app.parse_args(words[1:], exit_on_error=False, print_error=False)
+
+
+def test_links_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_command_page_is_current():
+    if cyclopts.__version__ not in (ROOT / "constraints.txt").read_text():
+        pytest.skip(f"docs/cli.md is made with the pinned cyclopts, not {cyclopts.__version__}")
+    fresh = app.generate_docs(output_format="markdown")
+    page = ROOT / "docs" / "cli.md"
+    assert page.read_text() == fresh, "make docs"
+
+
+def test_every_dependency_is_justified():
+    text = (ROOT / "pyproject.toml").read_text()
+    listed = re.findall(r'^\s+"([a-zA-Z_-]+)[><=]', text, flags=re.MULTILINE)
+    optional = re.findall(r'= \["([a-zA-Z_-]+)[><=]', text)
+    page = (ROOT / "docs" / "dependencies.md").read_text()
+    for name in {*listed, *optional} - {"hatchling"}:
+        assert f"`{name}`" in page, name
