@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import stat
 from pathlib import Path
 
@@ -166,4 +165,4 @@ def test_several_genomes_with_weights_and_held_out_contigs(tmp_path):
     assert run(["evaluate", str(out), "--markov", "2", "--no-compression", "--threads", "1"]) == 0
     rows = json.loads((out / "evaluation" / "evaluation.json").read_text())["genomes"]
     assert [(r["genome"], r["part"]) for r in rows] == [("a", "test"), ("b", "test")]
-    assert os.listdir(out / "splits")
+    assert sorted(p.name for p in (out / "splits").iterdir()) == ["0.a.bed", "1.b.bed"]

@@ -177,6 +177,22 @@ def test_initial_weights_follow_the_paper():
     assert len(frequencies) == 3 and len({id(m) for m in frequencies}) == 1
 
 
+def test_a_model_can_train_after_inference_mode():
+    model = HyenaDNA(SMALL.replace(max_seq_len=77))  # a shape whose tables are not cached yet
+    with torch.inference_mode():
+        model(random_tokens(1, 9))
+    model(random_tokens(1, 9)).sum().backward()
+
+
+def test_tables_do_not_follow_the_default_type():
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        tables = HyenaDNA(SMALL.replace(max_seq_len=78)).backbone.layers[0].mixer.filter_fn.tables()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(table.dtype == torch.float32 for table in tables.values())
+
+
 def test_dropout_where_the_paper_has_it():
     tokens = random_tokens(1, 40)
     for field in ("embed_dropout", "resid_dropout", "hyena_dropout"):

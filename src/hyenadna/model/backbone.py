@@ -221,24 +221,31 @@ class HyenaDNA(nn.Module):
 def initialise(model: HyenaDNA) -> None:
     """Draw the weights from torch's global generator, as the original training code does.
 
-    Linear (also of the filter network) and table weights N(0, 0.02), biases 0; the two matrices
-    that write into the residual stream, `out_proj` and `fc2`, N(0, 0.02 / sqrt(2 n_layer)) (the
-    published port names this rescaling but never applies it); skip N(0, 1); short filter as torch's
-    Conv1d.
+    See `initialise_module`; the skip term is N(0, 1) and the short filter as torch's Conv1d.
     """
-    std = model.config.initializer_range
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear):
-            writes = name.endswith(("out_proj", "fc2"))
-            scale = 1 / math.sqrt(2 * model.config.n_layer) if writes else 1.0
-            nn.init.normal_(module.weight, std=std * scale)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight, std=std)
-        elif isinstance(module, nn.LayerNorm):
-            nn.init.ones_(module.weight)
+        initialise_module(name, module, model.config)
+
+
+@torch.no_grad()
+def initialise_module(name: str, module: nn.Module, config: ModelConfig) -> None:
+    """Draw the weights of one Linear, Embedding or LayerNorm; other modules are left as they are.
+
+    Linear (also of the filter network) and table weights N(0, 0.02), biases 0; the two matrices
+    that write into the residual stream, named `out_proj` and `fc2`, N(0, 0.02 / sqrt(2 n_layer))
+    (the published port names this rescaling but never applies it).
+    """
+    std = config.initializer_range
+    if isinstance(module, nn.Linear):
+        writes = name.rpartition(".")[2] in ("out_proj", "fc2")
+        nn.init.normal_(module.weight, std=std / math.sqrt(2 * config.n_layer) if writes else std)
+        if module.bias is not None:
             nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight, std=std)
+    elif isinstance(module, nn.LayerNorm):
+        nn.init.ones_(module.weight)
+        nn.init.zeros_(module.bias)
 
 
 @torch.no_grad()

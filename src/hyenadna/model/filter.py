@@ -17,6 +17,7 @@ _TARGET, _SLOW, _FAST = 1e-2, 1.5, 0.3
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)  # cached: a table made inside inference mode could never train
 def lag_features(max_seq_len: int, emb_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Features z (1, M, E) and normalised lags t (1, M, 1), float32, of the lags 0..M-1.
 
@@ -36,7 +37,7 @@ def lag_features(max_seq_len: int, emb_dim: int, device: torch.device) -> tuple[
 def decay_rates(channels: int) -> Tensor:
     """Signed decay rate of every channel, float32, shape (1, 1, C), from -3.07 to -15.35."""
     slow, fast = math.log(_TARGET) / _SLOW, math.log(_TARGET) / _FAST
-    return torch.linspace(slow, fast, channels)[None, None]
+    return torch.linspace(slow, fast, channels, dtype=torch.float32)[None, None]
 
 
 class Sine(nn.Module):

@@ -14,7 +14,6 @@ Raises ImportError, in one line, where transformers is missing or older than 4.5
 """
 
 # The library types its methods for itself, differently in each release.
-# mypy: disable-error-code="override,misc,arg-type,assignment"
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """The language model: next-token logits, its loss, and `generate`."""
 
 # The library types its methods for itself, differently in each release.
-# mypy: disable-error-code="override,misc,arg-type,assignment"
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Sequence classification and regression: one score vector per sequence."""
 
 # The library types its methods for itself, differently in each release.
-# mypy: disable-error-code="override,misc,arg-type,assignment"
 
 from __future__ import annotations
 

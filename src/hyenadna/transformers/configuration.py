@@ -1,7 +1,6 @@
 """The configuration class of `transformers` <-> `ModelConfig`."""
 
 # The library types its methods for itself, differently in each release.
-# mypy: disable-error-code="call-arg"
 
 from __future__ import annotations
 

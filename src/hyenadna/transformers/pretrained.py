@@ -1,12 +1,11 @@
 """The backbone as a `PreTrainedModel`, and what all classes share: weights, loading, saving."""
 
 # The library types its methods for itself, differently in each release.
-# mypy: disable-error-code="override,misc,arg-type,assignment"
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from hyenadna.config import ModelConfig
 from hyenadna.errors import InputError
-from hyenadna.model.backbone import Backbone, Block, HyenaDNA, initialise
+from hyenadna.model.backbone import Backbone, Block, initialise_module
 from hyenadna.model.filter import ImplicitFilter, Sine
 from hyenadna.model.operator import ShortFilter
 from hyenadna.transformers.configuration import HyenaDNAConfig
@@ -113,17 +112,10 @@ class HyenaDNAPreTrainedModel(PreTrainedModel):
             module.weight.copy_(fresh.weight)
             module.bias.copy_(fresh.bias)
         elif isinstance(module, nn.Linear | nn.Embedding | nn.LayerNorm):
-            self._initialise_layer(module)
+            name = next((n for n, m in self.named_modules() if m is module), "")
+            initialise_module(name, module, self.config.model_config())
         for parameter, value in kept:
             parameter.copy_(value)
-
-    def _initialise_layer(self, layer: nn.Module) -> None:
-        # `initialise` goes by names, of which only the last part counts
-        name = next((n for n, m in self.named_modules() if m is layer), "layer")
-        holder = nn.Module()
-        holder.add_module(name.rpartition(".")[2], layer)
-        holder.config = self.config.model_config()
-        initialise(cast(HyenaDNA, holder))
 
     def _set_gradient_checkpointing(self, enable: bool = True, *args: Any, **kwargs: Any) -> None:
         """What `gradient_checkpointing_enable` and `..._disable` call: the whole of each block."""

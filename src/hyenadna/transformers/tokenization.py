@@ -1,7 +1,6 @@
 """The tokenizer class of `transformers`: one token per base, the ids of `hyenadna.alphabet`."""
 
 # The library types its methods for itself, differently in each release.
-# mypy: disable-error-code="misc,override"
 
 from __future__ import annotations
 
