@@ -146,7 +146,7 @@ def test_a_step_that_is_not_finite_is_left_out_and_many_end_the_run():
     after = run.model.state_dict()
     for name in before:
         torch.testing.assert_close(after[name], broken[name], equal_nan=True)
-    with pytest.raises(InputError, match=r"diverged: no finite gradient .*lower --lr 0.003"):
+    with pytest.raises(InputError, match=r"diverged: no finite gradient .*lower --lr 0.0015"):
         for _ in range(30):
             run.step()
 

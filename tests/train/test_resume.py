@@ -170,7 +170,7 @@ def test_resume_refuses_other_data_and_other_options(genome, tmp_path, capsys):
     assert run(["pretrain", str(other), "--out", str(out), "--resume"]) == 2
     assert "not the genome that the run was started with" in capsys.readouterr().err
     assert run(["pretrain", "--out", str(out), "--resume", "--lr", "0.5"]) == 2
-    assert "--lr is 0.5 but the run was started with 0.003" in capsys.readouterr().err
+    assert "--lr is 0.5 but the run was started with 0.0015" in capsys.readouterr().err
     assert run(["pretrain", str(genome), "--out", str(out)]) == 2
     assert "there is a run already" in capsys.readouterr().err
     assert run(["pretrain", "--out", str(tmp_path / "none"), "--resume"]) == 2

@@ -74,6 +74,7 @@ def _options(steps: int, *, reverse_complement: bool) -> PretrainConfig:
         reverse_complement=reverse_complement,
         evaluate_bases=66_000,
         beta2=0.95,
+        lr=3e-3,
         filter_init="paper",
         warmup_steps=min(50, steps),
     )
