@@ -21,10 +21,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from hyenadna.cli.console import make_console
 from hyenadna.cli.demo import SHAPE, embedded_contigs
-from hyenadna.cli.pretrain import comma_list, train_run
+from hyenadna.cli.pretrain import Request, comma_list, start_run
 from hyenadna.cli.process import prepare_process
 from hyenadna.config import ModelConfig, preset
 from hyenadna.training_config import PretrainConfig
@@ -97,11 +96,10 @@ def measure(job: Job, config: PretrainConfig, out: Path) -> dict[str, Any]:
     from hyenadna.data.corpus import SplitRule, open_corpus
     from hyenadna.infer.evaluate import evaluate
 
+    rule = SplitRule(valid_contigs=job.valid, test_contigs=job.test)
+    request = Request(fasta=[job.fasta], rule=rule, model=job.model, options=config)
     with Path(os.devnull).open("w") as nowhere:
-        code = train_run(
-            [job.fasta], out, job.model, config, Console(file=nowhere),
-            valid_contigs=job.valid, test_contigs=job.test,
-        )  # fmt: skip
+        code = start_run(request, out, make_console(file=nowhere))
     if code:
         raise SystemExit(f"{job.name}: training stopped with code {code}")
     steps = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]

@@ -25,6 +25,8 @@ TOKENS: Final = (
 CLS, SEP, BOS, MASK, PAD, RESERVED, UNK, A, C, G, T, N = range(12)
 VOCAB_SIZE: Final = len(TOKENS)
 BASES: Final = (A, C, G, T)
+IGNORED: Final = -100
+"""Target that does not count in a loss (torch's `ignore_index`)."""
 
 IUPAC_AMBIGUITY: Final = "RYKMSWBDHV"
 INVALID: Final = 255
@@ -112,5 +114,9 @@ def reverse_complement_ids(ids: Ids) -> Ids:
 
 
 def reverse_complement(sequence: str) -> str:
-    """Text of the other strand, case and ambiguity codes kept (R becomes Y, and so on)."""
+    """Text of the other strand, case and ambiguity codes kept (R becomes Y, and so on).
+
+    Raises InputError at a letter that is no base, as `encode` does.
+    """
+    encode(sequence)
     return sequence.encode("latin-1").translate(_COMPLEMENT_LETTERS)[::-1].decode("latin-1")

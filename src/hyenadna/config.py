@@ -7,10 +7,8 @@ and written without a second vocabulary.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from hyenadna.errors import InputError
@@ -77,6 +75,8 @@ class ModelConfig:
             if not ok:
                 raise InputError(f"model config: {field} is {getattr(self, field)}; {rule}")
 
+        for f in dataclasses.fields(self):
+            _require_type(f.name, f.type, getattr(self, f.name))
         for field in (
             "d_model", "n_layer", "vocab_size", "pad_vocab_size_multiple", "filter_order",
             "num_heads",
@@ -85,6 +85,7 @@ class ModelConfig:
         need(self.d_inner is None or self.d_inner >= 1, "d_inner", "it must be at least 1")
         need(self.num_inner_mlps >= 0, "num_inner_mlps", "it must be at least 0")
         need(self.max_seq_len >= 2, "max_seq_len", "it must be at least 2")
+        need(self.layer_norm_epsilon > 0, "layer_norm_epsilon", "it must be positive")
         need(self.mixer in ("hyena", "attention"), "mixer", "it is 'hyena' or 'attention'")
         need(self.hyena_order >= 2, "hyena_order", "it must be at least 2")
         need(
@@ -159,9 +160,20 @@ class ModelConfig:
         chosen |= {k: v for k, v in values.items() if k in known}
         return cls(**chosen)
 
-    def to_json(self, path: Path) -> None:
-        """Write as JSON, one field a line."""
-        path.write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+
+def _require_type(field: str, annotation: object, value: object) -> None:
+    """Raise InputError where a value, from a file say, is not of the type of its field."""
+    name = str(annotation)
+    if value is None and "None" in name:
+        return
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    fits = {
+        "int": whole,
+        "float": whole or isinstance(value, float),
+        "bool": isinstance(value, bool),
+    }.get(name.partition(" ")[0], True)
+    if not fits:
+        raise InputError(f"model config: {field} is {value!r}; it must be of type {name}")
 
 
 # Class defaults of the published configuration (spec (e)): what a missing field means there.

@@ -106,6 +106,7 @@ class PretrainConfig:
         for field in ("length", "evaluate_every", "save_every", "warmup_length"):
             value = getattr(self, field)
             need(value is None or value >= 1, field, "it must be at least 1")
+        need(0 <= self.seed < 2**63, "seed", "it must be in 0 .. 2^63 - 1")
         for field in ("lr", "clip"):
             need(getattr(self, field) > 0, field, "it must be positive")
         need(self.filter_lr is None or self.filter_lr > 0, "filter_lr", "it must be positive")
@@ -162,7 +163,7 @@ class PretrainConfig:
 
     def _stage(self, text: str, final_length: int) -> Stage:
         length, colon, steps = text.partition(":")
-        if not (colon and length.strip().isdigit() and steps.strip().isdigit()):
+        if not (colon and length.strip().isdecimal() and steps.strip().isdecimal()):
             raise InputError(
                 f"--stages: cannot read {text!r}; write `double`, `none` or length:steps pairs "
                 "such as 256:500,512:500"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import random
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from safetensors.torch import load_file
 from hyenadna.alphabet import decode
 from hyenadna.checkpoint import folder as checkpoint_folder
 from hyenadna.checkpoint.load import load
+from hyenadna.cli import pretrain
 from hyenadna.cli.app import run
 
 SHAPE = ["--d-model", "16", "--n-layer", "1", "--max-seq-len", "66", "--threads", "1"]
@@ -57,27 +60,14 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 def stop_after(monkeypatch, steps: int) -> None:
-    """Let the training stop itself, as on a signal, after so many steps of this process."""
-    from hyenadna.cli import pretrain
-    from hyenadna.cli.progress import stop_on_signals
+    """Let the training stop itself, as on SIGINT, after so many steps of this process."""
 
-    class After:
-        def __init__(self, console):
-            self.inner = stop_on_signals(console)
-            self.calls = 0
+    @contextmanager
+    def stop_on_signals():
+        calls = itertools.count(1)
+        yield lambda: signal.SIGINT if next(calls) >= steps else None
 
-        def __enter__(self):
-            self.inner.__enter__()
-            return self.stopped
-
-        def stopped(self) -> bool:
-            self.calls += 1
-            return self.calls >= steps
-
-        def __exit__(self, *details):
-            return self.inner.__exit__(*details)
-
-    monkeypatch.setattr(pretrain, "stop_on_signals", After)
+    monkeypatch.setattr(pretrain, "stop_on_signals", stop_on_signals)
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
-from rich.console import Console
 
 from hyenadna import __version__
+from hyenadna.cli.console import make_console
 from hyenadna.errors import InputError
 
 app = App(
@@ -22,6 +22,7 @@ app = App(
     default_parameter=Parameter(negative_iterable=""),
     help_format="markdown",
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 # The help of each command stands here too, so that the overview imports none of them.
 COMMANDS = {
@@ -56,12 +57,10 @@ def run(tokens: Sequence[str]) -> int:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _refuse(f"the disk is full ({error.filename or 'while writing'}); make room")
-        raise
+        return _refuse(f"{error.filename or 'a file'}: {error.strerror or error}")
     return result if isinstance(result, int) else 0
 
 
 def _refuse(message: str) -> int:
-    Console(stderr=True).print(
-        f"hyenadna: {message}", markup=False, highlight=False, soft_wrap=True
-    )
+    make_console(stderr=True).print(f"hyenadna: {' '.join(message.split())}")
     return 2

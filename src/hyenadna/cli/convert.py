@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
+from hyenadna.cli.console import make_console
 
 
 def convert(
@@ -36,6 +36,6 @@ def convert(
     from hyenadna.checkpoint.convert import convert as run
 
     report = run(source, target, layout=layout, window_shift=window_shift, tables=tables)
-    console = Console()
-    console.print(report.summary(), highlight=False, soft_wrap=True)
-    console.print(f"written to {target} ({layout} layout)", highlight=False, soft_wrap=True)
+    console = make_console()
+    console.print(report.summary())
+    console.print(f"written to {target} ({layout} layout)")

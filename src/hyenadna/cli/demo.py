@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
+from hyenadna.cli.console import make_console, make_table
 from hyenadna.cli.evaluate import evaluate
-from hyenadna.cli.pretrain import train_run
+from hyenadna.cli.pretrain import Request, start_run
 from hyenadna.cli.process import prepare_process
 from hyenadna.config import ModelConfig
 from hyenadna.errors import InputError
 from hyenadna.training_config import PretrainConfig
 
 if TYPE_CHECKING:
-    from hyenadna.genome.synthetic import SyntheticContig
+    from hyenadna.genome.synthetic import SyntheticContig, SyntheticGenome
     from hyenadna.infer.evaluate import Evaluation
 
 # A shape that learns the embedded genome in about two minutes on two cores: more positional
@@ -32,7 +33,7 @@ SHAPE = ModelConfig(
 TRAIN_BASES, VALID_BASES, TEST_BASES = 4_000_000, 66_000, 263_000
 
 
-def demo(fasta: Path | None = None, /, *, out: Path = Path("demo"), steps: int = 1500) -> int:
+def demo(fasta: Path | None = None, /, *, out: Path | None = None, steps: int = 1500) -> int:
     """Train a small model in about two minutes and show what it learned.
 
     Without a FASTA the genome is one that we generate: motifs, copies at fixed distances and
@@ -44,13 +45,20 @@ def demo(fasta: Path | None = None, /, *, out: Path = Path("demo"), steps: int =
     fasta
         A genome of yours instead.
     out
-        Folder for the genome, the run and the pictures; it must not exist.
+        New folder for the genome, the run and the pictures; `demo`, or the next free `demo-2`, …
     steps
         Training steps.
     """
+    options = demo_options(steps, reverse_complement=fasta is not None)
+    out = _next_free() if out is None else out
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: exists and is not empty; remove it or give another --out")
-    return _own_genome(fasta, out, steps) if fasta else _embedded_genome(out, steps)
+    return _own_genome(fasta, out, options) if fasta else _embedded_genome(out, options)
+
+
+def _next_free() -> Path:
+    names = (Path("demo" if i == 1 else f"demo-{i}") for i in count(1))
+    return next(path for path in names if not path.exists())
 
 
 def embedded_contigs() -> list[SyntheticContig]:
@@ -65,7 +73,8 @@ def embedded_contigs() -> list[SyntheticContig]:
     ]
 
 
-def _options(steps: int, *, reverse_complement: bool) -> PretrainConfig:
+def demo_options(steps: int, *, reverse_complement: bool) -> PretrainConfig:
+    """Training options of the demo."""
     return PretrainConfig(
         steps=steps,
         length=512,
@@ -80,59 +89,51 @@ def _options(steps: int, *, reverse_complement: bool) -> PretrainConfig:
     )
 
 
-def _own_genome(fasta: Path, out: Path, steps: int) -> int:
-    code = train_run(
-        [fasta], out / "run", SHAPE, _options(steps, reverse_complement=True), Console()
-    )
+def _own_genome(fasta: Path, out: Path, options: PretrainConfig) -> int:
+    from hyenadna.data.corpus import SplitRule
+
+    request = Request(fasta=[fasta], rule=SplitRule(), model=SHAPE, options=options)
+    code = start_run(request, out / "run", make_console())
     if code == 0:
         evaluate(str(out / "run"))
     return code
 
 
-def _embedded_genome(out: Path, steps: int) -> int:
+def _embedded_genome(out: Path, options: PretrainConfig) -> int:
     prepare_process()
+    from hyenadna.data.corpus import SplitRule
     from hyenadna.genome.synthetic import SyntheticGenome, write_fasta
 
-    console = Console()
+    console = make_console()
     source = SyntheticGenome()
     console.print(
         f"Generating a genome of known entropy: {source.entropy_rate:.4f} bits per base for a "
         f"reader of {source.longest_lag} bases, {source.bound_by_context(12):.4f} for one of 12.\n",
-        highlight=False,
-        soft_wrap=True,
     )
     try:
         out.mkdir(parents=True, exist_ok=True)
         fasta = write_fasta(embedded_contigs(), out / "synthetic.fa")
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror})") from error
-    # The other strand of this genome is another process, of unknown entropy: no reverse complement.
-    code = train_run(
-        [fasta],
-        out / "run",
-        SHAPE,
-        _options(steps, reverse_complement=False),
-        console,
-        valid_contigs=("valid1",),
-        test_contigs=("test1",),
-    )
+    # No reverse complement: the other strand is another process, of unknown entropy.
+    rule = SplitRule(valid_contigs=("valid1",), test_contigs=("test1",))
+    request = Request(fasta=[fasta], rule=rule, model=SHAPE, options=options)
+    code = start_run(request, out / "run", console)
     if code == 0:
         _show_against_the_bound(out, source, console)
     return code
 
 
-def _show_against_the_bound(out: Path, source: object, console: Console) -> None:
+def _show_against_the_bound(out: Path, source: SyntheticGenome, console: Console) -> None:
     from hyenadna.checkpoint.load import load
     from hyenadna.data.corpus import SplitRule, open_corpus
-    from hyenadna.genome.synthetic import SyntheticGenome
     from hyenadna.infer.evaluate import evaluate as measure
     from hyenadna.infer.evaluate import fit_markov, with_yardsticks
     from hyenadna.report.plots import context_curve
 
-    assert isinstance(source, SyntheticGenome)
     rule = SplitRule(valid_contigs=("valid1",), test_contigs=("test1",))
     (genome,) = open_corpus([out / "synthetic.fa"], rule)
-    console.print("measuring on the test contig …\n", highlight=False)
+    console.print("measuring on the test contig …\n")
     regions = genome.split.test
     result = measure(load(out / "run"), genome.reader, regions, length=512)
     markov = fit_markov([(genome.reader, genome.split.train)], both_strands=False)
@@ -152,21 +153,19 @@ def _show_against_the_bound(out: Path, source: object, console: Console) -> None
     console.print(
         f"Picture: {picture}   training curve: {out / 'run' / 'curve.png'}\n"
         "Next: hyenadna pretrain YOUR_GENOME.fa --out RUN",
-        highlight=False,
-        soft_wrap=True,
     )
 
 
-def _print_by_context(result: Evaluation, source: object, console: Console) -> None:
-    from hyenadna.genome.synthetic import SyntheticGenome
-
-    assert isinstance(source, SyntheticGenome)
+def _print_by_context(result: Evaluation, source: SyntheticGenome, console: Console) -> None:
     best = result.best_markov
     assert best is not None
-    table = Table(title="Bits per base on bases never seen in training", title_justify="left")
-    table.add_column("bases of context")
-    for column in ("this model", f"best Markov model (order {best[0]})", "true bound"):
-        table.add_column(column, justify="right")
+    table = make_table(
+        "Bits per base on bases never seen in training",
+        "bases of context",
+        "this model",
+        f"best Markov model (order {best[0]})",
+        "true bound",
+    )
     for each in result.by_context:
         bounds = [source.bound_by_context(c) for c in range(each.first, each.last + 1)]
         table.add_row(
@@ -179,6 +178,4 @@ def _print_by_context(result: Evaluation, source: object, console: Console) -> N
     console.print(
         "The bound is that of a reader who is told where the segments begin; a model has to find "
         "out.\n",
-        highlight=False,
-        soft_wrap=True,
     )

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.table import Table
 
-from hyenadna.cli.pretrain import Repeated, choose_device, comma_list
-from hyenadna.cli.process import prepare_process
+from hyenadna.cli.console import make_console, make_table
+from hyenadna.cli.pretrain import Repeated, comma_list
+from hyenadna.cli.process import choose_device, prepare_process, set_threads
 from hyenadna.cli.progress import progress_bar
 from hyenadna.errors import InputError
-from hyenadna.training_config import Precision
+from hyenadna.training_config import Precision, SoftMasked
 
 if TYPE_CHECKING:
     from hyenadna.data.corpus import CorpusGenome, SplitRule
     from hyenadna.infer.evaluate import Evaluation
+    from hyenadna.train.run_folder import RunFolder
 
 
 def evaluate(
@@ -31,6 +33,7 @@ def evaluate(
     valid_contigs: str = "",
     test_contigs: str = "",
     exclude_contigs: str = "",
+    soft_masked: SoftMasked = "keep",
     length: int | None = None,
     context: int | None = None,
     markov: int = 12,
@@ -61,6 +64,8 @@ def evaluate(
         Contigs held out for test.
     exclude_contigs
         Contigs left out altogether.
+    soft_masked
+        Whether lower-case bases count.
     length
         Bases of a window; the longest that the model reads when left out.
     context
@@ -82,35 +87,40 @@ def evaluate(
         Folder for evaluation.json and pictures; RUN/evaluation for a run.
     """
     prepare_process()
-    import torch
-
+    set_threads(threads)
     from hyenadna.checkpoint.load import load
     from hyenadna.data.corpus import SplitRule
     from hyenadna.infer.evaluate import evaluate as measure
-    from hyenadna.infer.evaluate import fit_markov, with_yardsticks
+    from hyenadna.infer.evaluate import fit_markov, require_window, with_yardsticks
     from hyenadna.train.loop import PRECISIONS
+    from hyenadna.train.run_folder import RunFolder
 
-    console = Console(stderr=json_)
-    if threads:
-        torch.set_num_threads(threads)
-    run = Path(model)
-    is_run = (run / "run.json").is_file()
+    console = make_console(stderr=json_)
     rule = SplitRule(
         bed, comma_list(valid_contigs), comma_list(test_contigs), comma_list(exclude_contigs)
     )
+    run = RunFolder.open(Path(model)) if (Path(model) / "run.json").is_file() else None
     network = load(model).to(choose_device(device))
-    corpus = _corpus(run if is_run else None, list(fasta), rule, console)
+    require_window(network, length, context)
+    if not -1 <= markov <= 12:
+        raise InputError(f"--markov is {markov}; it must be 0 to 12, or -1 for none")
+    corpus = _corpus(run, list(fasta), rule, console)
+    parts = [part or ("test" if g.split.test.bases > 1 else "valid") for g in corpus]
+    for genome, chosen in zip(corpus, parts, strict=True):
+        if genome.split.part(chosen).bases < 2:
+            raise InputError(f"{genome.reader.path}: no {chosen} part ({genome.split.rule})")
     yardstick = None
     if markov >= 0:
-        console.print(f"fitting Markov models of order 0 to {markov} …", highlight=False)
-        yardstick = fit_markov(
-            [(g.reader, g.split.train) for g in corpus],
-            order=markov,
-            both_strands=_both_strands(run if is_run else None),
-        )
+        if not any(genome.split.train.bases for genome in corpus):
+            raise InputError("no train part for the Markov models to learn from; give --markov=-1")
+        with console.status(f"fitting Markov models of order 0 to {markov} …"):
+            yardstick = fit_markov(
+                [(g.reader, g.split.train) for g in corpus],
+                order=markov,
+                both_strands=run is None or run.description["options"]["reverse_complement"],
+            )
     results = []
-    for genome in corpus:
-        chosen = part or ("test" if genome.split.test.bases > 1 else "valid")
+    for genome, chosen in zip(corpus, parts, strict=True):
         regions = genome.split.part(chosen)
         with progress_bar(console, f"{genome.name} ({chosen})") as show:
             result = measure(
@@ -119,55 +129,73 @@ def evaluate(
                 regions,
                 length=length,
                 context=context,
+                soft_masked=soft_masked,
                 precision=PRECISIONS[precision],
                 progress=show,
             )
-        result = with_yardsticks(result, genome.reader, regions, yardstick, compression=compression)
+        with console.status(f"yardsticks on {genome.name} …"):
+            result = with_yardsticks(
+                result,
+                genome.reader,
+                regions,
+                yardstick,
+                compression=compression,
+                soft_masked=soft_masked,
+            )
         results.append((chosen, result))
         if not json_:
             show_evaluation(console, chosen, result)
-    folder = out or (run / "evaluation" if is_run else None)
+    folder = out or (run.path / "evaluation" if run else None)
     if folder:
         _write(folder, model, results)
-        console.print(f"figures and pictures in {folder}", highlight=False, soft_wrap=True)
+        console.print(f"figures and pictures in {folder}")
     if json_:
         print(json.dumps(_as_dict(model, results), indent=2))
 
 
 def _corpus(
-    run: Path | None, fasta: list[Path], rule: SplitRule, console: Console
+    run: RunFolder | None, fasta: list[Path], rule: SplitRule, console: Console
 ) -> list[CorpusGenome]:
-    from hyenadna.data.corpus import SplitRule, open_corpus
-    from hyenadna.train.run_folder import RunFolder
+    """The genomes to evaluate on, each with its split.
 
-    if run and not fasta:
-        folder = RunFolder.open(run)
-        fasta = [Path(g["path"]) for g in folder.description["genomes"]]
-        if rule == SplitRule():
-            rule = SplitRule(beds=folder.split_beds())
+    A genome of the run keeps the run's split, unless another was asked for: a default split would
+    score bases that the model was trained on.
+    """
+    from hyenadna.data.corpus import SplitRule, open_corpus
+    from hyenadna.data.windows import split_from_bed
+    from hyenadna.genome.intervals import read_bed
+    from hyenadna.train.build import require_same_genomes
+
+    own = not fasta
+    if run and own:
+        fasta = [Path(genome["path"]) for genome in run.description["genomes"]]
     if not fasta:
         raise InputError("no FASTA file given; name one or more genomes")
-    return open_corpus(
-        fasta, rule, progress=lambda name: console.print(f"reading {name} …", highlight=False)
-    )
-
-
-def _both_strands(run: Path | None) -> bool:
-    """Whether the Markov models read both strands: as the network did."""
-    from hyenadna.train.run_folder import RunFolder
-
-    return run is None or bool(RunFolder.open(run).description["options"]["reverse_complement"])
+    use_run = run is not None and rule == SplitRule()
+    if run and own and use_run:
+        rule = SplitRule(beds=run.split_beds())
+    corpus = open_corpus(fasta, rule, progress=lambda name: console.print(f"reading {name} …"))
+    if run and own:
+        require_same_genomes(run.description["genomes"], corpus)
+    elif run and use_run:
+        stored = [genome["digest"] for genome in run.description["genomes"]]
+        for index, genome in enumerate(corpus):
+            digest = genome.reader.digest()
+            if digest in stored:
+                bed = run.split_beds()[stored.index(digest)]
+                split = split_from_bed(genome.reader, read_bed(bed), where=str(bed))
+                corpus[index] = replace(genome, split=split)
+    for genome in corpus:
+        console.print(f"{genome.name}: {genome.split.rule}")
+    return corpus
 
 
 def show_evaluation(console: Console, part: str, result: Evaluation) -> None:
     """Print the figures of one evaluation as tables."""
-    table = Table(title=f"{result.genome}, {part}: {result.bases:,} bases", title_justify="left")
-    table.add_column("predictor")
-    table.add_column("bits per base", justify="right")
-    table.add_column("perplexity", justify="right")
-    table.add_row(
-        "this model", f"{result.bits_per_base:.4f}", f"{result.perplexity:.4f}", style="bold"
-    )
+    title = f"{result.genome}, {part}: {result.bases:,} bases"
+    table = make_table(title, "predictor", "bits per base", "perplexity")
+    ours = (f"{result.bits_per_base:.4f}", f"{result.perplexity:.4f}")
+    table.add_row("this model", *ours, style="bold")
     best = result.best_markov
     for order, bits in result.markov.items():
         mark = "  (best)" if best and order == best[0] else ""
@@ -175,9 +203,7 @@ def show_evaluation(console: Console, part: str, result: Evaluation) -> None:
     for name, bits in result.compression.items():
         table.add_row(f"compression, {name}", f"{bits:.4f}", f"{2**bits:.4f}")
     console.print(table)
-    bins = Table(title="by bases of context", title_justify="left")
-    bins.add_column("context")
-    bins.add_column("bits per base", justify="right")
+    bins = make_table("by bases of context", "context", "bits per base")
     for each in result.by_context:
         label = f"{each.first:,}" if each.first == each.last else f"{each.first:,}–{each.last:,}"
         bins.add_row(label, f"{each.bits_per_base:.4f}")
@@ -187,7 +213,6 @@ def show_evaluation(console: Console, part: str, result: Evaluation) -> None:
         console.print(
             f"{result.bits_per_base:.4f} bits per base is {verdict} the best Markov model "
             f"(order {best[0]}, {best[1]:.4f})\n",
-            highlight=False,
         )
 
 

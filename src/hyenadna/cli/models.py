@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table
 
+from hyenadna.cli.console import make_console
 from hyenadna.cli.units import size
 from hyenadna.config import PRESETS, PUBLISHED_NAMES
 from hyenadna.model.memory import inference_bytes, training_bytes
@@ -12,7 +12,7 @@ from hyenadna.model.memory import inference_bytes, training_bytes
 
 def models() -> None:
     """List the published shapes: parameters, longest input, memory at that length."""
-    console = Console()
+    console = make_console()
     wide = console.width >= 112
     table = Table(title="Published HyenaDNA models", caption=(
         "Memory for one sequence of the longest input, float32; training with gradient "

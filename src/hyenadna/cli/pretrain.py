@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import signal
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from cyclopts import Parameter
 from rich.console import Console
 
 from hyenadna import __version__
-from hyenadna.cli.process import prepare_process
+from hyenadna.cli.console import make_console
+from hyenadna.cli.process import available_memory, choose_device, prepare_process, set_threads
 from hyenadna.cli.progress import TrainingLine, stop_on_signals
 from hyenadna.cli.units import bases, duration, size
 from hyenadna.config import Mixer, ModelConfig, preset
@@ -24,16 +24,17 @@ if TYPE_CHECKING:
     from hyenadna.data.corpus import CorpusGenome, SplitRule
     from hyenadna.model.backbone import HyenaDNA
     from hyenadna.train.loop import Trainer
-    from hyenadna.train.pretrain import ValidBatches
     from hyenadna.train.run_folder import RunFolder
 
 Repeated = Parameter(consume_multiple=False)
+DEFAULT_SHAPE = "tiny-1k"
 
 
 def pretrain(
     *fasta: Path,
     out: Path,
-    shape: Annotated[str, Parameter(name="--preset")] = "tiny-1k",
+    shape: Annotated[str | None, Parameter(name="--preset")] = None,
+    model_config: Path | None = None,
     d_model: int | None = None,
     n_layer: int | None = None,
     max_seq_len: int | None = None,
@@ -62,7 +63,9 @@ def pretrain(
     out
         Folder of the run: checkpoints, log, curve.
     shape
-        Published shape to start from (`hyenadna models` lists them).
+        Published shape to start from (`hyenadna models` lists them); `tiny-1k` when left out.
+    model_config
+        JSON with any fields of the model configuration, instead of those of the shape.
     d_model
         Width, instead of the preset's.
     n_layer
@@ -74,7 +77,7 @@ def pretrain(
     num_heads
         Attention heads of the Transformer baseline, instead of 8.
     embed_dropout
-        Dropout on the token embeddings, instead of the paper's 0.1.
+        Dropout on the token embeddings, instead of the paper's 0.1 or that of `--init`.
     init
         Start from the weights and shape of this checkpoint (run, folder or published name).
     bed
@@ -98,211 +101,270 @@ def pretrain(
     """
     from hyenadna.data.corpus import SplitRule
 
-    console = Console()
     rule = SplitRule(
         bed, comma_list(valid_contigs), comma_list(test_contigs), comma_list(exclude_contigs)
     )
-    given = _Request(
+    chosen = {
+        "preset": shape,
+        "model_config": model_config,
+        "d_model": d_model,
+        "n_layer": n_layer,
+        "max_seq_len": max_seq_len,
+        "mixer": mixer,
+        "num_heads": num_heads,
+    }
+    given = {k: v for k, v in chosen.items() if v is not None}
+    console = make_console()
+    if resume:
+        others = {"init": init, "weights": weights, "embed_dropout": embed_dropout}
+        _refuse_on_resume(given | others | {"split": rule != SplitRule()})
+        return _resume(out, list(fasta), options, device, threads, console)
+    if not fasta:
+        raise InputError("no FASTA file given; name one or more genomes")
+    if init and given:
+        raise InputError(
+            f"--{_flag(next(iter(given)))} and --init exclude each other: "
+            "a checkpoint brings its own shape"
+        )
+    request = Request(
         fasta=list(fasta),
         rule=rule,
         weights=[_number(w) for w in comma_list(weights)],
-        model=None
-        if init
-        else _model_config(
-            shape,
-            d_model=d_model,
-            n_layer=n_layer,
-            max_seq_len=max_seq_len,
-            mixer=mixer,
-            num_heads=num_heads,
-            embed_dropout=embed_dropout,
-        ),
+        model=None if init else _model_config(given, embed_dropout),
         init=init,
+        embed_dropout=embed_dropout,
         options=options,
     )
-    if resume:
-        return _resume(out, given, device, threads, console)
-    if not fasta:
-        raise InputError("no FASTA file given; name one or more genomes")
-    return _train(given, out, None, device, threads, console)
+    return start_run(request, out, console, device=device, threads=threads)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Request:
-    """What a run is asked for."""
+class Request:
+    """What a new run is asked for."""
 
     fasta: list[Path]
     rule: SplitRule
-    weights: list[float]
     model: ModelConfig | None
     """None where `init` gives the shape."""
-    init: str | None
     options: PretrainConfig
+    weights: Sequence[float] = ()
+    init: str | None = None
+    """Checkpoint to start from."""
+    embed_dropout: float | None = None
+    """Instead of that of `init`."""
 
 
-def train_run(
-    fasta: list[Path],
+def start_run(
+    request: Request,
     out: Path,
-    model: ModelConfig,
-    options: PretrainConfig,
     console: Console,
     *,
-    valid_contigs: tuple[str, ...] = (),
-    test_contigs: tuple[str, ...] = (),
+    device: str = "auto",
+    threads: int | None = None,
 ) -> int:
-    """A run from Python values, as the command does it; returns the exit code."""
-    from hyenadna.data.corpus import SplitRule
+    """Make a run folder and train to the end; returns the exit code."""
+    prepare_process()
+    set_threads(threads)
+    import torch
 
-    rule = SplitRule(valid_contigs=valid_contigs, test_contigs=test_contigs)
-    request = _Request(fasta=fasta, rule=rule, weights=[], model=model, init=None, options=options)
-    return _train(request, out, None, "auto", None, console)
+    from hyenadna.data.corpus import split_as_bed
+    from hyenadna.train.build import genome_records
+    from hyenadna.train.estimate import estimate
+    from hyenadna.train.run_folder import RunFolder, require_free
+
+    require_free(out)
+    where = choose_device(device)
+    torch.manual_seed(request.options.seed)
+    model = _new_model(request)
+    corpus = _open(request.fasta, request.rule, request.weights, console)
+    trainer = _trainer(model.to(where), corpus, request.options)
+    _announce(console, trainer, corpus, out)
+    seconds = estimate(trainer)
+    description = {
+        "hyenadna": __version__,
+        "torch": torch.__version__,
+        "device": str(trainer.device),
+        "threads": torch.get_num_threads(),
+        "init": request.init,
+        "model": model.config.to_dict(),
+        "options": request.options.to_dict(),
+        "genomes": genome_records(corpus),
+    }
+    run = RunFolder.create(out, description, {g.name: split_as_bed(g.split) for g in corpus})
+    run.save_last(trainer)
+    return _train(run, trainer, corpus, seconds, console)
 
 
-def _resume(out: Path, given: _Request, device: str, threads: int | None, console: Console) -> int:
+def _resume(
+    out: Path,
+    fasta: list[Path],
+    options: PretrainConfig,
+    device: str,
+    threads: int | None,
+    console: Console,
+) -> int:
     from hyenadna.data.corpus import SplitRule
     from hyenadna.train.run_folder import RunFolder
 
     run = RunFolder.open(out)
     stored = run.description
-    options = PretrainConfig.from_dict(stored["options"])
-    model = ModelConfig.from_dict(stored["model"])
-    _same_settings(out, given.options.to_dict(), options.to_dict(), PretrainConfig().to_dict())
-    if given.model:
-        _same_settings(out, given.model.to_dict(), model.to_dict(), preset("tiny-1k").to_dict())
-    rule = SplitRule(beds=run.split_beds())
-    request = _Request(
-        fasta=given.fasta or [Path(g["path"]) for g in stored["genomes"]],
-        rule=rule,
-        weights=[g["weight"] for g in stored["genomes"]],
-        model=model,
-        init=None,
-        options=options,
-    )
-    return _train(request, out, run, device, threads or stored["threads"], console)
+    prepare_process()
+    set_threads(stored["threads"] if threads is None else threads)
+    import torch
 
+    from hyenadna.train.build import require_same_genomes
+    from hyenadna.train.estimate import estimate
 
-def _same_settings(
-    out: Path, given: dict[str, Any], stored: dict[str, Any], defaults: dict[str, Any]
-) -> None:
-    """Refuse an option that is neither that of the run nor left at its default."""
-    for field, value in given.items():
-        if value not in (stored[field], defaults[field]):
-            raise InputError(
-                f"{out}: --{field.replace('_', '-')} is {value} but the run was started with "
-                f"{stored[field]}; resume with --resume alone, or start a new run"
+    own = PretrainConfig.from_dict(stored["options"])
+    _require_same_options(out, options, own)
+    where = choose_device(stored["device"] if device == "auto" else device)
+    for what, now in (("torch", torch.__version__), ("device", str(where))):
+        if stored.get(what) != now:
+            console.print(
+                f"note: the run was started with {what} {stored.get(what)}, this is {now}; "
+                "the result will not be the same to the last bit"
             )
+    model = run.last_model()
+    if model is None:
+        raise InputError(
+            f"{out}: stopped before its first checkpoint; remove the folder and start again"
+        )
+    paths = fasta or [Path(genome["path"]) for genome in stored["genomes"]]
+    weights = [genome["weight"] for genome in stored["genomes"]]
+    corpus = _open(paths, SplitRule(beds=run.split_beds()), weights, console)
+    require_same_genomes(stored["genomes"], corpus)
+    trainer = _trainer(model.to(where), corpus, own)
+    run.restore(trainer)
+    _announce(console, trainer, corpus, out)
+    console.print(f"resuming after step {trainer.steps_done:,}")
+    return _train(run, trainer, corpus, estimate(trainer), console)
 
 
 def _train(
-    request: _Request,
-    out: Path,
-    run: RunFolder | None,
-    device: str,
-    threads: int | None,
+    run: RunFolder,
+    trainer: Trainer,
+    corpus: Sequence[CorpusGenome],
+    seconds: float,
     console: Console,
 ) -> int:
-    prepare_process()
-    import torch
-
-    from hyenadna.train.estimate import estimate
-    from hyenadna.train.loop import Trainer
+    from hyenadna.train.build import validation_batches
     from hyenadna.train.pretrain import EvaluationReport
     from hyenadna.train.pretrain import pretrain as run_pretraining
 
-    if threads:
-        torch.set_num_threads(threads)
-    where = choose_device(device)
-    options = request.options
-    torch.manual_seed(options.seed)
-    model = _make_model(request).to(where)
-    length = final_length(model.config, options)
-    corpus = _open(request, console)
-    if run:
-        _same_genomes(run, corpus)
-    trainer = Trainer(model, _stream(corpus, options, length), options, final_length=length)
-    if run is None:
-        run = _create(out, request, trainer, corpus, torch.get_num_threads())
-    _announce(console, trainer, corpus, out)
-    if run.load_last(trainer) is not None:
-        console.print(f"resuming after step {trainer.steps_done:,}", highlight=False)
-    cost = estimate(trainer)
+    steps = trainer.config.steps
     console.print(
-        f"about {duration(cost.seconds)} and {size(cost.peak_bytes)} of memory for "
-        f"{options.steps - trainer.steps_done:,} steps (evaluation not counted)\n",
-        highlight=False,
+        f"about {duration(seconds)} for {steps - trainer.steps_done:,} steps "
+        "(evaluation not counted)\n"
     )
-    line = TrainingLine(console, options.steps, _tokens_left(trainer))
-    board = _tensorboard(out, console)
-    with stop_on_signals(console) as stopped:
-        for report in run_pretraining(
-            trainer, _validation(corpus, options, length), run, should_stop=stopped
-        ):
-            if isinstance(report, EvaluationReport):
-                line.show_evaluation(report)
-                board("valid/bits_per_base", report.bits_per_base, report.step)
-            else:
-                line.show(report)
-                board("train/bits_per_base", report.bits_per_base, report.step)
-                board("train/lr", report.lr, report.step)
-        interrupted = stopped()
-    return _finish(console, run, trainer, interrupted)
+    validation = validation_batches(corpus, trainer.config, trainer.stages[-1].length)
+    line = TrainingLine(console, steps, trainer.tokens_after)
+    board = _TensorBoard(run.path, trainer.steps_done, console)
+    with board, stop_on_signals() as stopped:
+        try:
+            for report in run_pretraining(
+                trainer, validation, run, should_stop=lambda: stopped() is not None
+            ):
+                if isinstance(report, EvaluationReport):
+                    line.show_evaluation(report)
+                    board.add("valid/bits_per_base", report.bits_per_base, report.step)
+                else:
+                    line.show(report)
+                    board.add("train/bits_per_base", report.bits_per_base, report.step)
+                    board.add("train/lr", report.lr, report.step)
+        except (MemoryError, RuntimeError) as error:
+            _explain_memory(error)
+            raise
+        signal = stopped()
+    return _finish(console, run, trainer, signal)
 
 
-def _finish(console: Console, run: RunFolder, trainer: Trainer, interrupted: bool) -> int:
+def _explain_memory(error: BaseException) -> None:
+    """Raise an InputError with the way out where torch had too little memory."""
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
+        raise InputError(
+            "not enough memory for a training step; give a smaller --micro-batch-tokens, "
+            "--gradient-checkpointing or a shorter --length"
+        ) from error
+
+
+def _finish(console: Console, run: RunFolder, trainer: Trainer, signal: int | None) -> int:
     from hyenadna.report.plots import training_curve
 
     training_curve(run.entries(), run.path / "curve.png")
-    if interrupted and trainer.steps_done < trainer.config.steps:
+    if signal is not None and trainer.steps_done < trainer.config.steps:
         console.print(
             f"stopped after step {trainer.steps_done:,}; "
-            f"go on: hyenadna pretrain --out {run.path} --resume",
-            highlight=False,
-            soft_wrap=True,
+            f"go on: hyenadna pretrain --out {run.path} --resume"
         )
-        return 128 + signal.SIGINT
+        return 128 + signal
     console.print(
         f"done. Curve: {run.path / 'curve.png'}\nNext: hyenadna evaluate {run.path}",
-        highlight=False,
-        soft_wrap=True,
     )
     return 0
 
 
-def choose_device(name: str) -> Any:
-    """The torch device of that name; `auto` is a GPU where there is one. Raises InputError."""
-    import torch
+def _refuse_on_resume(given: dict[str, Any]) -> None:
+    """A resumed run has its own shape, data and split: refuse what would be passed over."""
+    for name, value in given.items():
+        if value:
+            flags = "--bed, --valid-contigs, --test-contigs and --exclude-contigs"
+            flag = flags if name == "split" else f"--{_flag(name)}"
+            raise InputError(f"{flag} cannot be changed by --resume; start a new run for it")
 
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+def _flag(field: str) -> str:
+    return field.replace("_", "-")
+
+
+def _require_same_options(out: Path, given: PretrainConfig, stored: PretrainConfig) -> None:
+    """Refuse an option that is neither that of the run nor left at its default."""
+    default, own = PretrainConfig().to_dict(), stored.to_dict()
+    for field, value in given.to_dict().items():
+        if value not in (own[field], default[field]):
+            raise InputError(
+                f"{out}: --{_flag(field)} is {value} but the run was started with {own[field]}; "
+                "resume with --resume alone, or start a new run"
+            )
+
+
+def _model_config(given: dict[str, Any], embed_dropout: float | None) -> ModelConfig:
+    changes = dict(given)
+    config = preset(changes.pop("preset", DEFAULT_SHAPE))
+    file = changes.pop("model_config", None)
+    if file:
+        config = _with_file(config, file)
+    if embed_dropout is not None:
+        changes["embed_dropout"] = embed_dropout
+    config = config.replace(**changes)
+    if "num_heads" in changes and config.mixer != "attention":
+        raise InputError("--num-heads belongs to the Transformer baseline; give --mixer attention")
+    return config
+
+
+def _with_file(config: ModelConfig, file: Path) -> ModelConfig:
     try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from error
-    return device
-
-
-def final_length(config: ModelConfig, options: PretrainConfig) -> int:
-    """Bases per sequence of the last stage. Raises InputError where the model is too short."""
-    length = options.length or max(config.max_seq_len - 2, 1)
-    if length > config.max_seq_len:
+        fields = json.loads(file.read_text())
+        unknown = set(fields) - set(config.to_dict())
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{file}: cannot be read as JSON with model fields ({error})") from error
+    if unknown:
         raise InputError(
-            f"--length {length}: the model reads at most {config.max_seq_len}; "
-            "give --max-seq-len or a longer --preset"
+            f"{file}: no field {sorted(unknown)[0]!r} in a model configuration; "
+            f"there are {', '.join(config.to_dict())}"
         )
-    return length
+    return config.replace(**fields)
 
 
-def _model_config(shape: str, **changes: Any) -> ModelConfig:
-    return preset(shape).replace(**{k: v for k, v in changes.items() if v is not None})
-
-
-def _make_model(request: _Request) -> HyenaDNA:
+def _new_model(request: Request) -> HyenaDNA:
     from hyenadna.checkpoint.load import load
     from hyenadna.model.backbone import HyenaDNA, rescale_filters
 
     if request.init:
-        return load(request.init)
+        model = load(request.init)
+        if request.embed_dropout is not None:
+            model.set_embed_dropout(request.embed_dropout)
+        return model
     assert request.model is not None
     model = HyenaDNA(request.model)
     if request.options.filter_init == "scaled":
@@ -310,162 +372,89 @@ def _make_model(request: _Request) -> HyenaDNA:
     return model
 
 
-def _open(request: _Request, console: Console) -> list[CorpusGenome]:
+def _trainer(model: HyenaDNA, corpus: Sequence[CorpusGenome], options: PretrainConfig) -> Trainer:
+    from hyenadna.train.build import final_length, training_stream, validation_batches
+    from hyenadna.train.loop import Trainer
+
+    length = final_length(model.config, options)
+    validation_batches(corpus, options, length)  # tells of a useless valid part before the start
+    stream = training_stream(corpus, options, length)
+    return Trainer(model, stream, options, final_length=length)
+
+
+def _open(
+    paths: Sequence[Path], rule: SplitRule, weights: Sequence[float], console: Console
+) -> list[CorpusGenome]:
     from hyenadna.data.corpus import open_corpus
 
     corpus = open_corpus(
-        request.fasta,
-        request.rule,
-        weights=request.weights,
-        progress=lambda name: console.print(f"reading {name} …", highlight=False),
+        paths, rule, weights=weights, progress=lambda name: console.print(f"reading {name} …")
     )
     for genome in corpus:
         for warning in genome.summary.warnings if genome.summary else ():
-            console.print(f"note: {warning}", highlight=False, soft_wrap=True)
+            console.print(f"note: {warning}")
     return corpus
-
-
-def _stream(corpus: Sequence[CorpusGenome], options: PretrainConfig, length: int) -> Any:
-    from hyenadna.data.batches import TrainingSource, TrainingStream
-
-    return TrainingStream(
-        [TrainingSource(g.reader, g.split.train, g.weight) for g in corpus],
-        length=length,
-        batch_size=1,
-        seed=options.seed,
-        reverse_complement=options.reverse_complement,
-        max_n_fraction=options.max_n_fraction,
-        soft_masked=options.soft_masked,
-        n_targets=options.n_targets,
-    )
-
-
-def _validation(
-    corpus: Sequence[CorpusGenome], options: PretrainConfig, length: int
-) -> dict[str, ValidBatches]:
-    from itertools import islice
-
-    from hyenadna.data.batches import evaluation_batches
-
-    rows = max(1, options.micro_batch_tokens // length)
-    limit = math.ceil(options.evaluate_bases / (rows * length))
-
-    def batches(genome: CorpusGenome) -> ValidBatches:
-        def make() -> Any:
-            found = evaluation_batches(
-                genome.reader,
-                genome.split.valid,
-                length=length,
-                batch_size=rows,
-                soft_masked=options.soft_masked,
-                n_targets=options.n_targets,
-            )
-            return ((b.inputs, b.targets) for b in islice(found, limit))
-
-        return make
-
-    return {g.name: batches(g) for g in corpus if g.split.valid.bases > 1}
-
-
-def _create(
-    out: Path, request: _Request, trainer: Trainer, corpus: Sequence[CorpusGenome], threads: int
-) -> RunFolder:
-    import torch
-
-    from hyenadna.data.corpus import split_as_bed
-    from hyenadna.train.run_folder import RunFolder
-
-    description = {
-        "hyenadna": __version__,
-        "torch": torch.__version__,
-        "device": str(trainer.device),
-        "threads": threads,
-        "init": request.init,
-        "model": trainer.model.config.to_dict(),
-        "options": request.options.to_dict(),
-        "genomes": [
-            {
-                "name": g.name,
-                "path": str(g.reader.path.resolve()),
-                "digest": g.reader.digest(),
-                "bases": {part: g.split.part(part).bases for part in ("train", "valid", "test")},
-                "split": g.split.rule,
-                "weight": g.weight,
-            }
-            for g in corpus
-        ],
-    }
-    return RunFolder.create(out, description, {g.name: split_as_bed(g.split) for g in corpus})
-
-
-def _same_genomes(run: RunFolder, corpus: Sequence[CorpusGenome]) -> None:
-    stored = run.description["genomes"]
-    if len(stored) != len(corpus):
-        raise InputError(f"{run.path}: the run has {len(stored)} genomes, {len(corpus)} were given")
-    for old, new in zip(stored, corpus, strict=True):
-        if old["digest"] != new.reader.digest():
-            raise InputError(
-                f"{new.reader.path}: not the genome that the run was started with "
-                f"({old['name']}); give the same files in the same order"
-            )
 
 
 def _announce(
     console: Console, trainer: Trainer, corpus: Sequence[CorpusGenome], out: Path
 ) -> None:
+    from hyenadna.train.estimate import peak_bytes
+
     config, options = trainer.model.config, trainer.config
     console.print(
         f"{config.mixer} model: {config.n_layer} layers, width {config.d_model}, "
-        f"{config.num_parameters():,} parameters, reads up to {config.max_seq_len:,} bases",
-        highlight=False,
+        f"{config.num_parameters():,} parameters, reads up to {config.max_seq_len:,} bases"
     )
     for genome in corpus:
         split = genome.split
         console.print(
             f"{genome.name}: train {bases(split.train.bases)}, valid {bases(split.valid.bases)}, "
-            f"test {bases(split.test.bases)} ({split.rule})",
-            highlight=False,
-            soft_wrap=True,
+            f"test {bases(split.test.bases)} ({split.rule})"
         )
-    stages = ", ".join(f"{s.steps:,} x {s.length:,}" for s in trainer.stages)
-    tokens = sum(s.steps * s.length * trainer.batch_size(s.length) for s in trainer.stages)
-    console.print(
-        f"{options.steps:,} steps of about {options.tokens_per_step:,} bases "
-        f"({bases(tokens)} in all); steps x length: {stages}; {options.precision} on "
-        f"{trainer.device}, run in {out}",
-        highlight=False,
-        soft_wrap=True,
+    stages = ", ".join(
+        f"{s.steps:,} of {trainer.batch_size(s.length):,} x {s.length:,}" for s in trainer.stages
     )
-
-
-def _tokens_left(trainer: Trainer) -> Any:
-    """Tokens of all steps after a given one."""
-
-    def left(step: int) -> float:
-        total, start = 0, 0
-        for stage in trainer.stages:
-            remaining = stage.steps - min(max(step - start, 0), stage.steps)
-            total += remaining * stage.length * trainer.batch_size(stage.length)
-            start += stage.steps
-        return total
-
-    return left
-
-
-def _tensorboard(out: Path, console: Console) -> Any:
-    """A function (tag, value, step) that logs for TensorBoard, or does nothing without it."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
+    console.print(
+        f"{options.steps:,} steps, {bases(trainer.tokens_after(0))} in all: {stages} bases; "
+        f"{options.precision} on {trainer.device}, run in {out}"
+    )
+    need, free = peak_bytes(trainer), available_memory()
+    console.print(f"about {size(need)} of memory")
+    if trainer.device.type == "cpu" and free is not None and need > free:
         console.print(
-            "note: no TensorBoard log (pip install 'hyenadna[tensorboard]'); "
-            f"the figures are in {out / 'log.jsonl'}",
-            highlight=False,
-            soft_wrap=True,
+            f"note: only {size(free)} are free; --gradient-checkpointing or a smaller "
+            "--micro-batch-tokens need less"
         )
-        return lambda tag, value, step: None
-    writer = SummaryWriter(str(out / "tensorboard"))
-    return writer.add_scalar
+
+
+class _TensorBoard:
+    """The log for TensorBoard; does nothing where that is not installed."""
+
+    def __init__(self, out: Path, steps_done: int, console: Console) -> None:
+        self.writer: Any = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            console.print(
+                "note: no TensorBoard log (pip install 'hyenadna[tensorboard]'); "
+                f"the figures are in {out / 'log.jsonl'}"
+            )
+        else:
+            # after a kill the old log may be ahead of the checkpoint
+            self.writer = SummaryWriter(str(out / "tensorboard"), purge_step=steps_done + 1)
+
+    def add(self, tag: str, value: float, step: int) -> None:
+        """Log one number."""
+        if self.writer:
+            self.writer.add_scalar(tag, value, step)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        if self.writer:
+            self.writer.close()
 
 
 def comma_list(text: str) -> tuple[str, ...]:

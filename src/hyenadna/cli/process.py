@@ -5,6 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hyenadna.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
@@ -40,3 +47,41 @@ def reuse_freed_memory() -> bool:
         return bool(kept)
     except (OSError, AttributeError):  # no glibc
         return False
+
+
+def set_threads(threads: int | None) -> None:
+    """Let torch use so many CPU threads; None leaves it at all cores. Raises InputError below 1."""
+    if threads is None:
+        return
+    if threads < 1:
+        raise InputError(f"--threads is {threads}; it must be at least 1")
+    prepare_process()
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device of that name; `auto` is a GPU where there is one. Raises InputError."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise InputError(f"--device {name}: only cpu and cuda are supported")
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def available_memory() -> int | None:
+    """Bytes of memory that programs can still take, where the system tells."""
+    try:
+        text = Path("/proc/meminfo").read_text()
+    except OSError:
+        return None
+    fields = dict(line.split(":", 1) for line in text.splitlines())
+    return int(fields["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in fields else None

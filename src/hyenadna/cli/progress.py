@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections import deque
@@ -11,6 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
 from hyenadna.cli.units import duration
@@ -54,7 +56,7 @@ class TrainingLine:
             f"{bits:.4f} bits/base  {rate / 1000:.1f}k tokens/s  {duration(left)} left"
         )
         if self.console.is_terminal:
-            self.console.print(text + " " * 4, end="\r", highlight=False, no_wrap=True, crop=True)
+            self.console.print(text + " " * 4, end="\r", soft_wrap=False, no_wrap=True, crop=True)
         else:
             self.say(text)
 
@@ -67,9 +69,7 @@ class TrainingLine:
 
     def say(self, text: str) -> None:
         """Print a lasting line."""
-        self.console.print(
-            text + " " * 8 * self.console.is_terminal, highlight=False, soft_wrap=True
-        )
+        self.console.print(text + " " * 8 * self.console.is_terminal)
 
 
 @contextmanager
@@ -77,25 +77,25 @@ def progress_bar(console: Console, what: str) -> Iterator[Callable[[int, int], N
     """A function (done, total) that moves a bar with the time left; the bar goes at the end."""
     columns = ("{task.description}", BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None)
+        task = bar.add_task(escape(what), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @contextmanager
-def stop_on_signals(console: Console) -> Iterator[Callable[[], bool]]:
-    """A function that tells whether SIGINT or SIGTERM has come; the second SIGINT stops at once."""
+def stop_on_signals() -> Iterator[Callable[[], int | None]]:
+    """A function that tells which of SIGINT and SIGTERM has come, if any; a second SIGINT stops at
+    once."""
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        console.print(
-            "\nstopping after this step, saving … (again to stop at once)", highlight=False
-        )
+        # not through a console: a handler may run in the middle of its printing
+        os.write(2, b"\nstopping after this step, saving (again to stop at once)\n")
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(received)
+        yield lambda: received[0] if received else None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

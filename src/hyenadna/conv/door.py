@@ -22,10 +22,15 @@ def long_convolution(
     `y[t] = sum_{j=0..t} k[j] u[t-j] + skip u[t]`. u: (B, C, L); k: (C, L), float32 or float64;
     skip: (C,); result: (B, C, L) in the type of u. `method` is `fft` or its slow twin `direct`.
 
-    Raises InputError for an unknown method.
+    Raises InputError for an unknown method or a filter of another shape.
     """
     if method not in METHODS:
         raise InputError(f"long convolution: no method {method!r}; there are {', '.join(METHODS)}")
+    if k.shape != u.shape[1:]:
+        raise InputError(
+            f"long convolution: the filter has shape {tuple(k.shape)}; "
+            f"an input of shape {tuple(u.shape)} needs {tuple(u.shape[1:])}"
+        )
     if skip is not None:  # the skip is the filter's own value at lag 0
         k = torch.cat([k[:, :1] + skip[:, None].to(k.dtype), k[:, 1:]], dim=1)
     return METHODS[method](u, k)

@@ -15,6 +15,8 @@ from torch import Tensor
 # stay near the caches, and the extra memory of a convolution does not grow with its channels.
 # Measured on two Zen 5 cores at B 16, C 128, L 1024: 2^19..2^21 are alike, whole = 1.4 x slower.
 BLOCK_SAMPLES = 1 << 20
+DEVICE_BLOCK_SAMPLES = 1 << 28
+"""The same on a GPU, where it only bounds the memory (1 GiB for a block)."""
 
 
 @lru_cache(maxsize=1024)
@@ -48,7 +50,8 @@ def fft_long_convolution(u: Tensor, k: Tensor) -> Tensor:
 
 
 def _blocks(u: Tensor, n: int) -> list[slice]:
-    width = max(1, BLOCK_SAMPLES // (u.shape[0] * n))
+    most = BLOCK_SAMPLES if u.device.type == "cpu" else DEVICE_BLOCK_SAMPLES
+    width = max(1, most // max(1, u.shape[0] * n))
     return [slice(c, c + width) for c in range(0, u.shape[1], width)]
 
 

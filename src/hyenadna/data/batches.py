@@ -16,24 +16,21 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Any, Final, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from hyenadna.alphabet import BASES, COMPLEMENT, PAD, Ids, N
+from hyenadna.alphabet import BASES, COMPLEMENT, IGNORED, PAD, Ids, N
 from hyenadna.data.strata import GOLDEN, Int64s, Strata, below, random_bits, shuffled
 from hyenadna.data.windows import Regions, Window, tile
 from hyenadna.errors import InputError
 from hyenadna.genome.fasta import SOFT_MASK, GenomeReader
 from hyenadna.genome.intervals import require_within
+from hyenadna.training_config import NTargets, SoftMasked
 
-NTargets = Literal["ignore", "count"]
-SoftMasked = Literal["keep", "ignore"]
-
-IGNORED: Final = -100
-"""Target id that does not count in the loss (the `ignore_index` of torch)."""
+_COUNTED_AT_ONCE: Final = 1 << 22
 MAX_REDRAWS: Final = 200
 """Windows tried in place of one that is nearly all N."""
 
@@ -418,12 +415,14 @@ def evaluation_batches(
     context: int = 0,
     soft_masked: SoftMasked = "keep",
     n_targets: NTargets = "ignore",
+    most_windows: int | None = None,
 ) -> Iterator[EvalBatch]:
     """Batches that score every base of the regions once, but the first of each region.
 
     `length`: inputs of a row, L. `context`: least number of bases that a target has before it in
     its row, 0 .. length - 1, except near the start of a region; more context means more rows. The
     last batch may have fewer rows. `soft_masked`, `n_targets`: as for the training stream.
+    `most_windows`: take at most so many rows, spread evenly over all.
 
     Raises InputError for an option out of range, and for a region that is not on the genome.
     """
@@ -435,6 +434,8 @@ def evaluation_batches(
         raise InputError(f"context is {context}; it must be in 0 .. length - 1 = {length - 1}")
     table = _target_table(n_targets, soft_masked)
     windows = tile(regions, length, stride=length - context)
+    if most_windows is not None:
+        windows = _evenly(list(windows), most_windows)
     while chosen := tuple(islice(windows, batch_size)):
         rows = np.full((len(chosen), length + 1), PAD, dtype=np.uint8)
         for row, window in zip(rows, chosen, strict=True):
@@ -445,3 +446,33 @@ def evaluation_batches(
         for target, window in zip(targets, chosen, strict=True):
             target[: window.score_from] = IGNORED
         yield EvalBatch(inputs, targets, chosen)
+
+
+def count_targets(
+    genome: GenomeReader,
+    regions: Regions,
+    *,
+    soft_masked: SoftMasked = "keep",
+    n_targets: NTargets = "ignore",
+    enough: int | None = None,
+) -> int:
+    """How many bases of the regions count as targets, but the first of each region.
+
+    `enough`: stop counting there.
+    """
+    counts = _target_table(n_targets, soft_masked) != IGNORED
+    found = 0
+    for region in regions.intervals:
+        for start in range(region.start + 1, region.stop, _COUNTED_AT_ONCE):
+            stop = min(start + _COUNTED_AT_ONCE, region.stop)
+            ids = genome.cased_tokens(region.contig, start, stop)
+            found += int(np.count_nonzero(counts[ids]))
+            if enough is not None and found >= enough:
+                return found
+    return found
+
+
+def _evenly(windows: list[Window], most: int) -> Iterator[Window]:
+    """At most so many of the windows, spread evenly, in order."""
+    count = min(len(windows), most)
+    return (windows[i * len(windows) // count] for i in range(count))

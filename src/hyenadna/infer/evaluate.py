@@ -9,17 +9,19 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from hyenadna.alphabet import BASES, Ids, N
+from hyenadna.alphabet import BASES, IGNORED, Ids, N
 from hyenadna.data.batches import EvalBatch, evaluation_batches
 from hyenadna.data.windows import Regions
 from hyenadna.errors import InputError
 from hyenadna.genome.compression import adaptive_bits, mixture_bits
-from hyenadna.genome.fasta import GenomeReader
+from hyenadna.genome.fasta import SOFT_MASK, GenomeReader
 from hyenadna.genome.markov import MarkovModel
 from hyenadna.model.backbone import HyenaDNA
-from hyenadna.model.likelihood import IGNORED, target_nats
+from hyenadna.model.likelihood import target_nats
+from hyenadna.training_config import SoftMasked
 
 COMPRESSION_ORDERS: Final = (2, 4, 8, 11, 12, 16)
 MOST_COMPRESSED: Final = 10_000_000
@@ -66,7 +68,7 @@ class Evaluation:
     @property
     def perplexity(self) -> float:
         """exp(loss): 4 is chance."""
-        return math.exp(self.loss)
+        return math.exp(min(self.loss, 700.0))
 
     @property
     def best_markov(self) -> tuple[int, float] | None:
@@ -89,6 +91,7 @@ def evaluate(
     *,
     length: int | None = None,
     context: int | None = None,
+    soft_masked: SoftMasked = "keep",
     batch_tokens: int = 32768,
     precision: torch.dtype | None = None,
     progress: Progress | None = None,
@@ -97,12 +100,12 @@ def evaluate(
 
     `length`: bases of a window, the model's maximum less 2 when left out. `context`: windows
     overlap so that each counted base has at least so many before it, half a window when left out.
-    `by_context` counts every prediction of every window, whatever its context.
+    `soft_masked`: whether lower-case bases count. `by_context` counts every prediction of every
+    window, whatever its context.
 
     Raises InputError when there is nothing to evaluate or an option is out of range.
     """
-    length = _window_length(model, length)
-    context = length // 2 if context is None else context
+    length, context = require_window(model, length, context)
     device = model.head_weight.device
     was_training = model.training
     model.eval()
@@ -110,13 +113,18 @@ def evaluate(
     seen = np.zeros(length, dtype=np.int64)
     total, bases, done = 0.0, 0, 0
     batches = evaluation_batches(
-        genome, regions, length=length, context=context, batch_size=max(1, batch_tokens // length)
+        genome,
+        regions,
+        length=length,
+        context=context,
+        batch_size=max(1, batch_tokens // length),
+        soft_masked=soft_masked,
     )
     try:
         for batch in batches:
             every = _every_target(batch).to(device)
             with torch.autocast(device.type, dtype=precision, enabled=precision is not None):
-                each = target_nats(model, batch.inputs.to(device), every).double().cpu()
+                each = target_nats(model, batch.inputs.to(device), every).cpu().double()
             counted = batch.targets != IGNORED
             total += float(each[counted].sum())
             bases += int(counted.sum())
@@ -141,12 +149,15 @@ def with_yardsticks(
     markov: MarkovModel | None,
     *,
     compression: bool = True,
+    soft_masked: SoftMasked = "keep",
 ) -> Evaluation:
     """The evaluation with the Markov and the compression figures on the same bases filled in."""
     return dataclasses.replace(
         evaluation,
-        markov=markov_bits(markov, genome, regions) if markov else {},
-        compression=compression_bits(genome, regions) if compression else {},
+        markov=markov_bits(markov, genome, regions, soft_masked=soft_masked) if markov else {},
+        compression=compression_bits(genome, regions, soft_masked=soft_masked)
+        if compression
+        else {},
     )
 
 
@@ -154,47 +165,64 @@ def fit_markov(
     sources: Sequence[tuple[GenomeReader, Regions]], *, order: int = 12, both_strands: bool = True
 ) -> MarkovModel:
     """Interpolated Markov models of all orders up to `order`, learned from the regions."""
-    sequences = (ids for genome, regions in sources for ids in _sequences(genome, regions))
+    sequences = (ids for genome, regions in sources for ids, _ in _sequences(genome, regions))
     return MarkovModel.fit(sequences, order=order, both_strands=both_strands)
 
 
-def markov_bits(markov: MarkovModel, genome: GenomeReader, regions: Regions) -> dict[int, float]:
+def markov_bits(
+    markov: MarkovModel,
+    genome: GenomeReader,
+    regions: Regions,
+    *,
+    soft_masked: SoftMasked = "keep",
+) -> dict[int, float]:
     """Bits per base by order over the bases that `evaluate` counts."""
     totals, bases = np.zeros(markov.order + 1), 0
-    for ids in _sequences(genome, regions):
+    for ids, counted in _sequences(genome, regions, soft_masked):
         for start in range(0, len(ids), _BLOCK):
             front = max(0, start - markov.order)
-            log2 = markov.all_orders(ids[front : start + _BLOCK])[
-                :, max(start - front, start == 0) :
-            ]
+            block = slice(front, start + _BLOCK)
+            log2 = markov.all_orders(ids[block])
+            log2[:, ~counted[block]] = np.nan
+            log2 = log2[:, max(start - front, 1) :]  # without context, or a region's first base
             totals -= np.nansum(log2, axis=1, dtype=np.float64)
             bases += int(np.isfinite(log2[0]).sum())
     return {k: float(bits) / bases for k, bits in enumerate(totals)} if bases else {}
 
 
-def compression_bits(genome: GenomeReader, regions: Regions) -> dict[str, float]:
+def compression_bits(
+    genome: GenomeReader, regions: Regions, *, soft_masked: SoftMasked = "keep"
+) -> dict[str, float]:
     """Bits per base of adaptive coders that start empty and read the regions one after the other.
 
     Keys: `order k`, and `mixture` of many orders. At most 10 million bases are read.
     """
-    gap = np.full(1, N, dtype=np.uint8)
+    gap = (np.full(1, N, dtype=np.uint8), np.zeros(1, dtype=bool))
     pieces, size = [], 0
-    for ids in _sequences(genome, regions):
-        pieces += [ids[: MOST_COMPRESSED - size], gap]
-        size += len(pieces[-2])
+    for ids, counted in _sequences(genome, regions, soft_masked):
+        room = MOST_COMPRESSED - size
+        pieces += [(ids[:room], counted[:room]), gap]
+        size += len(pieces[-2][0])
         if size >= MOST_COMPRESSED:
             break
-    ids = np.concatenate(pieces)
-    figures = {f"order {k}": float(np.nanmean(adaptive_bits(ids, k))) for k in COMPRESSION_ORDERS}
-    return figures | {"mixture": float(np.nanmean(mixture_bits(ids)))}
+    ids, counted = (np.concatenate(column) for column in zip(*pieces, strict=True))
+    each = {f"order {k}": adaptive_bits(ids, k) for k in COMPRESSION_ORDERS}
+    each["mixture"] = mixture_bits(ids)
+    return {name: float(np.nanmean(bits[counted])) for name, bits in each.items()}
 
 
-def _window_length(model: HyenaDNA, length: int | None) -> int:
+def require_window(
+    model: HyenaDNA, length: int | None = None, context: int | None = None
+) -> tuple[int, int]:
+    """Length and context of the windows, with their defaults. Raises InputError out of range."""
     longest = model.config.max_seq_len
-    chosen = max(longest - 2, 1) if length is None else length
-    if not 1 <= chosen <= longest:
-        raise InputError(f"window length is {chosen}; this model reads 1 to {longest:,} bases")
-    return chosen
+    length = max(longest - 2, 1) if length is None else length
+    if not 1 <= length <= longest:
+        raise InputError(f"window length is {length}; this model reads 1 to {longest:,} bases")
+    context = length // 2 if context is None else context
+    if not 0 <= context < length:
+        raise InputError(f"context is {context}; it must be in 0 .. {length - 1}")
+    return length, context
 
 
 def _every_target(batch: EvalBatch) -> torch.Tensor:
@@ -220,6 +248,11 @@ def _context_bins(nats: np.ndarray, seen: np.ndarray) -> tuple[ContextBin, ...]:
     return tuple(bins)
 
 
-def _sequences(genome: GenomeReader, regions: Regions) -> Iterator[Ids]:
+def _sequences(
+    genome: GenomeReader, regions: Regions, soft_masked: SoftMasked = "keep"
+) -> Iterator[tuple[Ids, npt.NDArray[np.bool_]]]:
+    """Token ids of each region, and which of them count as far as their case goes."""
     for interval in regions.intervals:
-        yield genome.tokens(interval.contig, interval.start, interval.stop)
+        cased = genome.cased_tokens(interval.contig, interval.start, interval.stop)
+        upper = cased < SOFT_MASK
+        yield cased & np.uint8(SOFT_MASK - 1), upper | (soft_masked == "keep")

@@ -194,6 +194,11 @@ class HyenaDNA(nn.Module):
             assert isinstance(layer, Block)
             layer.checkpoint_mixer, layer.checkpoint_mlp = mixer, mlp
 
+    def set_embed_dropout(self, rate: float) -> None:
+        """Change the dropout on the token embeddings. Raises InputError outside [0, 1)."""
+        self.config = self.config.replace(embed_dropout=rate)
+        self.backbone.dropout.p = rate
+
     def _check(self, tokens: Tensor | npt.ArrayLike) -> Tensor:
         device = self.backbone.embeddings.word_embeddings.weight.device
         ids = torch.as_tensor(tokens, device=device)
@@ -209,7 +214,17 @@ class HyenaDNA(nn.Module):
                 f"{self.config.max_seq_len:,} (max_seq_len); cut it into windows or take a "
                 "longer model (`hyenadna models` lists them)"
             )
+        if device.type == "cpu" and not 0 <= int(ids.min()) <= int(ids.max()) < self.vocab_rows:
+            raise InputError(
+                f"model: token ids {int(ids.min())} to {int(ids.max())}; they must be in 0 .. "
+                f"{self.vocab_rows - 1} (hyenadna.encode makes them)"
+            )
         return ids.long()
+
+    @property
+    def vocab_rows(self) -> int:
+        """Rows of the token table, V."""
+        return self.config.padded_vocab_size
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

@@ -26,9 +26,9 @@ def lag_features(max_seq_len: int, emb_dim: int, device: torch.device) -> tuple[
     float64 and rounded once; all layers of all models of this shape share the one table.
     """
     bands = (emb_dim - 1) // 2
-    lag = torch.arange(max_seq_len, dtype=torch.float64)
+    lag = torch.arange(max_seq_len, dtype=torch.float64, device="cpu")
     t = (lag / (max_seq_len - 1))[:, None]
-    frequencies = torch.linspace(1e-4, bands - 1, bands, dtype=torch.float64)
+    frequencies = torch.linspace(1e-4, bands - 1, bands, dtype=torch.float64, device="cpu")
     angle = frequencies * (2 * math.pi / max_seq_len * lag[:, None])
     z = torch.cat([t, torch.cos(angle), -torch.sin(angle)], dim=1)
     return z[None].float().to(device), t[None].float().to(device)
@@ -37,7 +37,7 @@ def lag_features(max_seq_len: int, emb_dim: int, device: torch.device) -> tuple[
 def decay_rates(channels: int) -> Tensor:
     """Signed decay rate of every channel, float32, shape (1, 1, C), from -3.07 to -15.35."""
     slow, fast = math.log(_TARGET) / _SLOW, math.log(_TARGET) / _FAST
-    return torch.linspace(slow, fast, channels, dtype=torch.float32)[None, None]
+    return torch.linspace(slow, fast, channels, dtype=torch.float32, device="cpu")[None, None]
 
 
 class Sine(nn.Module):

@@ -7,10 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from hyenadna.alphabet import IGNORED
 from hyenadna.model.backbone import HyenaDNA
-
-IGNORED = -100
-"""Target id that counts for nothing (torch's own convention)."""
 
 
 def target_nats(model: HyenaDNA, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -40,14 +38,14 @@ def mean_nats(
     device = model.head_weight.device
     was_training = model.training
     model.eval()
-    total = torch.zeros((), dtype=torch.float64, device=device)
+    total = 0.0
     count = 0
     try:
         for inputs, targets in batches:
             with torch.autocast(device.type, dtype=precision, enabled=precision is not None):
                 nats = target_nats(model, inputs.to(device), targets.to(device))
-            total += nats.double().sum()
+            total += float(nats.cpu().double().sum())
             count += int((targets != IGNORED).sum())
     finally:
         model.train(was_training)
-    return (float(total) / count if count else float("nan")), count
+    return (total / count if count else float("nan")), count

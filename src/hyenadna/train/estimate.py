@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import time
-from dataclasses import dataclass
 
 import torch
 
+from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.likelihood import target_nats
 from hyenadna.model.memory import training_bytes
 from hyenadna.train.loop import Trainer
@@ -15,54 +15,59 @@ from hyenadna.train.loop import Trainer
 _PROBE_TOKENS = 16384
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Expected cost of the steps that are left."""
+def peak_bytes(trainer: Trainer) -> int:
+    """Memory of weights, optimiser and activations, by arithmetic; the interpreter takes about 0.4
+    GB more."""
+    config = trainer.config
+    rows = {
+        stage.length: max(
+            1, min(trainer.batch_size(stage.length), config.micro_batch_tokens // stage.length)
+        )
+        for stage in trainer.stages
+    }
+    return max(
+        training_bytes(
+            trainer.model.config,
+            tokens=count * length,
+            checkpointing=config.gradient_checkpointing,
+            precision=config.precision,
+            average=config.ema is not None,
+        )
+        for length, count in rows.items()
+    )
 
-    seconds: float
-    peak_bytes: int
-    """Memory of weights, optimiser and activations, without the interpreter (about 0.4 GB)."""
 
-
-def estimate(trainer: Trainer) -> Estimate:
-    """Time forward and backward of a copy of the model at each stage's shape.
+def estimate(trainer: Trainer) -> float:
+    """Seconds for the steps that are left, from timing a copy of the model at each stage's shape.
 
     Leaves the trainer and the random state untouched. Sequences longer than 16,384 are timed on
-    that many tokens and scaled linearly, which is slightly too low for very long ones.
+    that many tokens and scaled linearly, which is too low for very long ones and for attention.
     """
     config = trainer.config
     devices = [trainer.device] if trainer.device.type == "cuda" else []
-    done, seconds, peak = trainer.steps_done, 0.0, 0
+    done, seconds = trainer.steps_done, 0.0
     with torch.random.fork_rng(devices=devices):
         twin = copy.deepcopy(trainer.model).train()
         warm = False
         for stage in trainer.stages:
             left = stage.steps - min(done, stage.steps)
             done -= stage.steps - left
-            batch_size = trainer.batch_size(stage.length)
-            rows = max(1, min(batch_size, config.micro_batch_tokens // stage.length))
-            training = training_bytes(
-                twin.config,
-                tokens=rows * stage.length,
-                checkpointing=config.gradient_checkpointing,
-                precision=config.precision,
-                average=config.ema is not None,
-            )
-            peak = max(peak, training)
             if left == 0:
                 continue
+            batch_size = trainer.batch_size(stage.length)
             length = min(stage.length, _PROBE_TOKENS)
-            probe_rows = max(1, min(rows, _PROBE_TOKENS // length))
-            tokens = torch.full((probe_rows, length), 7, device=trainer.device)
+            most = min(config.micro_batch_tokens, _PROBE_TOKENS) // length
+            rows = max(1, min(batch_size, most))
+            tokens = torch.full((rows, length), 7, device=trainer.device)
             if not warm:
                 _timed_step(twin, tokens, trainer.precision)
                 warm = True
             once = _timed_step(twin, tokens, trainer.precision)
-            seconds += left * once * batch_size * stage.length / (probe_rows * length)
-    return Estimate(seconds, peak)
+            seconds += left * once * batch_size * stage.length / (rows * length)
+    return seconds
 
 
-def _timed_step(model: torch.nn.Module, tokens: torch.Tensor, dtype: torch.dtype | None) -> float:
+def _timed_step(model: HyenaDNA, tokens: torch.Tensor, dtype: torch.dtype | None) -> float:
     def finish() -> None:
         if tokens.is_cuda:
             torch.cuda.synchronize()
@@ -70,7 +75,7 @@ def _timed_step(model: torch.nn.Module, tokens: torch.Tensor, dtype: torch.dtype
     finish()
     start = time.perf_counter()
     with torch.autocast(tokens.device.type, dtype=dtype, enabled=dtype is not None):
-        loss = target_nats(model, tokens, tokens).mean()  # type: ignore[arg-type]
+        loss = target_nats(model, tokens, tokens).mean()
     loss.backward()
     model.zero_grad(set_to_none=True)
     finish()

@@ -11,9 +11,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from hyenadna.alphabet import IGNORED
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
-from hyenadna.model.likelihood import IGNORED, target_nats
+from hyenadna.model.likelihood import target_nats
 from hyenadna.train.optim import WeightAverage, learning_rate, make_optimizer
 from hyenadna.training_config import PretrainConfig, Stage
 
@@ -47,7 +48,7 @@ class StepReport:
     seconds: float
     """Duration of the step."""
     skipped: bool
-    """Whether the update was left out because the gradient was not finite."""
+    """Whether the update was left out: the gradient was not finite, or no target counted."""
 
     @property
     def bits_per_base(self) -> float:
@@ -75,6 +76,8 @@ class Trainer:
         self.steps_done = 0
         self.tokens = 0
         self.bad_steps = 0
+        self.best_bits: float | None = None
+        """Lowest bits per base on the valid split so far."""
         every_part = config.gradient_checkpointing
         model.set_checkpointing(mixer=every_part, mlp=every_part)
         model.train()
@@ -89,8 +92,22 @@ class Trainer:
         return self.stages[-1]
 
     def batch_size(self, length: int) -> int:
-        """Sequences per optimiser step at this length: constant tokens per step."""
-        return max(1, self.config.tokens_per_step // length)
+        """Sequences per optimiser step at this length: about constant tokens per step.
+
+        Where one sequence of the last stage is longer than `tokens_per_step`, its length is the
+        number of tokens of every step.
+        """
+        tokens = max(self.config.tokens_per_step, self.stages[-1].length)
+        return max(1, round(tokens / length))
+
+    def tokens_after(self, step: int) -> int:
+        """Tokens of all steps after `step`."""
+        total, start = 0, 0
+        for stage in self.stages:
+            left = stage.steps - min(max(step - start, 0), stage.steps)
+            total += left * stage.length * self.batch_size(stage.length)
+            start += stage.steps
+        return total
 
     def step(self) -> StepReport:
         """One optimiser step over the global batch.
@@ -103,21 +120,35 @@ class Trainer:
         lr = self._set_learning_rates()
         inputs, targets = self.stream.batch(batch_size, length)
         loss = self._accumulate(inputs, targets)
+        if math.isnan(loss) and not any(p.grad is not None for p in self.model.parameters()):
+            return self._report(loss, lr, math.nan, inputs, start, skipped=True)
         self.scaler.unscale_(self.optimizer)
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip))
         finite = math.isfinite(norm) and math.isfinite(loss)
-        if finite or self.scaler.is_enabled():
-            self.scaler.step(self.optimizer)  # the scaler itself leaves out an update with inf
-            self.scaler.update()
+        if finite:
+            self.scaler.step(self.optimizer)
+        self.scaler.update()  # fp16: a smaller scale after a gradient that was not finite
         self.optimizer.zero_grad(set_to_none=True)
         if finite and self.average:
             self.average.update(self.model)
-        self._guard(finite)
+        self._guard(finite, loss)
+        return self._report(loss, lr, norm, inputs, start, skipped=not finite)
+
+    def _report(
+        self, loss: float, lr: float, norm: float, inputs: Tensor, start: float, *, skipped: bool
+    ) -> StepReport:
         self.steps_done += 1
         self.tokens += inputs.numel()
-        seconds = time.perf_counter() - start
         return StepReport(
-            self.steps_done, loss, lr, norm, length, batch_size, self.tokens, seconds, not finite
+            step=self.steps_done,
+            loss=loss,
+            lr=lr,
+            grad_norm=norm,
+            length=inputs.shape[1],
+            batch_size=inputs.shape[0],
+            tokens=self.tokens,
+            seconds=time.perf_counter() - start,
+            skipped=skipped,
         )
 
     def _set_learning_rates(self) -> float:
@@ -127,8 +158,13 @@ class Trainer:
         return first
 
     def _accumulate(self, inputs: Tensor, targets: Tensor) -> float:
-        """Gradients of the mean loss over the batch, in pieces of `micro_batch_tokens`."""
-        counted = max(int((targets != IGNORED).sum()), 1)
+        """Gradients of the mean loss over the batch, in pieces of `micro_batch_tokens`.
+
+        Returns the mean; nan, and no gradients, where no target counts.
+        """
+        counted = int((targets != IGNORED).sum())
+        if not counted:
+            return math.nan
         rows = max(1, self.config.micro_batch_tokens // inputs.shape[1])
         total = 0.0
         for piece, wanted in zip(inputs.split(rows), targets.split(rows), strict=True):
@@ -142,8 +178,10 @@ class Trainer:
             total += float(loss.detach())
         return total
 
-    def _guard(self, finite: bool) -> None:
-        self.bad_steps = 0 if finite else self.bad_steps + 1
+    def _guard(self, finite: bool, loss: float) -> None:
+        # fp16: the first scales are too large by design, and only a loss that is not finite is bad
+        harmless = finite or (self.scaler.is_enabled() and math.isfinite(loss))
+        self.bad_steps = 0 if harmless else self.bad_steps + 1
         if self.bad_steps >= _MAX_BAD_STEPS:
             raise InputError(
                 f"training diverged: no finite gradient in the last {self.bad_steps} steps (step "
@@ -164,6 +202,7 @@ class Trainer:
             "step": self.steps_done,
             "tokens": self.tokens,
             "bad_steps": self.bad_steps,
+            "best_bits": self.best_bits,
             "stream": self.stream.state(),
             "scaler": self.scaler.state_dict(),
             "average_updates": self.average.updates if self.average else 0,
@@ -174,7 +213,7 @@ class Trainer:
         """Go on from `state()`; the model's weights must have been loaded already."""
         self.stream.load_state(plain["stream"])
         self.steps_done, self.tokens = int(plain["step"]), int(plain["tokens"])
-        self.bad_steps = int(plain["bad_steps"])
+        self.bad_steps, self.best_bits = int(plain["bad_steps"]), plain["best_bits"]
         if plain["scaler"]:
             self.scaler.load_state_dict(dict(plain["scaler"]))
         for name, parameter in self.model.named_parameters():
@@ -182,7 +221,7 @@ class Trainer:
             entries = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
             if entries:
                 self.optimizer.state[parameter] = {
-                    k: v.clone() if k == "step" else v.to(self.device) for k, v in entries.items()
+                    k: v.to(parameter.device, copy=True) for k, v in entries.items()
                 }
         if self.average:
             prefix = "average."

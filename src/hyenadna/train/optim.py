@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from hyenadna.training_config import PretrainConfig
 
 def is_filter_network(name: str) -> bool:
     """Whether the parameter belongs to the network that computes the long filters."""
-    return ".implicit_filter." in name or name.endswith("pos_emb.z")
+    return ".implicit_filter." in name
 
 
 def parameter_groups(model: nn.Module, config: PretrainConfig) -> list[dict[str, object]]:
@@ -56,8 +57,8 @@ def learning_rate(step: int, peak: float, config: PretrainConfig) -> float:
     """Learning rate of optimiser step `step` (0-based).
 
     `cosine`: rises linearly to the peak over the warm-up, then falls by a half cosine to
-    `final_lr * peak` at the last step. `paper`: timm's schedule as the original used it (warm-up
-    from 1e-6, cosine phase counted from step 0).
+    `final_lr * peak` where the last step ends. `paper`: timm's schedule as the original used it
+    (warm-up from 1e-6, cosine phase counted from step 0).
     """
     total, warmup = config.steps, config.lr_warmup_steps()
     low = config.final_lr * peak
@@ -95,6 +96,15 @@ class WeightAverage:
             held = self.weights[name].clone()
             self.weights[name].copy_(parameter)
             parameter.copy_(held)
+
+    @contextmanager
+    def in_place_of(self, model: nn.Module) -> Iterator[None]:
+        """Within the block, the model holds the average."""
+        self.swap(model)
+        try:
+            yield
+        finally:
+            self.swap(model)
 
     def load(self, weights: Mapping[str, Tensor], updates: int) -> None:
         """Take over saved weights."""

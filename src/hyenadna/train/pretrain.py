@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -38,28 +39,14 @@ def pretrain(
 ) -> Iterator[StepReport | EvaluationReport]:
     """Train to the configured number of steps, yielding a report per step and per evaluation.
 
-    With a `run`, goes on from its newest checkpoint, writes checkpoints and the log. `validation`
-    gives each genome's batches; without any, there is no best model. When `should_stop` turns true
+    `validation` gives each genome's batches; without any, the best model is the moving average at
+    the end if there is one, else there is none. A `run` gets checkpoints and the log; bring the
+    trainer to its newest checkpoint before (`RunFolder.restore`). When `should_stop` turns true
     the newest state is saved after the step in progress and the iteration ends.
     """
     config = trainer.config
     evaluate_every = config.evaluate_every or max(1, math.ceil(config.steps / 10))
     save_every = config.save_every or evaluate_every
-    best = math.inf
-    if run:
-        progress = run.load_last(trainer)
-        if progress is None:
-            run.rewind_log(0)
-            run.save_last(trainer, {"best_bits_per_base": None})
-        else:
-            run.rewind_log(trainer.steps_done)
-            saved = progress["best_bits_per_base"]
-            best = math.inf if saved is None else saved
-
-    def save() -> None:
-        if run:
-            run.save_last(trainer, {"best_bits_per_base": best if best < math.inf else None})
-
     while trainer.steps_done < config.steps:
         report = trainer.step()
         if run:
@@ -67,39 +54,37 @@ def pretrain(
         yield report
         done = trainer.steps_done == config.steps
         if validation and (done or trainer.steps_done % evaluate_every == 0):
-            evaluation = _evaluate(trainer, validation, best, run)
-            best = min(best, evaluation.bits_per_base)
-            yield evaluation
+            yield _evaluate(trainer, validation, run)
         stop = should_stop()
-        if done or stop or trainer.steps_done % save_every == 0:
-            save()
+        if run and (done or stop or trainer.steps_done % save_every == 0):
+            run.save_last(trainer)
         if stop:
             return
+    if run and trainer.average and not validation:
+        with trainer.average.in_place_of(trainer.model):
+            run.save_best(trainer.model)
 
 
 def _evaluate(
-    trainer: Trainer, validation: Mapping[str, ValidBatches], best: float, run: RunFolder | None
+    trainer: Trainer, validation: Mapping[str, ValidBatches], run: RunFolder | None
 ) -> EvaluationReport:
-    if trainer.average:
-        trainer.average.swap(trainer.model)
-    try:
-        by_genome: dict[str, float] = {}
-        nats, bases = 0.0, 0
-        for name, batches in validation.items():
-            loss, count = mean_nats(trainer.model, batches(), precision=trainer.precision)
-            by_genome[name] = loss / math.log(2)
-            if count:
-                nats += loss * count
-                bases += count
-        bits = nats / bases / math.log(2) if bases else math.nan
-        report = EvaluationReport(trainer.steps_done, bits, by_genome, bits < best)
+    average = trainer.average
+    with average.in_place_of(trainer.model) if average else nullcontext():
+        losses = {
+            name: mean_nats(trainer.model, batches(), precision=trainer.precision)
+            for name, batches in validation.items()
+        }
+        nats = sum(loss * count for loss, count in losses.values())
+        bits = nats / sum(count for _, count in losses.values()) / math.log(2)
+        best = trainer.best_bits is None or bits < trainer.best_bits
+        by_genome = {name: loss / math.log(2) for name, (loss, _) in losses.items()}
+        report = EvaluationReport(trainer.steps_done, bits, by_genome, best)
+        if best:
+            trainer.best_bits = bits
         if run:
             run.log({"step": report.step, "valid": bits, "by_genome": by_genome})
-            if report.best:
+            if best:
                 run.save_best(trainer.model)
-    finally:
-        if trainer.average:
-            trainer.average.swap(trainer.model)
     return report
 
 

@@ -14,11 +14,13 @@ moment.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import safetensors.torch
+from safetensors import SafetensorError
 
 from hyenadna.checkpoint.folder import standing
 from hyenadna.checkpoint.load import load
@@ -28,6 +30,18 @@ from hyenadna.model.backbone import HyenaDNA
 from hyenadna.train.loop import Trainer
 
 _VERSION = 1
+_FIELDS = {"version", "model", "options", "genomes", "device", "threads", "init"}
+
+
+def require_free(path: Path) -> None:
+    """Nothing, where a new run can be made at `path`. Raises InputError otherwise."""
+    if (path / "run.json").exists():
+        raise InputError(
+            f"{path}: there is a run already; go on with it by --resume, or give another --out"
+        )
+    unfinished = {"splits", "run.json.part"}  # a start that was killed
+    if path.exists() and (not path.is_dir() or {p.name for p in path.iterdir()} - unfinished):
+        raise InputError(f"{path}: exists and is not empty; give another --out")
 
 
 class RunFolder:
@@ -43,13 +57,7 @@ class RunFolder:
 
         Raises InputError when there is something at `path` already or it cannot be made.
         """
-        if (path / "run.json").exists():
-            raise InputError(
-                f"{path}: there is a run already; go on with it by --resume, or give another --out"
-            )
-        unfinished = {"splits", "run.json.part"}  # a start that was killed
-        if path.exists() and (not path.is_dir() or {p.name for p in path.iterdir()} - unfinished):
-            raise InputError(f"{path}: exists and is not empty; give another --out")
+        require_free(path)
         run = cls(path, {"version": _VERSION} | dict(description))
         try:
             (path / "splits").mkdir(parents=True, exist_ok=True)
@@ -73,8 +81,11 @@ class RunFolder:
             raise InputError(f"{path}: no run to resume (there is no run.json)") from None
         except (OSError, ValueError) as error:
             raise InputError(f"{file}: cannot be read ({error})") from error
-        if description.get("version") != _VERSION:
-            raise InputError(f"{file}: version {description.get('version')}, not {_VERSION}")
+        missing = _FIELDS - set(description if isinstance(description, dict) else ())
+        if missing:
+            raise InputError(f"{file}: damaged, there is no {', '.join(sorted(missing))} in it")
+        if description["version"] != _VERSION:
+            raise InputError(f"{file}: version {description['version']}, not {_VERSION}")
         return cls(path, description)
 
     def split_beds(self) -> tuple[Path, ...]:
@@ -85,7 +96,7 @@ class RunFolder:
     def log(self, entry: Mapping[str, Any]) -> None:
         """Append one line to log.jsonl."""
         with (self.path / "log.jsonl").open("a") as file:
-            file.write(json.dumps(entry) + "\n")
+            file.write(json.dumps(_finite(entry)) + "\n")
 
     def entries(self) -> list[dict[str, Any]]:
         """All complete lines of log.jsonl (a kill can leave half a line, which is passed over)."""
@@ -106,15 +117,15 @@ class RunFolder:
         beside.write_text("".join(json.dumps(e) + "\n" for e in kept))
         beside.replace(self.path / "log.jsonl")
 
-    def save_last(self, trainer: Trainer, progress: Mapping[str, Any]) -> None:
-        """Write the newest checkpoint with all that `resume` needs. Raises InputError if the disk
+    def save_last(self, trainer: Trainer) -> None:
+        """Write the newest checkpoint with all that `restore` needs. Raises InputError if the disk
         is full; the previous checkpoint is then still whole."""
         tensors, plain = trainer.state()
         extra: dict[str, bytes | str] = {
             "trainer.safetensors": safetensors.torch.save(
                 {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
             ),
-            "trainer.json": json.dumps({"trainer": plain, "progress": dict(progress)}, indent=2),
+            "trainer.json": json.dumps(plain, indent=2),
         }
         save(trainer.model, self.path / "last", tables=False, extra_files=extra)
 
@@ -122,18 +133,33 @@ class RunFolder:
         """Write the best model so far."""
         save(model, self.path / "best")
 
-    def load_last(self, trainer: Trainer) -> dict[str, Any] | None:
-        """Bring `trainer` to the newest checkpoint; returns its progress, None if there is none."""
+    def last_model(self) -> HyenaDNA | None:
+        """The model of the newest checkpoint, None where the run never got to write one."""
         last = standing(self.path / "last")
-        if last is None:
-            return None
-        model = load(last, device=str(trainer.device))
-        trainer.model.load_state_dict(model.state_dict())
-        try:
-            saved = json.loads((last / "trainer.json").read_text())
-            tensors = safetensors.torch.load_file(last / "trainer.safetensors")
-        except (OSError, ValueError) as error:
-            raise InputError(f"{last}: cannot resume from it ({error})") from error
-        trainer.load_state(tensors, saved["trainer"])
-        progress: dict[str, Any] = saved["progress"]
-        return progress
+        return None if last is None else load(last)
+
+    def restore(self, trainer: Trainer) -> None:
+        """Bring a trainer of `last_model` to where that checkpoint was written, and the log too.
+
+        Raises InputError where the checkpoint is damaged or belongs to other data.
+        """
+        last = standing(self.path / "last")
+        if last is not None:
+            try:
+                plain = json.loads((last / "trainer.json").read_text())
+                tensors = safetensors.torch.load_file(last / "trainer.safetensors")
+                trainer.load_state(tensors, plain)
+            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+                if isinstance(error, InputError):
+                    raise
+                raise InputError(
+                    f"{last}: damaged, cannot resume from it ({type(error).__name__}: {error})"
+                ) from error
+        self.rewind_log(trainer.steps_done)
+
+
+def _finite(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry with None for numbers that JSON has no word for."""
+    return {
+        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in entry.items()
+    }

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from transformers import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutput
 
-from hyenadna.alphabet import BASES, PAD
+from hyenadna.alphabet import BASES, IGNORED, PAD
 from hyenadna.checkpoint.layouts import EMBEDDINGS, HEAD, file_name
 from hyenadna.errors import InputError
-from hyenadna.model.likelihood import IGNORED
 from hyenadna.transformers.configuration import HyenaDNAConfig
 from hyenadna.transformers.padding import packing
 from hyenadna.transformers.pretrained import HyenaDNAModel, HyenaDNAPreTrainedModel

@@ -1,0 +1,23 @@
+"""The one way to print: plain text as it is, no markup in paths, no wrapped lines."""
+
+from __future__ import annotations
+
+from typing import IO
+
+from rich.console import Console
+from rich.table import Table
+
+
+def make_console(*, stderr: bool = False, file: IO[str] | None = None) -> Console:
+    """A console that prints text unchanged: brackets and colons in names are not markup."""
+    return Console(
+        stderr=stderr, file=file, markup=False, emoji=False, highlight=False, soft_wrap=True
+    )
+
+
+def make_table(title: str, *columns: str) -> Table:
+    """A table whose first column is text and whose other columns are numbers."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", no_wrap=True)
+    return table
