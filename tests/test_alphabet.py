@@ -80,3 +80,8 @@ def test_decode_errors():
         decode([7, 12])
     with pytest.raises(InputError, match=r"shape \(1, 2\)"):
         decode([[7, 8]])
+
+
+def test_the_other_strand_of_no_dna():
+    with pytest.raises(InputError, match="letter 'X' at position 2"):
+        reverse_complement("AXZ")

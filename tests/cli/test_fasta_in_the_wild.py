@@ -166,3 +166,119 @@ def test_several_genomes_with_weights_and_held_out_contigs(tmp_path):
     rows = json.loads((out / "evaluation" / "evaluation.json").read_text())["genomes"]
     assert [(r["genome"], r["part"]) for r in rows] == [("a", "test"), ("b", "test")]
     assert sorted(p.name for p in (out / "splits").iterdir()) == ["0.a.bed", "1.b.bed"]
+
+
+def test_brackets_and_colons_in_names_are_only_letters(tmp_path, capsys):
+    fasta = tmp_path / "g[bold].fa"
+    fasta.write_text(GOOD.replace("one", "one[/red]:x:"))
+    out = tmp_path / "o[/a]:x:"
+    assert pretrain(fasta, out) == 0
+    assert f"run in {out}" in capsys.readouterr().out
+    assert run(["evaluate", str(out), "--markov", "1", "--no-compression"]) == 0
+    assert "g[bold], test" in capsys.readouterr().out
+    words = ["--out", str(tmp_path / "new"), "--valid-contigs", ":x:"]
+    assert run(["pretrain", str(fasta), *words, *SMALL]) == 2
+    assert "contig ':x:' is in none" in one_line(capsys)
+
+
+def test_a_valid_part_that_begins_with_n(tmp_path):
+    fasta = tmp_path / "g.fa"
+    fasta.write_text(f">one\n{lines(dna(6000))}>two\n{lines('N' * 3000 + dna(3000, 1))}")
+    words = ["--valid-contigs", "two", "--evaluate-bases", "500", "--out", str(tmp_path / "run")]
+    assert run(["pretrain", str(fasta), *SMALL, *words]) == 0
+    entries = [json.loads(x) for x in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert all(e["valid"] is not None for e in entries if "valid" in e)
+
+
+@pytest.mark.parametrize(
+    ("two", "words", "message"),
+    [
+        ("N" * 3000, ["--valid-contigs", "two"], "the valid part has no base that counts"),
+        (
+            dna(3000).lower(),
+            ["--valid-contigs", "one", "--soft-masked", "ignore"],
+            "nothing to learn",
+        ),
+    ],
+)
+def test_a_part_without_a_target_is_refused_at_the_start(tmp_path, capsys, two, words, message):
+    fasta = tmp_path / "g.fa"
+    fasta.write_text(f">one\n{lines(dna(6000))}>two\n{lines(two)}")
+    assert run(["pretrain", str(fasta), *SMALL, *words, "--out", str(tmp_path / "run")]) == 2
+    assert message in one_line(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluation_keeps_the_split_of_the_run(tmp_path, capsys):
+    fasta = tmp_path / "g.fa"
+    fasta.write_text(GOOD)
+    out = tmp_path / "run"
+    words = ["--test-contigs", "two", "--out", str(out)]
+    assert run(["pretrain", str(fasta), *SMALL, *words]) == 0
+    quick = ["--markov", "1", "--no-compression", "--threads", "1"]
+    copied = tmp_path / "elsewhere.fa"
+    copied.write_text(GOOD)
+    for genomes in ([], [str(fasta)], [str(copied)]):
+        assert run(["evaluate", str(out), *genomes, *quick]) == 0
+        (row,) = json.loads((out / "evaluation" / "evaluation.json").read_text())["genomes"]
+        assert row["bases"] == 4999
+    fasta.write_text(GOOD.replace("A", "C", 1))
+    capsys.readouterr()
+    assert run(["evaluate", str(out), *quick]) == 2
+    assert "not the genome that the run was started with" in one_line(capsys)
+
+
+def test_soft_masked_bases_can_be_left_out_of_an_evaluation(tmp_path):
+    fasta = tmp_path / "g.fa"
+    half = dna(3000, 1)
+    fasta.write_text(f">one\n{lines(dna(6000))}>two\n{lines(half + half.lower())}")
+    out = tmp_path / "run"
+    assert run(["pretrain", str(fasta), *SMALL, "--test-contigs", "two", "--out", str(out)]) == 0
+    for soft_masked, bases in (("keep", 5999), ("ignore", 2999)):
+        words = ["--markov", "1", "--soft-masked", soft_masked, "--threads", "1"]
+        assert run(["evaluate", str(out), *words]) == 0
+        (row,) = json.loads((out / "evaluation" / "evaluation.json").read_text())["genomes"]
+        assert row["bases"] == bases
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--length", "900"], "window length is 900"),
+        (["--context", "99"], "context is 99"),
+        (["--part", "valid"], "no valid part"),
+        (["--markov", "40"], "--markov is 40"),
+        (["--threads", "0"], "--threads is 0"),
+        (["--device", "meta"], "only cpu and cuda"),
+    ],
+)
+def test_bad_options_of_evaluate(tmp_path, capsys, words, message):
+    fasta = tmp_path / "g.fa"
+    fasta.write_text(GOOD)
+    out = tmp_path / "run"
+    assert run(["pretrain", str(fasta), *SMALL, "--test-contigs", "two", "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert run(["evaluate", str(out), *words]) == 2
+    assert message in one_line(capsys)
+
+
+def test_a_model_configuration_from_a_file(tmp_path, capsys):
+    fasta = tmp_path / "g.fa"
+    fasta.write_text(GOOD)
+    config = tmp_path / "model.json"
+    config.write_text('{"hyena_order": 3, "emb_dim": 7}')
+    out = tmp_path / "run"
+    arguments = ["pretrain", str(fasta), *SMALL, "--model-config", str(config)]
+    assert run([*arguments, "--out", str(out)]) == 0
+    written = json.loads((out / "last" / "config.json").read_text())
+    assert written["hyena_order"] == 3 and written["emb_dim"] == 7 and written["d_model"] == 8
+    for text, message in (("{", "cannot be read"), ('{"depth": 3}', "no field 'depth'")):
+        config.write_text(text)
+        assert run([*arguments, "--out", str(tmp_path / "x")]) == 2
+        assert message in one_line(capsys)
+    words = ["--init", str(out), "--d-model", "8", "--out", str(tmp_path / "x")]
+    assert run(["pretrain", str(fasta), *words]) == 2
+    assert "--d-model and --init exclude each other" in one_line(capsys)
+    words = ["--num-heads", "2", "--out", str(tmp_path / "x")]
+    assert run(["pretrain", str(fasta), *words]) == 2
+    assert "give --mixer attention" in one_line(capsys)

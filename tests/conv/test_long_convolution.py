@@ -100,3 +100,8 @@ def test_short_convolution_gradients_by_finite_differences():
 def test_unknown_method():
     with pytest.raises(InputError, match="no method 'fourier'; there are fft, direct"):
         long_convolution(torch.zeros(1, 1, 2), torch.zeros(1, 2), method="fourier")
+
+
+def test_a_filter_of_another_length_is_refused():
+    with pytest.raises(InputError, match=r"filter has shape \(2, 9\).*needs \(2, 8\)"):
+        long_convolution(torch.zeros(1, 2, 8), torch.zeros(2, 9))

@@ -208,10 +208,16 @@ def test_errors_name_the_value_and_the_way_out():
     model = HyenaDNA(SMALL)
     with pytest.raises(InputError, match=r"81 tokens, but this model reads 1 to 80 .*longer model"):
         model(torch.full((1, 81), 7))
+    with pytest.raises(InputError, match=r"shape \(0, 5\); give integer ids"):
+        model(torch.zeros(0, 5, dtype=torch.long))
     with pytest.raises(InputError, match="0 tokens"):
         model(torch.zeros(1, 0, dtype=torch.long))
     with pytest.raises(InputError, match=r"float32 of shape \(1, 3\); give integer ids"):
         model(torch.zeros(1, 3))
+    with pytest.raises(InputError, match=r"token ids 7 to 16; they must be in 0 \.\. 15"):
+        model(torch.tensor([[7, 16]]))
+    with pytest.raises(InputError, match="n_layer is '2'; it must be of type int"):
+        ModelConfig.from_dict({"n_layer": "2"})
     with pytest.raises(InputError, match="emb_dim is 4; it must be odd"):
         ModelConfig(emb_dim=4)
     with pytest.raises(InputError, match="no preset 'huge'; there are tiny-1k"):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hyenadna.alphabet import IGNORED
-from hyenadna.config import ModelConfig
+from hyenadna.config import PRESETS, ModelConfig, preset
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA, rescale_filters
 from hyenadna.model.likelihood import mean_nats, target_nats
@@ -218,3 +218,27 @@ def test_rescaled_filters_have_shape_from_the_start():
     rescale_filters(model)
     shaped = model.backbone.layers[0].mixer.filter_fn(512).detach()
     assert shaped.std() > 20 * flat.std()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_stage_has_about_the_same_tokens_per_step(name):
+    run = trainer(tokens_per_step=8192, stages="double")
+    length = preset(name).max_seq_len - 2
+    run.stages = run.config.length_stages(length)
+    expected = max(8192, length)
+    for stage in run.stages:
+        tokens = run.batch_size(stage.length) * stage.length
+        assert abs(tokens - expected) <= stage.length / 2
+    total = sum(s.steps * s.length * run.batch_size(s.length) for s in run.stages)
+    assert run.tokens_after(0) == total and run.tokens_after(run.config.steps) == 0
+
+
+def test_a_batch_without_targets_is_left_out():
+    run = trainer()
+    before = copy.deepcopy(run.model.state_dict())
+    inputs, targets = Repeats().batch(8, 16)
+    run.stream.batch = lambda size, length: (inputs, torch.full_like(targets, IGNORED))
+    report = run.step()
+    assert report.skipped and math.isnan(report.loss) and run.steps_done == 1
+    for name, value in run.model.state_dict().items():
+        assert torch.equal(value, before[name])

@@ -21,8 +21,11 @@ from safetensors.torch import load_file
 from hyenadna.alphabet import decode
 from hyenadna.checkpoint import folder as checkpoint_folder
 from hyenadna.checkpoint.load import load
+from hyenadna.checkpoint.save import save
 from hyenadna.cli import pretrain
 from hyenadna.cli.app import run
+from hyenadna.config import ModelConfig
+from hyenadna.model.backbone import HyenaDNA
 
 SHAPE = ["--d-model", "16", "--n-layer", "1", "--max-seq-len", "66", "--threads", "1"]
 SMALL = [*SHAPE, "--tokens-per-step", "256", "--warmup-length", "16", "--evaluate-bases", "500"]
@@ -176,3 +179,106 @@ def test_half_a_line_at_the_end_of_the_log_is_dropped(genome, tmp_path):
         file.write('{"step": 5, "lo')
     assert run(["pretrain", "--out", str(out), "--resume"]) == 0
     assert_same_run(tmp_path / "whole", out)
+
+
+def kept_tables_checkpoint(folder: Path) -> Path:
+    """A checkpoint whose stored z differs from the formula."""
+    torch.manual_seed(7)
+    model = HyenaDNA(ModelConfig(d_model=16, n_layer=1, max_seq_len=66, embed_dropout=0.3))
+    filter_fn = model.backbone.layers[0].mixer.filter_fn
+    filter_fn.keep_table("pos_emb.z", filter_fn.tables()["pos_emb.z"] + 0.1)
+    save(model, folder)
+    return folder
+
+
+def test_a_run_from_a_checkpoint_keeps_what_it_brought(genome, tmp_path, monkeypatch):
+    source = kept_tables_checkpoint(tmp_path / "source")
+    words = ["--tokens-per-step", "256", "--threads", "1", "--steps", "9", "--embed-dropout", "0"]
+    arguments = ["pretrain", str(genome), "--init", str(source), *words]
+    assert run([*arguments, "--out", str(tmp_path / "whole")]) == 0
+    broken = tmp_path / "broken"
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4)
+        assert run([*arguments, "--out", str(broken)]) == 130
+    assert run(["pretrain", "--out", str(broken), "--resume"]) == 0
+    assert_same_run(tmp_path / "whole", broken)
+    model = load(broken)
+    assert model.config.embed_dropout == 0
+    z = load(source).backbone.layers[0].mixer.filter_fn.tables()["pos_emb.z"]
+    assert torch.equal(model.backbone.layers[0].mixer.filter_fn.tables()["pos_emb.z"], z)
+
+
+def test_a_run_is_loadable_before_its_first_step(genome, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "run"
+    arguments = ["pretrain", str(genome), *SMALL, "--steps", "5"]
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain, "_train", stop)
+        assert run([*arguments, "--out", str(out)]) == 130
+    load(out)
+    assert run(["pretrain", "--out", str(out), "--resume"]) == 0
+    assert run([*arguments, "--out", str(tmp_path / "whole")]) == 0
+    assert_same_run(tmp_path / "whole", out)
+
+    capsys.readouterr()
+    empty = tmp_path / "empty"
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain, "_trainer", stop)
+        assert run([*arguments, "--out", str(empty)]) == 130
+    assert not empty.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_is_told_by_the_exit_code(genome, tmp_path, number):
+    out = tmp_path / "run"
+    process = start(["pretrain", str(genome), *SMALL, "--steps", "100000", "--out", str(out)])
+    deadline = time.monotonic() + 60
+    while not (out / "log.jsonl").exists() or not (out / "log.jsonl").stat().st_size:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert error.strip() == "stopping after this step, saving (again to stop at once)"
+    saved = json.loads((out / "last" / "trainer.json").read_text())["step"]
+    assert saved == log_of(out)[-1]["step"] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--weights", "7"], "--weights cannot be changed by --resume"),
+        (["--init", "x"], "--init cannot be changed"),
+        (["--valid-contigs", "c1"], "--valid-contigs, --test-contigs"),
+        (["--preset", "tiny-1k"], "--preset cannot be changed"),
+        (["--threads", "0"], "--threads is 0; it must be at least 1"),
+    ],
+)
+def test_what_a_resumed_run_would_pass_over_is_refused(genome, tmp_path, capsys, words, message):
+    out = tmp_path / "run"
+    assert run(["pretrain", str(genome), *SMALL, "--steps", "1", "--out", str(out)]) == 0
+    assert run(["pretrain", "--out", str(out), "--resume", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["trainer.safetensors", "trainer.json", "run.json"])
+def test_a_damaged_run_is_one_line(genome, tmp_path, capsys, damage):
+    out = tmp_path / "run"
+    assert run(["pretrain", str(genome), *SMALL, "--steps", "1", "--out", str(out)]) == 0
+    file = out / damage if damage == "run.json" else out / "last" / damage
+    file.write_bytes(file.read_bytes()[:40])
+    capsys.readouterr()
+    assert run(["pretrain", "--out", str(out), "--resume"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_average_without_a_valid_part_is_saved(genome, tmp_path):
+    out = tmp_path / "run"
+    words = ["--steps", "6", "--ema", "0.5", "--test-contigs", "c2"]
+    assert run(["pretrain", str(genome), *SMALL, *words, "--out", str(out)]) == 0
+    average = {k.removeprefix("average."): v for k, v in state_of(out).items() if "average" in k}
+    best = dict(load(out / "best").named_parameters())
+    assert average and all(torch.equal(best[name], value) for name, value in average.items())

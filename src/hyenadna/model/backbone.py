@@ -203,7 +203,7 @@ class HyenaDNA(nn.Module):
         device = self.backbone.embeddings.word_embeddings.weight.device
         ids = torch.as_tensor(tokens, device=device)
         ids = ids[None] if ids.ndim == 1 else ids
-        if ids.ndim != 2 or ids.is_floating_point():
+        if ids.ndim != 2 or ids.is_floating_point() or not len(ids):
             raise InputError(
                 f"model: tokens are {ids.dtype} of shape {tuple(ids.shape)}; "
                 "give integer ids of shape (B, L)"
