@@ -213,7 +213,7 @@ def test_local_order_is_an_old_name_that_the_original_reads_past() -> None:
         ({"bidirectional": True}, "layer.bidirectional is True; only False"),
         ({"modulate": False}, "layer.modulate is False; only True"),
         ({"emb_dim": 4}, "emb_dim is 4"),
-        ({"order": "2"}, "wrong type"),
+        ({"order": "2"}, "must be of type int"),
     ],
 )
 def test_what_we_cannot_compute_is_refused(layer: dict[str, Any], says: str) -> None:
@@ -229,7 +229,7 @@ def test_what_we_cannot_compute_is_refused(layer: dict[str, Any], says: str) -> 
         ("[]", "holds a list"),
         ('{"model_type": "bert", "d_model": 8}', "'bert'"),
         ('{"hidden_size": 8}', "no configuration of a HyenaDNA model"),
-        ('{"d_model": "8"}', "wrong type"),
+        ('{"d_model": "8"}', "must be of type int"),
         ('{"layer": {"_name_": "hyena"}}', "no d_model and layer.l_max"),
         ('{"layer": 3}', "no d_model and layer.l_max"),
     ],
