@@ -230,8 +230,8 @@ def test_what_we_cannot_compute_is_refused(layer: dict[str, Any], says: str) -> 
         ('{"model_type": "bert", "d_model": 8}', "'bert'"),
         ('{"hidden_size": 8}', "no configuration of a HyenaDNA model"),
         ('{"d_model": "8"}', "must be of type int"),
-        ('{"layer": {"_name_": "hyena"}}', "no d_model and layer.l_max"),
-        ('{"layer": 3}', "no d_model and layer.l_max"),
+        ('{"layer": {"_name_": "hyena"}}', "no d_model, n_layer and layer.l_max"),
+        ('{"layer": 3}', "no d_model, n_layer and layer.l_max"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path: Path, text: str, says: str) -> None:

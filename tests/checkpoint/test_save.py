@@ -317,3 +317,12 @@ def test_all_tensors_of_the_examples_are_all_there_is() -> None:
     model = small_model(tie_word_embeddings=False)
     named = {n for n, _ in model.named_parameters(remove_duplicate=False)}
     assert named <= set(all_tensors(model))
+
+
+def test_a_folder_with_files_of_somebody_is_not_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "project"
+    save(HyenaDNA(ModelConfig(d_model=8, n_layer=1, max_seq_len=34)), target)
+    (target / "thesis.docx").write_text("years of work")
+    with pytest.raises(InputError, match=r"holds thesis\.docx, so it is not replaced"):
+        save(HyenaDNA(ModelConfig(d_model=8, n_layer=1, max_seq_len=34)), target)
+    assert (target / "thesis.docx").read_text() == "years of work"

@@ -282,3 +282,20 @@ def test_a_model_configuration_from_a_file(tmp_path, capsys):
     words = ["--num-heads", "2", "--out", str(tmp_path / "x")]
     assert run(["pretrain", str(fasta), *words]) == 2
     assert "give --mixer attention" in one_line(capsys)
+
+
+def test_one_bed_for_several_genomes(tmp_path, capsys):
+    bed = tmp_path / "s.bed"
+    rows = []
+    for name, seed in (("a", 0), ("b", 2)):
+        (tmp_path / f"{name}.fa").write_text(f">chr_{name}\n{lines(dna(6000, seed))}")
+        rows += [f"chr_{name}\t0\t4000\ttrain\n", f"chr_{name}\t4000\t6000\ttest\n"]
+    bed.write_text("".join(rows))
+    fastas = [str(tmp_path / "a.fa"), str(tmp_path / "b.fa")]
+    words = ["--bed", str(bed), *SMALL]
+    assert run(["pretrain", *fastas, *words, "--out", str(tmp_path / "run")]) == 0
+    genomes = json.loads((tmp_path / "run" / "run.json").read_text())["genomes"]
+    assert [g["bases"]["test"] for g in genomes] == [2000, 2000]
+    bed.write_text("".join(rows) + "chr_c\t0\t10\ttrain\n")
+    assert run(["pretrain", *fastas, *words, "--out", str(tmp_path / "x")]) == 2
+    assert "s.bed:5: contig 'chr_c' is in none of the genomes" in one_line(capsys)

@@ -17,7 +17,6 @@ from hyenadna.genome.intervals import (
     merge,
     overlap,
     read_bed,
-    rename_contigs,
     require_within,
     subtract,
 )
@@ -151,13 +150,6 @@ def test_unknown_contig_gives_a_hint_and_is_never_translated() -> None:
     with pytest.raises(InputError, match=r"chr2:1-51 runs past the end of chr2 .* 50 bases"):
         require_within(Interval("chr2", 0, 51), contigs, genome="g.fa")
     require_within(Interval("chr2", 0, 50), contigs, genome="g.fa")
-
-
-def test_contigs_are_renamed_by_table_only() -> None:
-    rows = [BedRow(Interval("1", 0, 5), "x", 1), BedRow(Interval("2", 0, 5), None, 2)]
-    renamed = rename_contigs(rows, {"1": "chr1"})
-    assert [row.interval.contig for row in renamed] == ["chr1", "2"]
-    assert renamed[0] == BedRow(Interval("chr1", 0, 5), "x", 1)
 
 
 def test_yeast_genes(shared: Path) -> None:

@@ -84,8 +84,11 @@ def _from_flat(values: Mapping[str, Any]) -> ModelConfig:
 
 def _from_original(values: Mapping[str, Any]) -> ModelConfig:
     layer = values["layer"]
-    if not isinstance(layer, Mapping) or "l_max" not in layer or "d_model" not in values:
-        raise InputError("no d_model and layer.l_max; this is no configuration of the original")
+    needed = {"d_model", "n_layer"} <= set(values)
+    if not isinstance(layer, Mapping) or "l_max" not in layer or not needed:
+        raise InputError(
+            "no d_model, n_layer and layer.l_max; this is no configuration of the original"
+        )
     if layer.get("_name_", "hyena") != "hyena":
         raise InputError(f"layer._name_ is {layer['_name_']!r}; only 'hyena' can be read")
     if values.get("attn_layer_idx"):

@@ -8,9 +8,11 @@ aside, which `standing` finds and the next `replace` puts back. One writer at a 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from hyenadna.errors import InputError
 
@@ -53,6 +55,11 @@ def replace(folder: Path, fill: Callable[[Path], None]) -> None:
         ) from error
 
 
+_WEIGHTS: Final = re.compile(r".*\.safetensors|weights.*\.ckpt|pytorch_model.*\.bin")
+_PART: Final = re.compile(_WEIGHTS.pattern + r"|.*\.json|README\.md|.*\.(txt|bin|part)")
+"""Files that a checkpoint folder consists of; any other is somebody's, and replacing deletes."""
+
+
 def _aside(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.previous")
 
@@ -66,11 +73,11 @@ def _refuse_other_things(folder: Path) -> None:
     inside = list(folder.iterdir())
     if not inside:
         return
-    whole = (folder / "config.json").is_file() and not any(entry.is_dir() for entry in inside)
-    if not whole:
-        raise InputError(
-            f"{folder}: exists and is no checkpoint folder, so it is not replaced; choose another"
-        )
+    whole = (folder / "config.json").is_file() and any(_WEIGHTS.fullmatch(e.name) for e in inside)
+    strangers = [e.name for e in inside if e.is_dir() or not _PART.fullmatch(e.name)]
+    if strangers or not whole:
+        what = f"holds {strangers[0]}" if strangers else "is no checkpoint folder"
+        raise InputError(f"{folder}: exists and {what}, so it is not replaced; choose another")
 
 
 def _recover(folder: Path) -> None:

@@ -18,6 +18,8 @@ _NEEDED: Final = {
     True: ["config.json", "*.safetensors", "*.safetensors.index.json"],  # the -hf repositories
     False: ["config.json", "weights.ckpt"],  # the original ones
 }
+_PICKLED: Final = ["config.json", "pytorch_model*.bin", "pytorch_model.bin.index.json"]
+"""What an -hf revision without safetensors has."""
 _ASIDE: Final = "or give the path of a downloaded folder"
 
 
@@ -84,15 +86,22 @@ def _snapshot(
         RevisionNotFoundError,
     )
 
-    try:
+    def download(patterns: list[str]) -> Path:
         folder = snapshot_download(
             repository,
             revision=revision,
             cache_dir=cache_dir,
             endpoint=endpoint,
-            allow_patterns=_NEEDED[repository.endswith("-hf")],
+            allow_patterns=patterns,
             local_files_only=constants.HF_HUB_OFFLINE,
         )
+        return Path(folder)
+
+    is_hf = repository.endswith("-hf")
+    try:
+        folder = download(_NEEDED[is_hf])
+        if is_hf and not any(folder.glob("*.safetensors")):
+            folder = download(_PICKLED)
     except RepositoryNotFoundError as error:
         raise InputError(f"{repository}: the hub has no such repository; {_ASIDE}") from error
     except RevisionNotFoundError as error:
@@ -110,15 +119,15 @@ def _snapshot(
     except Exception as error:
         # whichever HTTP library this version of the hub client uses raises errors of its own
         raise _unreachable(repository, error) from error
-    return _complete(repository, Path(folder))
+    return _complete(repository, folder, offline=constants.HF_HUB_OFFLINE)
 
 
-def _complete(repository: str, folder: Path) -> Path:
+def _complete(repository: str, folder: Path, *, offline: bool) -> Path:
     """The folder, if it has weights: an interrupted download leaves one without."""
-    if not any(folder.glob("*.safetensors")) and not (folder / "weights.ckpt").exists():
-        raise InputError(
-            f"{repository}: {folder} has no weights; unset HF_HUB_OFFLINE to complete it, {_ASIDE}"
-        )
+    weights = ("*.safetensors", "weights.ckpt", "pytorch_model*.bin")
+    if not any(any(folder.glob(pattern)) for pattern in weights):
+        way_out = "unset HF_HUB_OFFLINE to complete it" if offline else "try another revision"
+        raise InputError(f"{repository}: {folder} has no weights; {way_out}, {_ASIDE}")
     return folder
 
 

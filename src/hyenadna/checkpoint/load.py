@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hyenadna.checkpoint import hub
 from hyenadna.checkpoint.config_file import model_block, model_config, read_config
@@ -189,7 +189,7 @@ class _Plan:
     def make(cls, config: ModelConfig, stored: Stored, source: str) -> _Plan:
         layout = detect_layout(stored.tensors)
         names = our_names(stored.tensors, layout)
-        config, ours = _settle_head(config, names.ours, stored, source)
+        config, ours = _settle_head(config, names.ours, stored)
         ours = _merge_freq(ours, stored, source)
         expected, tables = _shapes(config)
         known = {name: key for name, key in ours.items() if name in expected or name in tables}
@@ -282,7 +282,7 @@ def rounding(config: ModelConfig) -> float:
     return 2e-6 * max(2, (config.emb_dim - 1) // 2)
 
 
-def filters(model: HyenaDNA) -> dict[str, ImplicitFilter]:
+def filters(model: nn.Module) -> dict[str, ImplicitFilter]:
     """The implicit filters of a model by their names; none in an attention model."""
     return {n: m for n, m in model.named_modules() if isinstance(m, ImplicitFilter)}
 
@@ -302,7 +302,7 @@ def _shapes(
 
 
 def _settle_head(
-    config: ModelConfig, ours: dict[str, str], stored: Stored, source: str
+    config: ModelConfig, ours: dict[str, str], stored: Stored
 ) -> tuple[ModelConfig, dict[str, str]]:
     """Whether the head is tied: as the file has it, whatever its configuration says.
 

@@ -56,14 +56,15 @@ _NUMPY: Final = ("scalar", "_reconstruct")
 ALLOWED: Final[dict[str, frozenset[str]]] = {
     module: frozenset(names)
     for module, names in {
-        "__builtin__": _BUILTINS,
-        "builtins": _BUILTINS,
+        "__builtin__": (*_BUILTINS, "xrange"),
+        "builtins": (*_BUILTINS, "range"),
         "collections": ("OrderedDict", "defaultdict", "deque", "Counter"),
         "copy_reg": ("_reconstructor",),
         "copyreg": ("_reconstructor",),
         "_codecs": ("encode",),
         "argparse": ("Namespace",),
         "pathlib": ("Path", "PosixPath", "PurePath", "PurePosixPath", "WindowsPath"),
+        "datetime": ("datetime", "timedelta", "date"),
         "typing": ("Any", "Union", "Optional", "Dict", "List", "Tuple"),
         "torch": (*_STORAGES, *_DTYPES, "Size", "device"),
         "torch._utils": ("_rebuild_tensor_v2", "_rebuild_parameter"),

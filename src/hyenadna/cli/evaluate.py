@@ -13,7 +13,7 @@ from rich.console import Console
 
 from hyenadna.cli.console import make_console, make_table
 from hyenadna.cli.pretrain import Repeated, comma_list
-from hyenadna.cli.process import choose_device, prepare_process, set_threads
+from hyenadna.cli.process import choose_device, most_loaded, prepare_process, set_threads
 from hyenadna.cli.progress import progress_bar
 from hyenadna.errors import InputError
 from hyenadna.training_config import Precision, SoftMasked
@@ -174,7 +174,12 @@ def _corpus(
     use_run = run is not None and rule == SplitRule()
     if run and own and use_run:
         rule = SplitRule(beds=run.split_beds())
-    corpus = open_corpus(fasta, rule, progress=lambda name: console.print(f"reading {name} …"))
+    corpus = open_corpus(
+        fasta,
+        rule,
+        max_bytes=most_loaded(),
+        progress=lambda name: console.print(f"reading {name} …"),
+    )
     if run and own:
         require_same_genomes(run.description["genomes"], corpus)
     elif run and use_run:

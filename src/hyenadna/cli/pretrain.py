@@ -13,7 +13,13 @@ from rich.console import Console
 
 from hyenadna import __version__
 from hyenadna.cli.console import make_console
-from hyenadna.cli.process import available_memory, choose_device, prepare_process, set_threads
+from hyenadna.cli.process import (
+    available_memory,
+    choose_device,
+    most_loaded,
+    prepare_process,
+    set_threads,
+)
 from hyenadna.cli.progress import TrainingLine, stop_on_signals
 from hyenadna.cli.units import bases, duration, size
 from hyenadna.config import Mixer, ModelConfig, preset
@@ -388,7 +394,11 @@ def _open(
     from hyenadna.data.corpus import open_corpus
 
     corpus = open_corpus(
-        paths, rule, weights=weights, progress=lambda name: console.print(f"reading {name} …")
+        paths,
+        rule,
+        weights=weights,
+        max_bytes=most_loaded(),
+        progress=lambda name: console.print(f"reading {name} …"),
     )
     for genome in corpus:
         for warning in genome.summary.warnings if genome.summary else ():

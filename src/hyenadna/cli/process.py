@@ -85,3 +85,9 @@ def available_memory() -> int | None:
         return None
     fields = dict(line.split(":", 1) for line in text.splitlines())
     return int(fields["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in fields else None
+
+
+def most_loaded() -> int | None:
+    """Bases of a genome that may be loaded: half of the memory there is, None if it is unknown."""
+    free = available_memory()
+    return None if free is None else free // 2

@@ -17,7 +17,7 @@ from hyenadna.data.windows import (
 )
 from hyenadna.errors import InputError
 from hyenadna.genome.fasta import Genome, GenomeReader, GenomeSummary
-from hyenadna.genome.intervals import read_bed
+from hyenadna.genome.intervals import BedRow, read_bed
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,30 @@ class SplitRule:
                 contigs = [c for reader in readers for c in reader.contigs]
                 listed = ", ".join(contigs[:8]) + (", …" if len(contigs) > 8 else "")
                 raise InputError(f"contig {text!r} is in none of the genomes; they have {listed}")
-        return [self._split(reader, index) for index, reader in enumerate(readers)]
+        shared = self._shared_rows(readers)
+        return [self._split(reader, index, shared) for index, reader in enumerate(readers)]
 
-    def _split(self, reader: GenomeReader, index: int) -> Split:
+    def _shared_rows(self, readers: Sequence[GenomeReader]) -> list[BedRow]:
+        """Rows of the one BED of several genomes, each of a contig that one of them has."""
+        if len(self.beds) != 1 or len(readers) == 1:
+            return []
+        rows = read_bed(self.beds[0])
+        contigs = {contig for reader in readers for contig in reader.contigs}
+        for row in rows:
+            if row.interval.contig not in contigs:
+                raise InputError(
+                    f"{self.beds[0]}:{row.line}: contig {row.interval.contig!r} is in none of the "
+                    "genomes"
+                )
+        return rows
+
+    def _split(self, reader: GenomeReader, index: int, shared: Sequence[BedRow]) -> Split:
         if self.beds:
             bed = self.beds[index if len(self.beds) > 1 else 0]
-            split = split_from_bed(reader, read_bed(bed), where=str(bed))
+            rows = [row for row in shared if row.interval.contig in reader.contigs]
+            if shared and not rows:
+                raise InputError(f"{bed}: no region of {reader.path}; add some or leave it out")
+            split = split_from_bed(reader, rows or read_bed(bed), where=str(bed))
         else:
             valid = _own(reader, self.valid_contigs)
             test = _own(reader, self.test_contigs)
@@ -116,12 +134,14 @@ def open_corpus(
     rule: SplitRule,
     *,
     weights: Sequence[float] = (),
+    max_bytes: int | None = None,
     progress: Callable[[str], None] = lambda name: None,
 ) -> list[CorpusGenome]:
     """Open and check all genomes, load them (1 byte a base), and split them.
 
     `weights`: relative chances, one per genome; by bases of the train part when left out.
-    `progress` is told the name of each genome before it is read.
+    `max_bytes`: a genome with more bases stays on disk. `progress` is told the name of each genome
+    before it is read.
 
     Raises InputError for a file that cannot be read, two genomes of one name, a genome without
     train bases, or weights that do not fit.
@@ -141,9 +161,9 @@ def open_corpus(
     corpus = []
     for index, (genome, split) in enumerate(zip(genomes, splits, strict=True)):
         progress(genome.name)
-        loaded = genome.load()
+        loaded = genome.load(max_bytes=max_bytes)
         weight = weights[index] if weights else float(split.train.bases)
-        if not split.train.bases and weight:
+        if not split.train.bases and weight:  # an evaluation needs no train part, and no weight
             raise InputError(f"{genome.path}: no bases to train on ({split.rule})")
         corpus.append(CorpusGenome(loaded, split, weight, getattr(loaded, "summary", None)))
     return corpus

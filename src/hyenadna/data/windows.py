@@ -158,11 +158,13 @@ def default_split(genome: GenomeReader) -> Split:
     order = (piece for piece in shuffled if _n_fraction(genome, piece) <= 0.5)
     held: dict[Part, list[Interval]] = {"valid": [], "test": []}
     for chosen in held.values():
-        while sum(piece.length for piece in chosen) < HELD_OUT_FRACTION * total:
+        bases = 0
+        while bases < HELD_OUT_FRACTION * total:
             piece = next(order, None)
             if piece is None:
                 raise InputError(f"{genome.path}: nearly all N; give a BED with train, valid, test")
             chosen.append(piece)
+            bases += piece.length
     everything = whole_genome(genome).intervals
     train = subtract(everything, [*held["valid"], *held["test"]])
     rule = f"default: 5 % valid and 5 % test in pieces of at most {largest} bases"

@@ -182,8 +182,7 @@ def require_within(
     """Nothing, where the interval lies on the genome.
 
     `contigs` are lengths by name; `genome` and `where` (`file:line`, for instance) serve the error
-    message. Names are never translated: `1` is not `chr1` unless the user says so with
-    `rename_contigs`.
+    message. Names are never translated: `1` is not `chr1`.
 
     Raises InputError for an unknown contig or an interval that runs past the end of its contig.
     """
@@ -204,15 +203,3 @@ def unknown_contig(contig: str, contigs: Iterable[str], genome: str) -> str:
     twin = contig.removeprefix("chr") if contig.startswith("chr") else f"chr{contig}"
     hint = f" - it has {twin!r}: rename one of the two" if twin in names else ""
     return f"{genome} has no contig {contig!r}; it has {shown or 'none'}{hint}"
-
-
-def rename_contigs(rows: Iterable[BedRow], names: Mapping[str, str]) -> list[BedRow]:
-    """The rows with contigs renamed by a table that the user gave, such as {"1": "chr1"}.
-
-    A contig that the table does not hold keeps its name.
-    """
-    return [
-        BedRow(Interval(names.get(i.contig, i.contig), i.start, i.stop), row.name, row.line)
-        for row in rows
-        for i in (row.interval,)
-    ]

@@ -18,7 +18,8 @@ a genome of such repeats that made order 12 far worse than order 0.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -72,8 +73,8 @@ class MarkovModel:
         """The model of all training sequences, each a uint8 token array of shape (L,).
 
         `order`: 0 to 12; the tables take 4^(order+1) * 16/3 bytes (357 MB at 12), and fitting takes
-        200 MB more. The sequences are gone through once. `both_strands` counts the reverse
-        complement too. What is not A C G T breaks the context.
+        200 MB and a byte for every tenth base more. The sequences are gone through once.
+        `both_strands` counts the reverse complement too. What is not A C G T breaks the context.
 
         Raises InputError for an order out of range or when there is no base to count.
         """
@@ -85,10 +86,9 @@ class MarkovModel:
         ]
         held_out: list[_Piece] = []
         for ids in sequences:
-            block = min(_BLOCK, max(ids.size // _EVERY, 1))
-            for number, piece in enumerate(_pieces(ids, order, block)):
-                if number % _EVERY == _EVERY // 2:
-                    held_out.append(piece)
+            for piece, held in _runs(ids, order):
+                if held:  # a copy: a view would keep the whole sequence in memory
+                    held_out.append(replace(piece, ids=piece.ids.copy()))
                 else:
                     _count(counts, piece, both_strands=both_strands)
         concentrations = _choose_concentrations(counts, _thin(held_out))
@@ -182,6 +182,19 @@ def _pieces(ids: Ids, order: int, size: int) -> Iterator[_Piece]:
     for start in range(0, ids.size, size):
         front = min(start, order)
         yield _Piece(start, front, ids[start - front : start + size])
+
+
+def _runs(ids: Ids, order: int) -> Iterator[tuple[_Piece, bool]]:
+    """The sequence in pieces, and whether each is held out: one block of every `_EVERY`.
+
+    The blocks between are taken together, because counting has a cost per piece.
+    """
+    block = min(_BLOCK, max(ids.size // _EVERY, 1))
+    held = range(_EVERY // 2 * block, ids.size, _EVERY * block)
+    edges = sorted({0, ids.size, *held, *(min(start + block, ids.size) for start in held)})
+    for start, stop in pairwise(edges):
+        front = min(start, order)
+        yield _Piece(start, front, ids[start - front : stop]), start in held
 
 
 class _Words:

@@ -15,14 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from hyenadna.checkpoint.layouts import TABLES, first_freq, is_freq_copy
-from hyenadna.checkpoint.load import rounding
+from hyenadna.checkpoint.load import filters, rounding
 from hyenadna.config import ModelConfig
 from hyenadna.model.filter import ImplicitFilter
-
-
-def filters(model: nn.Module) -> dict[str, ImplicitFilter]:
-    """The implicit filters of any module by their names; none in an attention model."""
-    return {n: m for n, m in model.named_modules() if isinstance(m, ImplicitFilter)}
 
 
 def all_tables(model: nn.Module) -> dict[str, Tensor]:
