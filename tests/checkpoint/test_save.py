@@ -24,7 +24,9 @@ from safetensors.torch import load_file
 
 from hyenadna.checkpoint import convert, load, load_with_report, save
 from hyenadna.checkpoint import folder as folder_module
+from hyenadna.config import ModelConfig
 from hyenadna.errors import InputError
+from hyenadna.model.backbone import HyenaDNA
 
 
 def test_hf_to_ours_to_hf_is_equal_bit_for_bit(tmp_path: Path) -> None:
