@@ -147,7 +147,7 @@ def _show_against_the_bound(out: Path, source: SyntheticGenome, console: Console
         [b.bits_per_base for b in result.by_context],
         picture,
         title="What context is worth: a model, Markov models, and the true bound",
-        markov=result.markov,
+        markov=result.best_markov,
         bound=(contexts, [source.bound_by_context(c) for c in contexts]),
     )
     console.print(
@@ -163,7 +163,7 @@ def _print_by_context(result: Evaluation, source: SyntheticGenome, console: Cons
         "Bits per base on bases never seen in training",
         "bases of context",
         "this model",
-        f"best Markov model (order {best[0]})",
+        f"best Markov model ({best[0]})",
         "true bound",
     )
     for each in result.by_context:

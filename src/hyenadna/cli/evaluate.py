@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -109,16 +110,17 @@ def evaluate(
     for genome, chosen in zip(corpus, parts, strict=True):
         if genome.split.part(chosen).bases < 2:
             raise InputError(f"{genome.reader.path}: no {chosen} part ({genome.split.rule})")
-    yardstick = None
+    fit = partial(
+        fit_markov,
+        order=markov,
+        both_strands=run is None or run.description["options"]["reverse_complement"],
+    )
+    if markov >= 0 and not any(genome.split.train.bases for genome in corpus):
+        raise InputError("no train part for the Markov models to learn from; give --markov=-1")
+    together = own = None
     if markov >= 0:
-        if not any(genome.split.train.bases for genome in corpus):
-            raise InputError("no train part for the Markov models to learn from; give --markov=-1")
         with console.status(f"fitting Markov models of order 0 to {markov} …"):
-            yardstick = fit_markov(
-                [(g.reader, g.split.train) for g in corpus],
-                order=markov,
-                both_strands=run is None or run.description["options"]["reverse_complement"],
-            )
+            together = fit([(g.reader, g.split.train) for g in corpus])
     results = []
     for genome, chosen in zip(corpus, parts, strict=True):
         regions = genome.split.part(chosen)
@@ -134,11 +136,14 @@ def evaluate(
                 progress=show,
             )
         with console.status(f"yardsticks on {genome.name} …"):
+            if markov >= 0 and len(corpus) > 1 and genome.split.train.bases:
+                own = fit([(genome.reader, genome.split.train)])
             result = with_yardsticks(
                 result,
                 genome.reader,
                 regions,
-                yardstick,
+                together,
+                markov_own=own,
                 compression=compression,
                 soft_masked=soft_masked,
             )
@@ -202,9 +207,11 @@ def show_evaluation(console: Console, part: str, result: Evaluation) -> None:
     ours = (f"{result.bits_per_base:.4f}", f"{result.perplexity:.4f}")
     table.add_row("this model", *ours, style="bold")
     best = result.best_markov
-    for order, bits in result.markov.items():
-        mark = "  (best)" if best and order == best[0] else ""
-        table.add_row(f"Markov, order {order}{mark}", f"{bits:.4f}", f"{2**bits:.4f}")
+    for models, where in ((result.markov, ""), (result.markov_own, ", this genome alone")):
+        for order, bits in models.items():
+            mark = "  (best)" if best and bits == best[1] else ""
+            label = f"Markov, order {order}{where}{mark}"
+            table.add_row(label, f"{bits:.4f}", f"{2**bits:.4f}")
     for name, bits in result.compression.items():
         table.add_row(f"compression, {name}", f"{bits:.4f}", f"{2**bits:.4f}")
     console.print(table)
@@ -217,7 +224,7 @@ def show_evaluation(console: Console, part: str, result: Evaluation) -> None:
         verdict = "below" if result.bits_per_base < best[1] else "NOT below"
         console.print(
             f"{result.bits_per_base:.4f} bits per base is {verdict} the best Markov model "
-            f"(order {best[0]}, {best[1]:.4f})\n",
+            f"({best[0]}: {best[1]:.4f})\n",
         )
 
 
@@ -244,5 +251,5 @@ def _write(folder: Path, model: str, results: Sequence[tuple[str, Evaluation]]) 
             [b.bits_per_base for b in result.by_context],
             folder / f"{result.genome}.{part}.png",
             title=f"{result.genome}, {part} part",
-            markov=result.markov,
+            markov=result.best_markov,
         )

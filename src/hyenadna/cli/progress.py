@@ -28,12 +28,9 @@ _QUIET_INTERVAL = 15.0
 class TrainingLine:
     """One line that is rewritten on a terminal, and now and then a new line elsewhere."""
 
-    def __init__(
-        self, console: Console, steps: int, final_stage_cost: Callable[[int], float]
-    ) -> None:
-        """`final_stage_cost(step)`: relative cost of all steps from `step` on, in tokens."""
-        self.console, self.steps = console, steps
-        self.tokens_left = final_stage_cost
+    def __init__(self, console: Console, steps: int, tokens_left: Callable[[int], int]) -> None:
+        """`tokens_left(step)`: tokens of all steps after `step`."""
+        self.console, self.steps, self.tokens_left = console, steps, tokens_left
         self.recent: deque[StepReport] = deque(maxlen=50)
         self.last_print = 0.0
 
@@ -48,8 +45,9 @@ class TrainingLine:
         seconds = sum(r.seconds for r in self.recent)
         tokens = sum(r.batch_size * r.length for r in self.recent)
         rate = tokens / max(seconds, 1e-9)
-        loss = sum(r.loss for r in self.recent) / len(self.recent)
-        bits = sum(r.bits_per_base for r in self.recent) / len(self.recent)
+        counted = [r for r in self.recent if not r.skipped] or [report]
+        loss = sum(r.loss for r in counted) / len(counted)
+        bits = sum(r.bits_per_base for r in counted) / len(counted)
         left = self.tokens_left(report.step) / rate
         text = (
             f"step {report.step:,}/{self.steps:,}  length {report.length:,}  loss {loss:.4f}  "

@@ -57,6 +57,8 @@ class Evaluation:
     by_context: tuple[ContextBin, ...]
     markov: dict[int, float] = field(default_factory=dict)
     """Bits per base on the same bases of interpolated Markov models, by order."""
+    markov_own: dict[int, float] = field(default_factory=dict)
+    """The same of models that learned from this genome alone, where there are several."""
     compression: dict[str, float] = field(default_factory=dict)
     """Bits per base of adaptive order-k compression of the same regions."""
 
@@ -71,9 +73,11 @@ class Evaluation:
         return math.exp(min(self.loss, 700.0))
 
     @property
-    def best_markov(self) -> tuple[int, float] | None:
-        """Order and bits per base of the best Markov model."""
-        return min(self.markov.items(), key=lambda item: item[1]) if self.markov else None
+    def best_markov(self) -> tuple[str, float] | None:
+        """Name and bits per base of the best Markov model."""
+        named = {f"order {k}": bits for k, bits in self.markov.items()}
+        named |= {f"order {k}, this genome alone": bits for k, bits in self.markov_own.items()}
+        return min(named.items(), key=lambda item: item[1]) if named else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -148,16 +152,18 @@ def with_yardsticks(
     regions: Regions,
     markov: MarkovModel | None,
     *,
+    markov_own: MarkovModel | None = None,
     compression: bool = True,
     soft_masked: SoftMasked = "keep",
 ) -> Evaluation:
     """The evaluation with the Markov and the compression figures on the same bases filled in."""
+
+    def bits(model: MarkovModel | None) -> dict[int, float]:
+        return markov_bits(model, genome, regions, soft_masked=soft_masked) if model else {}
+
+    packed = compression_bits(genome, regions, soft_masked=soft_masked) if compression else {}
     return dataclasses.replace(
-        evaluation,
-        markov=markov_bits(markov, genome, regions, soft_masked=soft_masked) if markov else {},
-        compression=compression_bits(genome, regions, soft_masked=soft_masked)
-        if compression
-        else {},
+        evaluation, markov=bits(markov), markov_own=bits(markov_own), compression=packed
     )
 
 

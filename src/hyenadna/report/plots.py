@@ -94,27 +94,21 @@ def context_curve(
     path: Path,
     *,
     title: str,
-    markov: Mapping[int, float],
+    markov: tuple[str, float] | None,
     bound: tuple[Sequence[float], Sequence[float]] | None = None,
-    other: tuple[str, Sequence[float]] | None = None,
 ) -> None:
-    """Bits per base of a model against how many bases it has seen, beside Markov models.
+    """Bits per base of a model against how many bases it has seen, beside a Markov model.
 
-    `contexts`, `bits`: bin centres and values. `markov`: bits per base by order. `bound`: the exact
-    entropy by context (contexts, bits), for a genome whose source is known. `other`: a second model
-    (name, bits) over the same bins.
+    `contexts`, `bits`: bin centres and values. `markov`: name and bits per base of the best one.
+    `bound`: the exact entropy by context (contexts, bits), for a genome whose source is known.
     """
     figure, axes = _axes(title, "bases of context", "bits per base")
     axes.set_xscale("log", base=2)
     axes.plot(contexts, bits, "o-", color=BLUE, markersize=4, label="this model", zorder=3)
-    if other:
-        axes.plot(contexts, other[1], "s-", color=GREY, markersize=3, label=other[0])
-    for order, value in markov.items():
-        best = value == min(markov.values())
+    if markov:
         axes.axhline(
-            value, color=ORANGE, linewidth=1.4 if best else 0.6, alpha=1 if best else 0.5,
-            label=f"best Markov model (order {order})" if best else None,
-        )  # fmt: skip
+            markov[1], color=ORANGE, linewidth=1.4, label=f"best Markov model ({markov[0]})"
+        )
     if bound:
         axes.step(*bound, where="post", color=INK, linestyle="--", linewidth=1, label="true bound")
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")

@@ -120,8 +120,8 @@ class Trainer:
         lr = self._set_learning_rates()
         inputs, targets = self.stream.batch(batch_size, length)
         loss = self._accumulate(inputs, targets)
-        if math.isnan(loss) and not any(p.grad is not None for p in self.model.parameters()):
-            return self._report(loss, lr, math.nan, inputs, start, skipped=True)
+        if loss is None:
+            return self._report(math.nan, lr, math.nan, inputs, start, skipped=True)
         self.scaler.unscale_(self.optimizer)
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip))
         finite = math.isfinite(norm) and math.isfinite(loss)
@@ -157,14 +157,14 @@ class Trainer:
         first: float = self.optimizer.param_groups[0]["lr"]
         return first
 
-    def _accumulate(self, inputs: Tensor, targets: Tensor) -> float:
+    def _accumulate(self, inputs: Tensor, targets: Tensor) -> float | None:
         """Gradients of the mean loss over the batch, in pieces of `micro_batch_tokens`.
 
-        Returns the mean; nan, and no gradients, where no target counts.
+        Returns the mean; None, and no gradients, where no target counts.
         """
         counted = int((targets != IGNORED).sum())
         if not counted:
-            return math.nan
+            return None
         rows = max(1, self.config.micro_batch_tokens // inputs.shape[1])
         total = 0.0
         for piece, wanted in zip(inputs.split(rows), targets.split(rows), strict=True):
