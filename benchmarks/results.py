@@ -56,7 +56,7 @@ def record(run: Path) -> dict[str, Any]:
         "device": description["device"],
         "threads": description["threads"],
         "data": {
-            g["name"]: {"bases": g["bases"], "split": g["split"], "digest": g["digest"]}
+            g["name"]: {k: g[k] for k in ("bases", "split", "weight", "digest")}
             for g in description["genomes"]
         },
         "tokens": steps[-1]["tokens"],
@@ -77,6 +77,7 @@ def section(entry: dict[str, Any]) -> list[str]:
         f"training in {seconds} of steps on {entry['threads']} thread of {entry['device']}, torch "
         f"{entry['torch']}. Options that differ from the defaults: "
         + ", ".join(f"{k} {v}" for k, v in entry["options"].items())
+        + f", embed_dropout {model['embed_dropout']}"
         + ". Bits per base on the test part; Markov models learned from the same train part"
         + (", together and from the genome alone." if own else "."),
         "",
@@ -92,7 +93,11 @@ def section(entry: dict[str, Any]) -> list[str]:
             order, best = min(row["markov_own"].items(), key=lambda item: item[1])
             cells.append(f"{best:.4f} (order {order})")
         lines.append("| " + " | ".join(cells) + " |")
-    return [*lines, ""]
+    data = (
+        f"{name}: weight {g['weight']:,.4g}, train {bases(g['bases']['train'])} ({g['split']})"
+        for name, g in entry["data"].items()
+    )
+    return [*lines, "", "; ".join(data) + ".", ""]
 
 
 if __name__ == "__main__":
