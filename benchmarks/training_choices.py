@@ -91,7 +91,7 @@ def jobs(options: argparse.Namespace, work: Path) -> Iterator[Job]:
 
 
 def measure(job: Job, config: PretrainConfig, out: Path) -> dict[str, Any]:
-    """Train once and evaluate the last weights on the valid part: a choice must not see the test."""
+    """Train once and measure the last weights on the valid part, so that no choice sees the test."""
     from hyenadna.checkpoint.load import load
     from hyenadna.data.corpus import SplitRule, open_corpus
     from hyenadna.infer.evaluate import evaluate
