@@ -91,7 +91,7 @@ def jobs(options: argparse.Namespace, work: Path) -> Iterator[Job]:
 
 
 def measure(job: Job, config: PretrainConfig, out: Path) -> dict[str, Any]:
-    """Train once and measure the last weights on the valid part, so that no choice sees the test."""
+    """Train once and measure the last weights on the valid part: no choice sees the test part."""
     from hyenadna.checkpoint.load import load
     from hyenadna.data.corpus import SplitRule, open_corpus
     from hyenadna.infer.evaluate import evaluate
