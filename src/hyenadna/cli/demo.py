@@ -18,7 +18,7 @@ from hyenadna.training_config import PretrainConfig
 
 if TYPE_CHECKING:
     from hyenadna.genome.synthetic import SyntheticContig, SyntheticGenome
-    from hyenadna.infer.evaluate import Evaluation
+    from hyenadna.infer.evaluate import ContextBin, Evaluation
 
 # A shape that learns the embedded genome in about two minutes on two cores: more positional
 # features than the published shapes, because it must find lags to the base.
@@ -139,8 +139,6 @@ def _show_against_the_bound(out: Path, source: SyntheticGenome, console: Console
     markov = fit_markov([(genome.reader, genome.split.train)], both_strands=False)
     result = with_yardsticks(result, genome.reader, regions, markov, compression=False)
     _print_by_context(result, source, console)
-    contexts = sorted({1, 512, *(c + d for k in source.kinds for c in k.lags for d in (0, 1))})
-    contexts = [int(c) for c in contexts if 1 <= c <= 512]
     picture = out / "context.png"
     context_curve(
         [(b.first * b.last) ** 0.5 for b in result.by_context],
@@ -148,7 +146,7 @@ def _show_against_the_bound(out: Path, source: SyntheticGenome, console: Console
         picture,
         title="What context is worth: a model, Markov models, and the true bound",
         markov=result.best_markov,
-        bound=(contexts, [source.bound_by_context(c) for c in contexts]),
+        bound=[_bound(source, each) for each in result.by_context],
     )
     console.print(
         f"Picture: {picture}   training curve: {out / 'run' / 'curve.png'}\n"
@@ -167,15 +165,20 @@ def _print_by_context(result: Evaluation, source: SyntheticGenome, console: Cons
         "true bound",
     )
     for each in result.by_context:
-        bounds = [source.bound_by_context(c) for c in range(each.first, each.last + 1)]
         table.add_row(
             f"{each.first:,}" if each.first == each.last else f"{each.first:,}–{each.last:,}",
             f"{each.bits_per_base:.3f}",
             f"{best[1]:.3f}",
-            f"{sum(bounds) / len(bounds):.3f}",
+            f"{_bound(source, each):.3f}",
         )
     console.print(table)
     console.print(
         "The bound is that of a reader who is told where the segments begin; a model has to find "
         "out.\n",
     )
+
+
+def _bound(source: SyntheticGenome, each: ContextBin) -> float:
+    """Mean over the contexts of a bin of the least possible bits per base."""
+    bounds = [source.bound_by_context(c) for c in range(each.first, each.last + 1)]
+    return sum(bounds) / len(bounds)

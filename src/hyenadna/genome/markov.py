@@ -107,7 +107,7 @@ class MarkovModel:
 
         Raises InputError for a context limit below 0 or of another shape.
         """
-        limit = _limits(context_limit, ids.size)
+        limit = None if context_limit is None else context_limits(context_limit, ids.size)
         out = np.full((self.order + 1, ids.size), np.nan, dtype=np.float32)
         for piece in _pieces(ids, self.order, _CHUNK):
             here = slice(piece.start, piece.start + piece.size)
@@ -317,11 +317,12 @@ def _likelihood(seen: _Seen, lower: Float64) -> Float64:
     return out
 
 
-def _limits(context_limit: ContextLimit | None, size: int) -> npt.NDArray[np.int64] | None:
-    """One context limit for each of `size` bases, or None for no limit."""
-    if context_limit is None:
-        return None
-    limit = np.asarray(context_limit, dtype=np.int64)
+def context_limits(context_limit: ContextLimit | None, size: int) -> npt.NDArray[np.int64]:
+    """One context limit for each of `size` bases; the greatest integer where there is none.
+
+    Raises InputError for a limit below 0 or of another shape.
+    """
+    limit = np.asarray(np.iinfo(np.int64).max if context_limit is None else context_limit, np.int64)
     if limit.shape not in ((), (size,)):
         raise InputError(
             f"context_limit has shape {limit.shape}; give one number or an array of shape ({size},)"

@@ -28,6 +28,7 @@ import numpy.typing as npt
 
 from hyenadna.alphabet import A, Ids, decode
 from hyenadna.errors import InputError
+from hyenadna.genome.markov import context_limits
 
 Bits = npt.NDArray[np.float64]
 ContextLimit = int | npt.NDArray[np.integer]
@@ -225,7 +226,7 @@ class SyntheticGenome:
         Raises InputError for a limit below 0 or of another shape.
         """
         size = contig.ids.size
-        limit = _limits(context_limit, size)
+        limit = context_limits(context_limit, size)
         base = contig.ids.astype(np.int64) - A
         out = -np.log2(self.composition)[base]
         position = np.arange(size)
@@ -250,7 +251,7 @@ class SyntheticGenome:
 
         Raises InputError for a context below 0.
         """
-        limit = _limits(context, 1)[0]
+        limit = context_limits(context, 1)[0]
         fresh_bits = float(_entropy(self.composition))
         expected_bits = expected_length = 0.0
         for index, kind in enumerate(self.kinds):
@@ -323,17 +324,3 @@ def _fill(kind: SegmentKind, fresh: Ids, rng: np.random.Generator) -> Ids:
 def _entropy(chances: Bits) -> Bits:
     """Entropy in bits along the last axis."""
     return -(chances * np.log2(np.where(chances > 0, chances, 1))).sum(-1)
-
-
-def _limits(context_limit: ContextLimit | None, size: int) -> npt.NDArray[np.int64]:
-    """One context limit for each of `size` bases."""
-    if context_limit is None:
-        return np.full(size, np.iinfo(np.int64).max)
-    limit = np.asarray(context_limit, dtype=np.int64)
-    if limit.shape not in ((), (size,)):
-        raise InputError(
-            f"context_limit has shape {limit.shape}; give one number or an array of shape ({size},)"
-        )
-    if limit.size and limit.min() < 0:
-        raise InputError(f"context_limit is {int(limit.min())}; it must be at least 0")
-    return np.broadcast_to(limit, (size,))

@@ -44,13 +44,11 @@ def _save(figure: Figure, path: Path) -> None:
         plt.close(figure)
 
 
-def training_curve(
-    entries: Sequence[Mapping[str, Any]], path: Path, *, bound: float | None = None
-) -> None:
+def training_curve(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Bits per base against bases seen, from the entries of a run's log.jsonl.
 
-    Valid-split values are dots; dotted lines mark a change of sequence length. `bound`: the true
-    entropy, where it is known. Writes nothing when the log holds no step.
+    Valid-split values are dots; dotted lines mark a change of sequence length. Writes nothing when
+    the log holds no step.
     """
     steps = [e for e in entries if "loss" in e]
     if not steps:
@@ -63,8 +61,6 @@ def training_curve(
     valid = [(seen[e["step"]], e["valid"]) for e in entries if "valid" in e and e["step"] in seen]
     if valid:
         axes.plot(*zip(*valid, strict=True), "o-", color=ORANGE, markersize=4, label="valid")
-    if bound is not None:
-        axes.axhline(bound, color=INK, linewidth=1, linestyle="--", label="true entropy")
     for before, after in pairwise(steps):
         if before["length"] != after["length"]:
             axes.axvline(before["tokens"] / 1e6, color=GREY, linewidth=0.7, linestyle=":")
@@ -72,7 +68,7 @@ def training_curve(
                 f"{after['length']:,}", (before["tokens"] / 1e6, 1), xytext=(3, -10), fontsize=7,
                 xycoords=("data", "axes fraction"), textcoords="offset points", color=GREY,
             )  # fmt: skip
-    low = min([*smooth, *(v for _, v in valid), *([bound] if bound is not None else [])])
+    low = min([*smooth, *(v for _, v in valid)])
     axes.set_ylim(low - 0.03, min(max(smooth), max(2.02, low + 0.1)) + 0.02)
     axes.legend(frameon=False)
     _save(figure, path)
@@ -95,12 +91,12 @@ def context_curve(
     *,
     title: str,
     markov: tuple[str, float] | None,
-    bound: tuple[Sequence[float], Sequence[float]] | None = None,
+    bound: Sequence[float] | None = None,
 ) -> None:
     """Bits per base of a model against how many bases it has seen, beside a Markov model.
 
     `contexts`, `bits`: bin centres and values. `markov`: name and bits per base of the best one.
-    `bound`: the exact entropy by context (contexts, bits), for a genome whose source is known.
+    `bound`: the exact entropy over the same bins, for a genome whose source is known.
     """
     figure, axes = _axes(title, "bases of context", "bits per base")
     axes.set_xscale("log", base=2)
@@ -109,8 +105,8 @@ def context_curve(
         axes.axhline(
             markov[1], color=ORANGE, linewidth=1.4, label=f"best Markov model ({markov[0]})"
         )
-    if bound:
-        axes.step(*bound, where="post", color=INK, linestyle="--", linewidth=1, label="true bound")
+    if bound is not None:
+        axes.plot(contexts, bound, ".--", color=INK, linewidth=1, label="true bound")
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     axes.legend(frameon=False)
     _save(figure, path)
