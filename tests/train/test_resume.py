@@ -103,7 +103,7 @@ def start(arguments: list[str]) -> subprocess.Popen:
 
 
 def test_killed_again_and_again_at_random_moments(genome, tmp_path):
-    steps = ["--steps", "400", "--save-every", "7", "--evaluate-every", "50"]
+    steps = ["--steps", "900", "--save-every", "7", "--evaluate-every", "100"]
     arguments = ["pretrain", str(genome), *SMALL, *steps]
     assert run([*arguments, "--out", str(tmp_path / "whole")]) == 0
     broken = tmp_path / "broken"
