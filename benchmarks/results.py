@@ -93,8 +93,10 @@ def section(entry: dict[str, Any]) -> list[str]:
             order, best = min(row["markov_own"].items(), key=lambda item: item[1])
             cells.append(f"{best:.4f} (order {order})")
         lines.append("| " + " | ".join(cells) + " |")
+    total = sum(g["weight"] for g in entry["data"].values())
     data = (
-        f"{name}: weight {g['weight']:,.4g}, train {bases(g['bases']['train'])} ({g['split']})"
+        f"{name}: {g['weight'] / total:.0%} of the windows, train {bases(g['bases']['train'])} "
+        f"({g['split']})"
         for name, g in entry["data"].items()
     )
     return [*lines, "", "; ".join(data) + ".", ""]
