@@ -267,8 +267,8 @@ def initialise_module(name: str, module: nn.Module, config: ModelConfig) -> None
 def rescale_filters(model: HyenaDNA) -> None:
     """Redraw the filter networks' weights with standard deviation 1 / sqrt(inputs).
 
-    With the paper's 0.02 the network's output is about 1e-4 at the start and the long filters stay
-    flat for thousands of steps; see docs/decisions/filter-initialisation.md for the measured gain.
+    With the paper's 0.02 the long filters start small and smooth, and learn slowly; see
+    docs/decisions/filter-initialisation.md for the measured gain.
     A model without implicit filters is left as it is.
     """
     for module in model.modules():
