@@ -42,8 +42,8 @@ class PretrainConfig:
     """Bases per forward pass; a larger step is accumulated from several."""
     stages: str = "double"
     """Sequence-length warm-up: `double` (from warmup_length, doubling), `none`, or a list such as
-    `256:500,512:500` of length:steps before the last stage. Meant for long sequences; at 1,000 bases
-    `none` is as good."""
+    `256:500,512:500` of length:steps before the last stage. Meant for long sequences; at 1,000
+    bases `none` is as good."""
     warmup_length: int = 128
     """First length of `--stages double`."""
     warmup_share: float = 0.2
@@ -55,7 +55,8 @@ class PretrainConfig:
     """Peak learning rate of the filter network; lr when left out."""
     filter_init: FilterInit = "scaled"
     """First weights of the filter network. `scaled`: standard deviation 1 / sqrt(inputs), so that
-    long filters have shape from the first step. `paper`: 0.02, which starts them small and smooth."""
+    long filters have shape from the first step. `paper`: 0.02, which starts them small and
+    smooth."""
     schedule: Schedule = "cosine"
     """`cosine`: linear warm-up, then the cosine from its peak. `paper`: the original's, whose
     cosine counts from step 0."""
