@@ -61,7 +61,8 @@ class PretrainConfig:
     """`cosine`: linear warm-up, then the cosine from its peak. `paper`: the original's, whose
     cosine counts from step 0."""
     warmup_steps: int | None = None
-    """Steps of linear warm-up of the learning rate; 2 % of all when left out (`paper`: 1 %)."""
+    """Steps of linear warm-up of the learning rate; when left out 2 % of all, and at least 20 or a
+    fifth of a short run (`paper`: 1 %)."""
     final_lr: float = 0.1
     """Learning rate at the end as a share of lr."""
     weight_decay: float = 0.1
@@ -137,7 +138,9 @@ class PretrainConfig:
         """Steps of linear learning-rate warm-up."""
         if self.warmup_steps is not None:
             return self.warmup_steps
-        return self.steps * (0.01 if self.schedule == "paper" else 0.02)
+        if self.schedule == "paper":
+            return 0.01 * self.steps
+        return max(0.02 * self.steps, min(20, self.steps / 5))
 
     def length_stages(self, final_length: int) -> list[Stage]:
         """The stages of sequence-length warm-up, the last one at `final_length`.

@@ -96,7 +96,7 @@ def test_parameter_groups():
 
 
 def test_training_learns():
-    run = trainer(lr=1e-2)
+    run = trainer(lr=1e-2, warmup_steps=1)
     reports = [run.step() for _ in range(40)]
     assert reports[0].loss > 2.5 and reports[-1].loss < 0.2
     assert [r.step for r in reports] == list(range(1, 41))

@@ -71,6 +71,14 @@ def test_ranges(field, value, message):
         PretrainConfig(**{field: value})
 
 
+def test_learning_rate_warm_up():
+    steps = {12_000: 240, 1200: 24, 300: 20, 40: 8, 1: 0.2}
+    for total, warmup in steps.items():
+        assert PretrainConfig(steps=total).lr_warmup_steps() == pytest.approx(warmup)
+    assert PretrainConfig(steps=300, schedule="paper").lr_warmup_steps() == 3
+    assert PretrainConfig(steps=300, warmup_steps=7).lr_warmup_steps() == 7
+
+
 def test_dictionary_round_trip():
     config = PretrainConfig(steps=7, ema=0.9, stages="32:5")
     assert PretrainConfig.from_dict(config.to_dict() | {"of a later version": 1}) == config
