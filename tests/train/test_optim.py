@@ -96,11 +96,11 @@ def test_parameter_groups():
 
 
 def test_training_learns():
-    run = trainer(lr=1e-2, warmup_steps=1)
-    reports = [run.step() for _ in range(40)]
+    run = trainer(steps=120, lr=5e-3)
+    reports = [run.step() for _ in range(120)]
     assert reports[0].loss > 2.5 and reports[-1].loss < 0.2
-    assert [r.step for r in reports] == list(range(1, 41))
-    assert reports[-1].tokens == 40 * 128
+    assert [r.step for r in reports] == list(range(1, 121))
+    assert reports[-1].tokens == 120 * 128
     assert reports[3].bits_per_base == pytest.approx(reports[3].loss / math.log(2))
 
 
