@@ -14,6 +14,7 @@ from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA, rescale_filters
 from hyenadna.model.likelihood import mean_nats, target_nats
 from hyenadna.model.memory import inference_bytes, training_bytes
+from hyenadna.report.plots import training_curve
 from hyenadna.train.estimate import estimate, peak_bytes
 from hyenadna.train.loop import Trainer
 from hyenadna.train.optim import WeightAverage, learning_rate, parameter_groups
@@ -242,3 +243,13 @@ def test_a_batch_without_targets_is_left_out():
     assert report.skipped and math.isnan(report.loss) and run.steps_done == 1
     for name, value in run.model.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_the_curve_of_a_run_with_a_skipped_step(tmp_path):
+    step = {"loss": 1.3, "bits_per_base": 1.9, "tokens": 100, "step": 1, "length": 8}
+    skipped = step | {"loss": None, "bits_per_base": None, "step": 2, "skipped": True}
+    later = step | {"step": 3, "tokens": 300, "length": 16}
+    training_curve([skipped, step, skipped, later, {"step": 3, "valid": 1.8}], tmp_path / "c.png")
+    assert (tmp_path / "c.png").read_bytes()[:4] == b"\x89PNG"
+    training_curve([skipped], tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()

@@ -96,12 +96,6 @@ def file_name(name: str, layout: Layout) -> str:
     return _PREFIXES[layout] + name
 
 
-def table_of(name: str) -> str | None:
-    """The table (one of `TABLES`) that a name of ours stands for, if it is one."""
-    found = _TABLE.search(name)
-    return found[1] if found else None
-
-
 def is_freq_copy(name: str) -> bool:
     """Whether this is a second name of a filter's one shared sine frequency."""
     found = _FREQ.search(name)

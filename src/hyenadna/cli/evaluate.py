@@ -117,7 +117,7 @@ def evaluate(
     )
     if markov >= 0 and not any(genome.split.train.bases for genome in corpus):
         raise InputError("no train part for the Markov models to learn from; give --markov=-1")
-    together = own = None
+    together = None
     if markov >= 0:
         with console.status(f"fitting Markov models of order 0 to {markov} …"):
             together = fit([(g.reader, g.split.train) for g in corpus])
@@ -136,8 +136,8 @@ def evaluate(
                 progress=show,
             )
         with console.status(f"yardsticks on {genome.name} …"):
-            if markov >= 0 and len(corpus) > 1 and genome.split.train.bases:
-                own = fit([(genome.reader, genome.split.train)])
+            alone = markov >= 0 and len(corpus) > 1 and genome.split.train.bases > 0
+            own = fit([(genome.reader, genome.split.train)]) if alone else None
             result = with_yardsticks(
                 result,
                 genome.reader,

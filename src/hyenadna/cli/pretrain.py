@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hyenadna.data.corpus import CorpusGenome, SplitRule
     from hyenadna.model.backbone import HyenaDNA
     from hyenadna.train.loop import Trainer
+    from hyenadna.train.pretrain import ValidBatches
     from hyenadna.train.run_folder import RunFolder
 
 Repeated = Parameter(consume_multiple=False)
@@ -183,7 +184,7 @@ def start_run(
     torch.manual_seed(request.options.seed)
     model = _new_model(request)
     corpus = _open(request.fasta, request.rule, request.weights, console)
-    trainer = _trainer(model.to(where), corpus, request.options)
+    trainer, validation = _trainer(model.to(where), corpus, request.options)
     _announce(console, trainer, corpus, out)
     seconds = estimate(trainer)
     description = {
@@ -198,7 +199,7 @@ def start_run(
     }
     run = RunFolder.create(out, description, {g.name: split_as_bed(g.split) for g in corpus})
     run.save_last(trainer)
-    return _train(run, trainer, corpus, seconds, console)
+    return _train(run, trainer, validation, seconds, console)
 
 
 def _resume(
@@ -239,21 +240,20 @@ def _resume(
     weights = [genome["weight"] for genome in stored["genomes"]]
     corpus = _open(paths, SplitRule(beds=run.split_beds()), weights, console)
     require_same_genomes(stored["genomes"], corpus)
-    trainer = _trainer(model.to(where), corpus, own)
+    trainer, validation = _trainer(model.to(where), corpus, own)
     run.restore(trainer)
     _announce(console, trainer, corpus, out)
     console.print(f"resuming after step {trainer.steps_done:,}")
-    return _train(run, trainer, corpus, estimate(trainer), console)
+    return _train(run, trainer, validation, estimate(trainer), console)
 
 
 def _train(
     run: RunFolder,
     trainer: Trainer,
-    corpus: Sequence[CorpusGenome],
+    validation: Mapping[str, ValidBatches],
     seconds: float,
     console: Console,
 ) -> int:
-    from hyenadna.train.build import validation_batches
     from hyenadna.train.pretrain import EvaluationReport
     from hyenadna.train.pretrain import pretrain as run_pretraining
 
@@ -262,7 +262,6 @@ def _train(
         f"about {duration(seconds)} for {steps - trainer.steps_done:,} steps "
         "(evaluation not counted)\n"
     )
-    validation = validation_batches(corpus, trainer.config, trainer.stages[-1].length)
     line = TrainingLine(console, steps, trainer.tokens_after)
     board = _TensorBoard(run.path, trainer.steps_done, console)
     with board, stop_on_signals() as stopped:
@@ -378,14 +377,17 @@ def _new_model(request: Request) -> HyenaDNA:
     return model
 
 
-def _trainer(model: HyenaDNA, corpus: Sequence[CorpusGenome], options: PretrainConfig) -> Trainer:
+def _trainer(
+    model: HyenaDNA, corpus: Sequence[CorpusGenome], options: PretrainConfig
+) -> tuple[Trainer, dict[str, ValidBatches]]:
+    """The trainer and its valid batches; both refuse useless data before anything is written."""
     from hyenadna.train.build import final_length, training_stream, validation_batches
     from hyenadna.train.loop import Trainer
 
     length = final_length(model.config, options)
-    validation_batches(corpus, options, length)  # tells of a useless valid part before the start
     stream = training_stream(corpus, options, length)
-    return Trainer(model, stream, options, final_length=length)
+    validation = validation_batches(corpus, options, length)
+    return Trainer(model, stream, options, final_length=length), validation
 
 
 def _open(

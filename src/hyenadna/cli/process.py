@@ -25,9 +25,9 @@ def prepare_process() -> None:
 def yield_idle_threads() -> None:
     """Let OpenMP threads sleep while they wait, unless the user has said otherwise.
 
-    By default they spin. When another process keeps one of the cores busy, each barrier then lasts
-    until the scheduler takes the core away from a spinning thread: a training step on two cores was
-    seen to go from 0.2 s to 4 s. Sleeping costs some percent on a quiet machine.
+    By default they spin, and beside another busy process each barrier lasts until the scheduler
+    takes the core away from a spinning thread. Sleeping costs 6 % on a quiet machine; figures and
+    command: docs/decisions/process-settings.md.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -35,9 +35,8 @@ def yield_idle_threads() -> None:
 def reuse_freed_memory() -> bool:
     """Tell glibc to keep freed memory instead of giving it back; returns whether it did.
 
-    A training step allocates and frees the same large buffers again and again. By default glibc
-    maps each of them anew, and half of the time of a step goes into page faults (measured on two
-    cores: a 16,384 x 512 GELU 24 ms instead of 9 ms).
+    A training step allocates and frees the same large buffers again and again; by default glibc
+    maps each of them anew. Worth 9 to 19 % of a step; see docs/decisions/process-settings.md.
     """
     if not sys.platform.startswith("linux"):
         return False

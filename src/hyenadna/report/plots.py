@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -50,7 +49,7 @@ def training_curve(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
     Valid-split values are dots; dotted lines mark a change of sequence length. Writes nothing when
     the log holds no step.
     """
-    steps = [e for e in entries if "loss" in e]
+    steps = [e for e in entries if e.get("loss") is not None]  # a skipped step has none
     if not steps:
         return
     tokens = [e["tokens"] / 1e6 for e in steps]
@@ -78,9 +77,8 @@ def _running_mean(values: Sequence[float], decay: float) -> list[float]:
     out: list[float] = []
     mean, weight = 0.0, 0.0
     for value in values:
-        if math.isfinite(value):
-            mean, weight = decay * mean + (1 - decay) * value, decay * weight + 1 - decay
-        out.append(mean / weight if weight else value)
+        mean, weight = decay * mean + (1 - decay) * value, decay * weight + 1 - decay
+        out.append(mean / weight)
     return out
 
 

@@ -50,14 +50,6 @@ class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel, GenerationMixin):
             width = self.lm_head.out_features
             chosen.suppress_tokens = [token for token in range(width) if token not in BASES]
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        """The token table."""
-        return self.hyena.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the token table."""
-        self.hyena.set_input_embeddings(value)
-
     def get_output_embeddings(self) -> nn.Linear:
         """The head."""
         return self.lm_head

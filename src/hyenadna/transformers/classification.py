@@ -28,14 +28,6 @@ class HyenaDNAForSequenceClassification(HyenaDNAPreTrainedModel):
         self.score = nn.Linear(config.d_model, config.num_labels, bias=False)
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        """The token table."""
-        return self.hyena.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the token table."""
-        self.hyena.set_input_embeddings(value)
-
     def forward(
         self,
         input_ids: Tensor | None = None,
