@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from hyenadna.cli.console import make_console, make_table
+from hyenadna.cli.memory import limit_memory
 from hyenadna.cli.pretrain import Repeated, comma_list
 from hyenadna.cli.process import choose_device, most_loaded, prepare_process, set_threads
 from hyenadna.cli.progress import progress_bar
@@ -42,6 +43,7 @@ def evaluate(
     precision: Precision = "float32",
     device: str = "auto",
     threads: int | None = None,
+    max_memory: str | None = None,
     json_: Annotated[bool, Parameter(name="--json")] = False,
     out: Path | None = None,
 ) -> None:
@@ -82,6 +84,8 @@ def evaluate(
         `cpu`, `cuda`, …; `auto` takes a GPU where there is one.
     threads
         CPU threads; all cores when left out.
+    max_memory
+        Memory that the model may take, such as `4GiB`; the result does not change beyond rounding.
     json_
         Print JSON instead of tables.
     out
@@ -102,6 +106,7 @@ def evaluate(
     )
     run = RunFolder.open(Path(model)) if (Path(model) / "run.json").is_file() else None
     network = load(model).to(choose_device(device))
+    limit_memory(network, max_memory)
     require_window(network, length, context)
     if not -1 <= markov <= 12:
         raise InputError(f"--markov is {markov}; it must be 0 to 12, or -1 for none")

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from hyenadna import __version__
 from hyenadna.cli.console import make_console
+from hyenadna.cli.memory import limit_memory
 from hyenadna.cli.process import (
     available_memory,
     choose_device,
@@ -57,6 +58,7 @@ def pretrain(
     resume: bool = False,
     device: str = "auto",
     threads: int | None = None,
+    max_memory: str | None = None,
     options: Annotated[PretrainConfig, Parameter(name="*")] = PretrainConfig(),  # noqa: B008
 ) -> int:
     """Train a model to predict the next nucleotide of one or more genomes.
@@ -103,6 +105,8 @@ def pretrain(
         `cpu`, `cuda`, `cuda:1`, …; `auto` takes a GPU where there is one.
     threads
         CPU threads; all cores when left out.
+    max_memory
+        Memory that the model may take, such as `4GiB`; the result does not change beyond rounding.
     options
         Training options.
     """
@@ -125,7 +129,7 @@ def pretrain(
     if resume:
         others = {"init": init, "weights": weights, "embed_dropout": embed_dropout}
         _refuse_on_resume(given | others | {"split": rule != SplitRule()})
-        return _resume(out, list(fasta), options, device, threads, console)
+        return _resume(out, list(fasta), options, device, threads, max_memory, console)
     if not fasta:
         raise InputError("no FASTA file given; name one or more genomes")
     if init and given:
@@ -142,7 +146,7 @@ def pretrain(
         embed_dropout=embed_dropout,
         options=options,
     )
-    return start_run(request, out, console, device=device, threads=threads)
+    return start_run(request, out, console, device=device, threads=threads, max_memory=max_memory)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +172,7 @@ def start_run(
     *,
     device: str = "auto",
     threads: int | None = None,
+    max_memory: str | None = None,
 ) -> int:
     """Make a run folder and train to the end; returns the exit code."""
     prepare_process()
@@ -183,6 +188,7 @@ def start_run(
     where = choose_device(device)
     torch.manual_seed(request.options.seed)
     model = _new_model(request)
+    limit_memory(model, max_memory)
     corpus = _open(request.fasta, request.rule, request.weights, console)
     trainer, validation = _trainer(model.to(where), corpus, request.options)
     _announce(console, trainer, corpus, out)
@@ -192,6 +198,7 @@ def start_run(
         "torch": torch.__version__,
         "device": str(trainer.device),
         "threads": torch.get_num_threads(),
+        "max_memory": max_memory,
         "init": request.init,
         "model": model.config.to_dict(),
         "options": request.options.to_dict(),
@@ -208,6 +215,7 @@ def _resume(
     options: PretrainConfig,
     device: str,
     threads: int | None,
+    max_memory: str | None,
     console: Console,
 ) -> int:
     from hyenadna.data.corpus import SplitRule
@@ -236,6 +244,7 @@ def _resume(
         raise InputError(
             f"{out}: stopped before its first checkpoint; remove the folder and start again"
         )
+    limit_memory(model, max_memory or stored.get("max_memory"))
     paths = fasta or [Path(genome["path"]) for genome in stored["genomes"]]
     weights = [genome["weight"] for genome in stored["genomes"]]
     corpus = _open(paths, SplitRule(beds=run.split_beds()), weights, console)

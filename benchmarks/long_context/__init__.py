@@ -1,0 +1,1 @@
+"""The long-context benchmark: `python -m benchmarks.long_context`."""

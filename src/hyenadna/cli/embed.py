@@ -1,0 +1,203 @@
+"""`hyenadna embed`."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from hyenadna import __version__
+from hyenadna.cli.console import make_console
+from hyenadna.cli.memory import explain_memory, limit_memory, peak_memory
+from hyenadna.cli.pretrain import comma_list
+from hyenadna.cli.process import available_memory, choose_device, prepare_process, set_threads
+from hyenadna.cli.progress import progress_bar
+from hyenadna.cli.units import bases, duration, size
+
+if TYPE_CHECKING:
+    import torch
+
+    from hyenadna.genome.fasta import Genome
+    from hyenadna.infer.embed import Tiling
+    from hyenadna.infer.embeddings_file import EmbeddingsFile
+    from hyenadna.model.backbone import HyenaDNA
+
+
+def embed(
+    model: str,
+    genome: Path,
+    /,
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    length: int | None = None,
+    bin: int | None = None,
+    contigs: str = "",
+    resume: bool = False,
+    max_memory: str | None = None,
+    precision: Literal["float32", "bf16"] = "float32",
+    device: str = "auto",
+    threads: int | None = None,
+) -> None:
+    """Turn a genome into embeddings: mean hidden states over each stretch of bases.
+
+    They are the states after the final norm.
+    Each contig is read in windows, one after the other; a base sees the bases before it in its
+    window. N counts like any base, padding never does.
+
+    Parameters
+    ----------
+    model
+        Run folder, checkpoint folder or published name.
+    genome
+        FASTA, plain, gzip or bgzip.
+    out
+        New file, `.npz`: embeddings (rows, D); contig, start, stop of each row (from 0, half open).
+    length
+        Bases of a window; the longest that the model reads, less 2, when left out. Cut down to a
+        multiple of `--bin`.
+    bin
+        Bases of a row; the whole window when left out.
+    contigs
+        Contigs to read, separated by commas; all when left out.
+    resume
+        Go on with an interrupted run of the same command.
+    max_memory
+        Memory that the run may take, such as `4GiB`.
+    precision
+        Type of the matrix products.
+    device
+        `cpu`, `cuda`, …; `auto` takes a GPU where there is one.
+    threads
+        CPU threads; all cores when left out.
+    """
+    prepare_process()
+    set_threads(threads)
+    from hyenadna.checkpoint.load import load
+    from hyenadna.genome.fasta import Genome
+    from hyenadna.infer.embed import tile_genome
+    from hyenadna.infer.embeddings_file import require_free
+    from hyenadna.train.loop import PRECISIONS
+
+    console = make_console()
+    require_free(out, resume=resume)
+    where = choose_device(device)
+    reader = Genome.open(genome)
+    network = load(model).to(where)
+    limit_memory(network, max_memory)
+    tiling = tile_genome(
+        network.config, reader, length=length, bin=bin, contigs=comma_list(contigs)
+    )
+    with progress_bar(console, f"reading {reader.name}") as show:
+        summary = reader.check(progress=show)
+    for warning in summary.warnings:
+        console.print(f"note: {warning}")
+    settings = {
+        "hyenadna": __version__,
+        "model": model,
+        "weights": weights_digest(network),
+        "genome": reader.digest(),
+        "contigs": list(tiling.contigs),
+        "length": tiling.length,
+        "bin": tiling.bin,
+        "precision": precision,
+    }
+    file = _open_file(out, tiling, network, settings, resume, console)
+    _announce(console, tiling, network, where, out)
+    with explain_memory("give --max-memory or a shorter --length, and --resume"):
+        _run(file, network, reader, PRECISIONS[precision], console)
+
+
+def weights_digest(model: HyenaDNA) -> str:
+    """SHA-256 (hex) of the shape and all tensors of a model."""
+    total = hashlib.sha256(repr(sorted(model.config.to_dict().items())).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        total.update(name.encode())
+        total.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def _open_file(
+    out: Path,
+    tiling: Tiling,
+    network: HyenaDNA,
+    settings: dict[str, Any],
+    resume: bool,
+    console: Console,
+) -> EmbeddingsFile:
+    from hyenadna.infer.embeddings_file import EmbeddingsFile
+
+    width = network.config.d_model
+    if not resume:
+        return EmbeddingsFile.start(out, tiling, width, settings)
+    file, note = EmbeddingsFile.resume(out, tiling, width, settings)
+    if note:
+        console.print(f"note: {note}")
+    return file
+
+
+def _announce(
+    console: Console, tiling: Tiling, network: HyenaDNA, where: torch.device, out: Path
+) -> None:
+    from hyenadna.infer.embed import BATCH_TOKENS
+    from hyenadna.model.memory import inference_bytes
+
+    tokens = max(tiling.length, min(BATCH_TOKENS, tiling.bases))
+    need, free = inference_bytes(network.config, tokens=tokens), available_memory()
+    held = peak_memory() or 0  # by Python, torch and the weights, before the first window
+    console.print(
+        f"{tiling.count:,} windows of up to {tiling.length:,} bases, {bases(tiling.bases)} in all; "
+        f"{tiling.rows:,} rows of {network.config.d_model} ({size(_file_bytes(tiling, network))}) "
+        f"for {out}; about {size(held + need)} of memory"
+    )
+    if where.type == "cpu" and free is not None and need > free:
+        console.print(f"note: only {size(free)} are free; give --max-memory or a shorter --length")
+
+
+def _file_bytes(tiling: Tiling, network: HyenaDNA) -> int:
+    return tiling.rows * network.config.d_model * 4
+
+
+def _run(
+    file: EmbeddingsFile,
+    network: HyenaDNA,
+    genome: Genome,
+    precision: torch.dtype | None,
+    console: Console,
+) -> None:
+    """Embed all windows that are left, finish the file, and say what it took."""
+    from hyenadna.infer.embed import batches, last_boundary
+    from hyenadna.infer.embed import embed as run
+
+    tiling = file.tiling
+    windows, rows, before = last_boundary(tiling, file.rows_done)
+    file.keep(rows)
+    if windows:
+        console.print(f"resuming after window {windows:,}")
+    first = sum(each.length for each in next(batches(islice(tiling.windows(), windows, None)), []))
+    left = islice(tiling.windows(), windows, None)
+    begun, done = time.monotonic(), before
+    try:
+        with progress_bar(console, f"embedding {genome.name}") as show:
+            for each in run(network, genome, left, bin=tiling.bin, precision=precision):
+                file.append(each.embeddings)
+                if done == before:
+                    seconds = (tiling.bases - before) / first * (time.monotonic() - begun)
+                    console.print(f"about {duration(seconds)} by the first {bases(first)}")
+                done += each.window.length
+                show(done, tiling.bases)
+    except KeyboardInterrupt:
+        console.print(f"stopped at {bases(done)} of {bases(tiling.bases)}; go on with --resume")
+        raise
+    file.finish()
+    seconds, peak = time.monotonic() - begun, peak_memory()
+    console.print(
+        f"{tiling.rows - rows:,} rows in {duration(seconds)}, "
+        f"{bases((done - before) / max(seconds, 1e-9))} a second"
+        + (f", at most {size(peak)} of memory" if peak is not None else "")
+        + f": {file.path}"
+    )

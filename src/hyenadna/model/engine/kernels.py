@@ -1,0 +1,81 @@
+"""The few array functions that a block of order 2 is made of; torch and native code provide them.
+
+All arrays of positions are channel-last, (B, L, D) and contiguous. `n` is the first norm without its
+affine part: `n = (h - mean) / sqrt(var + eps)`. A `channels` slice selects a block of the D channels.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from hyenadna.model.engine.weights import BlockWeights, FilterWindow
+
+
+class Kernels(Protocol):
+    """How the parts of a block are computed. Every provider gives the same values up to rounding."""
+
+    name: str
+
+    def channel_step(self) -> int:
+        """Channel blocks must start at a multiple of this, and hold a multiple of it."""
+        ...
+
+    def spectrum(
+        self, hidden: Tensor, w: BlockWeights, window: FilterWindow, channels: slice
+    ) -> Tensor:
+        """Transform of the filters of a block of channels, in a layout of the provider's own.
+
+        hidden: (L, F), output of the filter network's last sine. The filter at lag l is
+        `(last_weight hidden[l]) * (exp(-t_l rate) + shift)`, plus `skip` at lag 0.
+        """
+        ...
+
+    def mix(
+        self,
+        h: Tensor,
+        w: BlockWeights,
+        eps: float,
+        spectrum: Tensor,
+        channels: slice,
+        y: Tensor,
+    ) -> None:
+        """Fills `y[..., channels]` with `x0 * (k conv (v * x1))`, from the residual stream h.
+
+        x0, x1, v: short filter of the projection of norm1(h). h, y: (B, L, D).
+        """
+        ...
+
+    def finish(self, h: Tensor, y: Tensor, w: BlockWeights, eps: float, out: Tensor) -> None:
+        """out = a + mlp(norm2(a)) with a = h + out_proj(y). `out` may be h or y itself."""
+        ...
+
+    def finish_backward(
+        self, h: Tensor, y: Tensor, w: BlockWeights, eps: float, grad: Tensor, sums: BlockWeights
+    ) -> None:
+        """Backward pass of `finish`, in place: grad (of out) becomes the gradient of a (so also of
+        h along the residual stream), y becomes the gradient of y. Adds to sums: out_*, norm2_*,
+        fc1_*, fc2_*.
+        """
+        ...
+
+    def mix_backward(
+        self,
+        h: Tensor,
+        w: BlockWeights,
+        eps: float,
+        spectrum: Tensor,
+        channels: slice,
+        grad_y: Tensor,
+        grad_n: Tensor,
+        sums: BlockWeights,
+    ) -> Tensor:
+        """Backward pass of `mix`: adds to grad_n (B, L, D), the gradient of n, and to sums: in_*,
+        short_*, norm1_*. Returns the gradient of the filters at each lag, (L, channels).
+        """
+        ...
+
+    def norm_backward(self, h: Tensor, eps: float, grad_n: Tensor, grad: Tensor) -> None:
+        """Adds to grad (B, L, D) the gradient of h along the first norm. May overwrite grad_n."""
+        ...

@@ -1,0 +1,55 @@
+"""What one block of order 2 computes with, as plain tensors; and where its gradients are summed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class BlockWeights:
+    """The trained tensors of one block (letters as in docs/notation.md; K taps, I inner width).
+
+    Projected channels come in three runs of D: last gate x0, first gate x1, value v.
+    """
+
+    norm1_weight: Tensor  # (D,)
+    norm1_bias: Tensor  # (D,)
+    in_weight: Tensor  # (3D, D)
+    in_bias: Tensor  # (3D,)
+    short_weight: Tensor  # (3D, K), the last tap multiplies the current sample
+    short_bias: Tensor  # (3D,)
+    last_weight: Tensor  # (D, F): last layer of the filter network
+    skip: Tensor  # (D,): skip term of the long convolution, part of the filter at lag 0
+    out_weight: Tensor  # (D, D)
+    out_bias: Tensor  # (D,)
+    norm2_weight: Tensor  # (D,)
+    norm2_bias: Tensor  # (D,)
+    fc1_weight: Tensor  # (I, D)
+    fc1_bias: Tensor  # (I,)
+    fc2_weight: Tensor  # (D, I)
+    fc2_bias: Tensor  # (D,)
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of them, in the order of the fields."""
+        return tuple(getattr(self, field.name) for field in fields(self))
+
+    def zeros(self) -> BlockWeights:
+        """Tensors of the same shapes and types to sum gradients into."""
+        return BlockWeights(*(torch.zeros_like(t) for t in self.tensors()))
+
+
+@dataclass(frozen=True)
+class FilterWindow:
+    """The part of the implicit filter that is not trained: `exp(-t |rate_c|) + shift`."""
+
+    t: Tensor  # (L,) normalised lags
+    rates: Tensor  # (D,) decay rates, not negative
+    shift: float
+
+
+def windowed(channels: slice, d_model: int) -> list[slice]:
+    """The rows of the projection that belong to a block of channels: x0, x1, v."""
+    return [slice(channels.start + i * d_model, channels.stop + i * d_model) for i in range(3)]

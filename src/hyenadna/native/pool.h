@@ -1,0 +1,176 @@
+// Threads that sleep while they wait and take tasks one by one.
+//
+// OpenMP divides a loop into equal shares and spins at its end: beside another busy process the
+// share on the busy core holds all others up. Here that core simply takes fewer tasks.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <new>
+
+// Zeroed memory for the length of a call, in large pages where the system has them.
+class Pages {
+  void *memory_;
+  size_t size_;
+
+public:
+  explicit Pages(size_t bytes) : size_(bytes ? bytes : 1) {
+    memory_ = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory_ == MAP_FAILED) throw std::bad_alloc();
+#ifdef MADV_HUGEPAGE
+    if (size_ > size_t(4) << 20) madvise(memory_, size_, MADV_HUGEPAGE);
+#endif
+  }
+  Pages(const Pages &) = delete;
+  Pages &operator=(const Pages &) = delete;
+  ~Pages() { munmap(memory_, size_); }
+  template <class T> T *as() const { return (T *)memory_; }
+};
+
+// Memory of one thread that is kept from call to call up to a limit, in large pages where it can.
+class Scratch {
+  char *memory_ = nullptr;
+  size_t size_ = 0, used_ = 0;
+  void release() {
+    if (memory_) munmap(memory_, size_);
+    memory_ = nullptr;
+    size_ = 0;
+  }
+
+public:
+  static constexpr size_t KEPT = size_t(48) << 20;
+  ~Scratch() { release(); }
+  // Makes room; everything taken before is void.
+  void reserve(size_t bytes) {
+    used_ = 0;
+    if (bytes <= size_) return;
+    release();
+    const size_t page = size_t(2) << 20;
+    size_ = (bytes + page - 1) / page * page;
+    void *p = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) {
+      size_ = 0;
+      throw std::bad_alloc();
+    }
+    memory_ = (char *)p;
+#ifdef MADV_HUGEPAGE
+    if (size_ > page) madvise(memory_, size_, MADV_HUGEPAGE);
+#endif
+  }
+  template <class T> T *take(long count) {
+    T *p = (T *)(memory_ + used_);
+    used_ += ((size_t)count * sizeof(T) + 127) / 128 * 128 + 128; // not all on one cache set
+    if (used_ > size_) throw std::bad_alloc();
+    return p;
+  }
+  void trim() {
+    if (size_ > KEPT) release();
+  }
+};
+
+inline Scratch &scratch() {
+  static thread_local Scratch mine;
+  return mine;
+}
+
+class Pool {
+  struct Job {
+    const std::function<void(long)> *work;
+    std::atomic<long> next{0};
+    long count = 0;
+    std::atomic<bool> failed{false};
+  };
+  std::vector<std::thread> threads_;
+  std::mutex mutex_, callers_;
+  std::condition_variable wake_, done_;
+  Job *job_ = nullptr;
+  long generation_ = 0;
+  int wanted_ = 0, running_ = 0;
+
+  static void take_tasks(Job &job) {
+    for (long i; (i = job.next.fetch_add(1)) < job.count;) {
+      try {
+        (*job.work)(i);
+      } catch (...) {
+        job.failed = true;
+        job.next = job.count;
+      }
+    }
+  }
+
+  void live() {
+    long seen = 0;
+    std::unique_lock<std::mutex> lock(mutex_);
+    for (;;) {
+      wake_.wait(lock, [&] { return job_ && generation_ != seen && wanted_ > 0; });
+      seen = generation_;
+      wanted_--;
+      running_++;
+      Job *job = job_;
+      lock.unlock();
+      take_tasks(*job);
+      scratch().trim();
+      lock.lock();
+      if (--running_ == 0) done_.notify_all();
+    }
+  }
+
+public:
+  // work(0) .. work(count - 1), on up to `threads` threads, this one among them.
+  void run(long count, int threads, const std::function<void(long)> &work) {
+    Job job;
+    job.work = &work;
+    job.count = count;
+    const int helpers = (int)std::min<long>(threads, count) - 1;
+    // A second caller (another thread of the program) works alone.
+    if (helpers < 1 || !callers_.try_lock()) {
+      take_tasks(job);
+    } else {
+      std::lock_guard<std::mutex> hold(callers_, std::adopt_lock);
+      {
+        std::lock_guard<std::mutex> lock(mutex_);
+        while ((int)threads_.size() < helpers) threads_.emplace_back([this] { live(); });
+        job_ = &job;
+        wanted_ = helpers;
+        generation_++;
+      }
+      wake_.notify_all();
+      take_tasks(job);
+      std::unique_lock<std::mutex> lock(mutex_);
+      wanted_ = 0; // who has not woken up yet is not needed any more
+      done_.wait(lock, [&] { return running_ == 0; });
+      job_ = nullptr;
+    }
+    if (job.failed) throw std::bad_alloc();
+  }
+};
+
+// The pool of this process; a fork leaves its threads behind, so a child makes its own.
+inline Pool &pool() {
+  static std::mutex mutex;
+  static Pool *mine = nullptr;
+  static pid_t owner = 0;
+  std::lock_guard<std::mutex> lock(mutex);
+  if (owner != getpid()) {
+    mine = new Pool; // never destroyed: its threads sleep until the process ends
+    owner = getpid();
+  }
+  return *mine;
+}
+
+// Halves, quarters … of a range: piece i of `pieces`.
+struct Range {
+  long start, stop;
+};
+inline Range piece(long total, long pieces, long i) {
+  return {total * i / pieces, total * (i + 1) / pieces};
+}

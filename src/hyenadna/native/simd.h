@@ -1,0 +1,77 @@
+// Vectors of 16 lanes of float or double, by the compiler's own vector extension: one source for
+// AVX-512, AVX2 and NEON. Only the size of the register tiles in gemm.h differs.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#define INLINE inline __attribute__((always_inline))
+
+constexpr int LANES = 16;
+
+template <class T> struct Simd;
+template <> struct Simd<float> {
+  typedef float V __attribute__((vector_size(64), aligned(4), may_alias));
+  typedef int32_t I __attribute__((vector_size(64), aligned(4), may_alias));
+};
+template <> struct Simd<double> {
+  typedef double V __attribute__((vector_size(128), aligned(8), may_alias));
+  typedef int64_t I __attribute__((vector_size(128), aligned(8), may_alias));
+};
+template <class T> using Vec = typename Simd<T>::V;
+
+template <class T> INLINE Vec<T> load(const T *p) { return *(const Vec<T> *)p; }
+template <class T> INLINE void store(T *p, Vec<T> v) { *(Vec<T> *)p = v; }
+template <class T> INLINE Vec<T> splat(T x) { return x - Vec<T>{}; }
+
+template <class T> INLINE T sum_lanes(Vec<T> v) {
+  T s[4] = {};
+  for (int i = 0; i < LANES; i++) s[i & 3] += v[i];
+  return (s[0] + s[1]) + (s[2] + s[3]);
+}
+
+template <class T> struct ExpConstants;
+template <> struct ExpConstants<float> {
+  static constexpr float magic = 12582912.0f; // 1.5 * 2^23: adding it rounds to an integer
+  static constexpr float lowest = -87.0f, highest = 88.0f;
+  static constexpr int mantissa = 23, bias = 127, degree = 7;
+};
+template <> struct ExpConstants<double> {
+  static constexpr double magic = 6755399441055744.0; // 1.5 * 2^52
+  static constexpr double lowest = -708.0, highest = 709.0;
+  static constexpr int mantissa = 52, bias = 1023, degree = 13;
+};
+
+// exp(x), x clamped to the range of normal numbers: 2^n times the Taylor series of the rest
+// |r| <= ln(2)/2, where the terms left out are below half a unit in the last place.
+template <class T> INLINE Vec<T> exp_lanes(Vec<T> x) {
+  typedef ExpConstants<T> C;
+  typedef typename Simd<T>::I I;
+  const Vec<T> low = splat(C::lowest), high = splat(C::highest), magic = splat(C::magic);
+  x = x < low ? low : x;
+  x = x > high ? high : x;
+  const Vec<T> shifted = x * T(1.4426950408889634) + magic;
+  const Vec<T> n = shifted - magic;
+  // ln 2 in two parts; the first has so few digits that n * part is exact.
+  const T ln2_high = T(0.693145751953125), ln2_low = T(1.42860682030941723212e-6);
+  const Vec<T> r = (x - n * ln2_high) - n * ln2_low;
+  Vec<T> sum = splat(T(1));
+#pragma GCC unroll 16
+  for (int k = C::degree; k >= 1; k--) sum = sum * (r * T(1.0 / k)) + T(1);
+  const I power = (((I)shifted - (I)magic) + C::bias) << C::mantissa;
+  return sum * (Vec<T>)power;
+}
+
+// x sigmoid(2 z), z = sqrt(2/pi) (x + 0.044715 x^3): GELU in its tanh form.
+template <class T> INLINE Vec<T> gelu_gate(Vec<T> x) {
+  const T a = T(-2 * 0.7978845608028654);
+  const Vec<T> z = x * (a + T(a * T(0.044715)) * x * x);
+  return T(1) / (T(1) + exp_lanes<T>(z));
+}
+
+template <class T> INLINE Vec<T> gelu(Vec<T> x) { return x * gelu_gate<T>(x); }
+
+template <class T> INLINE Vec<T> gelu_slope(Vec<T> x, Vec<T> gate) {
+  const T a = T(2 * 0.7978845608028654);
+  return gate + x * gate * (T(1) - gate) * (a + T(3 * a * T(0.044715)) * x * x);
+}
