@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hyenadna.errors import InputError
-from hyenadna.model.backbone import HyenaDNA
+from hyenadna.model.backbone import Block, HyenaDNA
 from hyenadna.model.filter import ImplicitFilter
+from hyenadna.model.operator import HyenaOperator
 
 
 class Original(nn.Module):
@@ -53,7 +54,8 @@ class OriginalBlock:
     """One pre-norm block, (B, L, D) -> (B, L, D); `layer` is a block of our model."""
 
     def __init__(self, layer: nn.Module) -> None:
-        self.layer = layer
+        assert isinstance(layer, Block) and isinstance(layer.mixer, HyenaOperator)
+        self.layer, self.mixer = layer, layer.mixer
         self.filter = OriginalFilter(layer.mixer.filter_fn)
 
     def __call__(self, h: Tensor) -> Tensor:
@@ -64,7 +66,7 @@ class OriginalBlock:
         return h + functional.linear(hidden, layer.mlp.fc2.weight, layer.mlp.fc2.bias)
 
     def _mix(self, n: Tensor) -> Tensor:
-        mixer, length = self.layer.mixer, n.shape[1]
+        mixer, length = self.mixer, n.shape[1]
         projected = functional.linear(n, mixer.in_proj.weight, mixer.in_proj.bias)
         projected = projected.transpose(1, 2)  # (B, (N+1) D, L)
         weight, bias = mixer.short_filter.weight, mixer.short_filter.bias

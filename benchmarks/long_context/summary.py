@@ -7,13 +7,25 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final, TypedDict
 
 import numpy as np
-
 from benchmarks.long_context.jobs import Job
 from benchmarks.long_context.records import Record
+
 from hyenadna.config import preset
+
+
+class Family(TypedDict):
+    """Models of one width and depth; they differ in `max_seq_len` only."""
+
+    width: int
+    layers: int
+
+
+# The three longest models are one shape: eight layers of width 256.
+LONG_FAMILY: Final[Family] = {"width": 256, "layers": 8}
+MILLION: Final = 999_999
 
 
 @dataclass
@@ -22,10 +34,10 @@ class Row:
 
     job: Job
     """The case: the first of its jobs; its competitors are those of that job only."""
-    seconds: dict[str, list[float]] = field(default_factory=dict)
-    """Calls by competitor; those in alternation in one process, where there are any."""
-    paired: bool = False
-    """Whether the seconds come from one process that ran the competitors in alternation."""
+    raced: dict[str, list[float]] = field(default_factory=dict)
+    """Seconds of calls that alternated with those of others in one process."""
+    alone: dict[str, list[float]] = field(default_factory=dict)
+    """Seconds of the one call of a process with this competitor alone."""
     first: dict[str, float] = field(default_factory=dict)
     """Seconds of the first call at this length."""
     peak: dict[str, int] = field(default_factory=dict)
@@ -33,15 +45,23 @@ class Row:
     imports: dict[str, int] = field(default_factory=dict)
     """Resident memory after the imports, of the same process."""
     difference: dict[str, float] = field(default_factory=dict)
+    """Largest deviation from the original, over its largest value."""
     sample: dict[str, list[float]] = field(default_factory=dict)
 
     def time(self, name: str) -> float | None:
-        """Median seconds of a call."""
-        values = self.seconds.get(name)
+        """Median seconds of a call, in alternation with others where that was measured."""
+        values = self.raced.get(name) or self.alone.get(name)
         return statistics.median(values) if values else None
 
+    def paired(self, name: str, base: str = "original") -> bool:
+        """Whether the two ran in alternation in one process."""
+        return name in self.raced and base in self.raced
+
     def ratio(self, name: str, base: str = "original") -> float | None:
-        """How many times faster than the base."""
+        """How many times faster than the base; both in one process, or both in one of their own."""
+        for times in (self.raced, self.alone):
+            if name in times and base in times:
+                return statistics.median(times[base]) / statistics.median(times[name])
         ours, theirs = self.time(name), self.time(base)
         return theirs / ours if ours and theirs else None
 
@@ -67,21 +87,16 @@ def case(job: Job) -> tuple[Any, ...]:
 
 
 def _add(row: Row, record: Record) -> None:
-    job, results = record.job, record.result["competitors"]
-    paired = len(job.competitors) > 1
-    for name, values in results.items():
+    names = record.job.competitors
+    for name, values in record.result["competitors"].items():
+        times = row.raced if len(names) > 1 else row.alone
+        times.setdefault(name, []).extend(values["seconds"])
         row.first.setdefault(name, values["first"])
         row.sample.setdefault(name, values["sample"])
         if "peak" in values:
             row.peak[name], row.imports[name] = values["peak"], record.result["imports"]
-        if name in values.get("difference", {}) or "difference" in values:
-            row.difference.setdefault(name, values["difference"])
-    if paired and not row.paired:  # calls in alternation replace those of separate processes
-        row.seconds = {k: v for k, v in row.seconds.items() if k not in results}
-        row.paired = True
-    for name, values in results.items():
-        if paired or not row.paired or name not in row.seconds or len(row.seconds[name]) == 1:
-            row.seconds.setdefault(name, []).extend(values["seconds"])
+        if "difference" in values and names[0] == "original":
+            row.difference[name] = values["difference"]
 
 
 def exponent(points: Sequence[tuple[int, float]]) -> float:

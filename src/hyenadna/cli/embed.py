@@ -67,7 +67,7 @@ def embed(
     resume
         Go on with an interrupted run of the same command.
     max_memory
-        Memory that the run may take, such as `4GiB`.
+        Memory that the model may take, such as `4GiB`; the result does not change beyond rounding.
     precision
         Type of the matrix products.
     device
@@ -146,7 +146,8 @@ def _announce(
     from hyenadna.infer.embed import BATCH_TOKENS
     from hyenadna.model.memory import inference_bytes
 
-    tokens = max(tiling.length, min(BATCH_TOKENS, tiling.bases))
+    longest = min(tiling.length, max(tiling.contigs.values()))
+    tokens = max(longest, min(BATCH_TOKENS, tiling.bases))
     need, free = inference_bytes(network.config, tokens=tokens), available_memory()
     held = peak_memory() or 0  # by Python, torch and the weights, before the first window
     console.print(

@@ -291,9 +291,10 @@ template <class T> void convolve(const Shape &s, const T *gated, const T *spectr
     });
   };
   if (n >= SHARED_CELLS) {
-    const Pages memory(n * CELL<T> * sizeof(T));
+    call_scratch().reserve((n * CELL<T> + 256) * sizeof(T));
+    T *memory = call_scratch().take<T>(n * CELL<T>);
     for (long b = 0; b < s.B; b++)
-      for (long g = 0; g < G; g++) one(b, g, memory.as<T>(), (int)s.threads);
+      for (long g = 0; g < G; g++) one(b, g, memory, (int)s.threads);
     return;
   }
   const int threads = useful_threads(s.threads, 100.0 * n * LANES * s.B * G);
@@ -346,10 +347,11 @@ template <class T, class Work>
 void in_slabs(const Shape &s, long numbers, T *total, const Work &work) {
   const long slabs = std::clamp<long>(s.rows() / SLAB_ROWS, 1, SLABS);
   const long chunks = divide_up(s.rows(), CHUNK);
-  const Pages sums(slabs * numbers * sizeof(T));
-  T *base = sums.as<T>();
+  call_scratch().reserve((slabs * numbers + 256) * sizeof(T));
+  T *base = call_scratch().take<T>(slabs * numbers);
   pool().run(slabs, (int)s.threads, [&](long slab) {
     const Range range = piece(chunks, slabs, slab);
+    std::fill_n(base + slab * numbers, numbers, T(0));
     for (long c = range.start; c < range.stop; c++)
       work(base + slab * numbers, c * CHUNK, std::min(CHUNK, s.rows() - c * CHUNK));
   });
@@ -587,8 +589,9 @@ void mix_backward(const Shape &s, const Weights<T> &w, const T *h, const T *spec
             fft->untwisted(spectrum_sum + t * CELL<T>, t) * one);
   };
   if (n >= SHARED_CELLS) {
-    const Pages memory(3 * n * CELL<T> * sizeof(T));
-    for (long g = 0; g < G; g++) group(g, memory.as<T>(), (int)s.threads);
+    call_scratch().reserve((3 * n * CELL<T> + 256) * sizeof(T));
+    T *memory = call_scratch().take<T>(3 * n * CELL<T>);
+    for (long g = 0; g < G; g++) group(g, memory, (int)s.threads);
   } else {
     pool().run(G, (int)s.threads, [&](long g) {
       scratch().reserve((3 * n * CELL<T> + 256) * sizeof(T));

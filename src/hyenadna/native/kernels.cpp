@@ -11,6 +11,7 @@ template <class Work> static int guarded(const Work &work) {
     result = 1;
   }
   scratch().trim();
+  call_scratch().trim();
   return result;
 }
 

@@ -17,25 +17,6 @@
 #include <cstdlib>
 #include <new>
 
-// Zeroed memory for the length of a call, in large pages where the system has them.
-class Pages {
-  void *memory_;
-  size_t size_;
-
-public:
-  explicit Pages(size_t bytes) : size_(bytes ? bytes : 1) {
-    memory_ = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory_ == MAP_FAILED) throw std::bad_alloc();
-#ifdef MADV_HUGEPAGE
-    if (size_ > size_t(4) << 20) madvise(memory_, size_, MADV_HUGEPAGE);
-#endif
-  }
-  Pages(const Pages &) = delete;
-  Pages &operator=(const Pages &) = delete;
-  ~Pages() { munmap(memory_, size_); }
-  template <class T> T *as() const { return (T *)memory_; }
-};
-
 // Memory of one thread that is kept from call to call up to a limit, in large pages where it can.
 class Scratch {
   char *memory_ = nullptr;
@@ -77,7 +58,13 @@ public:
   }
 };
 
+// For a task; void when the task ends.
 inline Scratch &scratch() {
+  static thread_local Scratch mine;
+  return mine;
+}
+// For a whole call, shared by its tasks.
+inline Scratch &call_scratch() {
   static thread_local Scratch mine;
   return mine;
 }

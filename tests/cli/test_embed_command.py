@@ -1,0 +1,145 @@
+"""`hyenadna embed`: a FASTA in, one file out; one line for what is wrong."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from hyenadna.alphabet import decode
+from hyenadna.checkpoint.save import save
+from hyenadna.cli.app import run
+from hyenadna.config import ModelConfig
+from hyenadna.genome.fasta import Genome
+from hyenadna.infer.embeddings_file import EmbeddingsFile
+from hyenadna.model.backbone import HyenaDNA
+
+CONFIG = ModelConfig(d_model=8, n_layer=1, max_seq_len=34, filter_order=8)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with a model and a genome, where the command runs."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    save(HyenaDNA(CONFIG), tmp_path / "model")
+    text = decode(np.random.default_rng(0).integers(7, 11, 900))
+    (tmp_path / "g.fa").write_text(f">a\n{text}\n>b\n{text[:100]}\n")
+    return tmp_path
+
+
+WORDS = ["embed", "model", "g.fa", "-o", "e.npz", "--threads", "1"]
+
+
+def test_rows_and_what_is_said(place, capsys):
+    assert run([*WORDS, "--bin", "10", "--contigs", "b,a", "--max-memory", "2GiB"]) == 0
+    printed = capsys.readouterr().out
+    assert "34 windows of up to 30 bases, 1.0 kb in all; 100 rows of 8" in printed
+    assert "of memory" in printed and "by the first 990 bp" in printed
+    assert "100 rows in" in printed and "a second" in printed
+    with np.load(place / "e.npz") as found:
+        assert found["embeddings"].shape == (100, 8)
+        assert found["contig"].tolist() == ["a"] * 90 + ["b"] * 10
+        assert (found["start"][89], found["stop"][89], found["stop"][-1]) == (890, 900, 100)
+        settings = json.loads(str(found["settings"]))
+    assert settings["model"] == "model" and settings["length"] == 30
+    assert settings["genome"] == Genome.open(place / "g.fa").digest()
+    assert {p.name for p in place.iterdir()} == {"model", "g.fa", "g.fa.fai", "e.npz"}
+
+
+def test_an_interrupted_run_goes_on(place, capsys, monkeypatch):
+    assert run([*WORDS, "--length", "20"]) == 0
+    with np.load(place / "e.npz") as found:
+        whole = found["embeddings"]
+    (place / "e.npz").unlink()
+    append, calls = EmbeddingsFile.append, []
+
+    def interrupted(file, rows):
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        calls.append(rows)
+        append(file, rows)
+
+    monkeypatch.setattr(EmbeddingsFile, "append", interrupted)
+    assert run([*WORDS, "--length", "20"]) == 130
+    assert "stopped at 140 bp of 1.0 kb; go on with --resume" in capsys.readouterr().out
+    monkeypatch.setattr(EmbeddingsFile, "append", append)
+    assert not (place / "e.npz").exists()
+    assert run([*WORDS, "--length", "20"]) == 2
+    assert "go on with --resume, or remove it" in capsys.readouterr().err
+    assert run([*WORDS, "--length", "20", "--resume"]) == 0
+    with np.load(place / "e.npz") as found:
+        np.testing.assert_array_equal(found["embeddings"], whole)
+    assert run([*WORDS, "--length", "20", "--resume"]) == 2
+    assert "e.npz: exists" in capsys.readouterr().err
+
+
+def test_a_run_with_other_weights_starts_over(place, capsys, monkeypatch):
+    def full(file):
+        raise OSError(28, "No space left on device", str(file.path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddingsFile, "finish", full)
+        assert run(WORDS) == 2
+    assert "the disk is full" in capsys.readouterr().err
+    assert not (place / "e.npz").exists()
+    torch.manual_seed(1)
+    save(HyenaDNA(CONFIG), place / "model")
+    assert run([*WORDS, "--resume"]) == 0
+    assert "was made with other weights; starting over" in capsys.readouterr().out
+
+
+def test_bf16_is_close(place):
+    assert run(WORDS) == 0
+    assert run([*WORDS[:4], "h.npz", *WORDS[5:], "--precision", "bf16"]) == 0
+    with np.load("e.npz") as one, np.load("h.npz") as other:
+        error = np.abs(one["embeddings"] - other["embeddings"]).max()
+        assert 0 < error < 0.05 * np.abs(one["embeddings"]).max()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--length", "35"], "--length is 35; this model reads 1 to 34 bases"),
+        (["--bin", "33"], "--bin is 33; it must be 1 to the length of a window, 32"),
+        (["--contigs", "chra"], "g.fa has no contig 'chra'; it has a, b - it has 'a'"),
+        (["--max-memory", "lots"], "lots"),
+        (["-o", "e.txt"], "e.txt: embeddings are written as .npz"),
+        (["-o", "no/e.npz"], "no/e.npz: there is no folder no"),
+        (["--precision", "fp16"], "--precision"),
+        (["--threads", "0"], "--threads is 0"),
+    ],
+)
+def test_bad_words_are_one_line(place, capsys, words, message):
+    out = [] if "-o" in words else ["-o", "e.npz"]
+    assert run(["embed", "model", "g.fa", *out, *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not list(place.glob("e.*"))
+
+
+def test_a_bad_letter_is_told_before_the_first_window(place, capsys):
+    (place / "bad.fa").write_text(">a\nACGT\n>p\nACGTACEL\n")
+    assert run(["embed", "model", "bad.fa", "-o", "e.npz"]) == 2
+    assert "bad.fa: p: letter 'E' at position 7 is not DNA" in capsys.readouterr().err
+    assert not list(place.glob("e.npz*"))
+
+
+def test_max_memory_of_the_other_commands(place, capsys):
+    """A bound changes neither the loss nor what a resumed run remembers."""
+    losses = []
+    words = ["--test-contigs", "b", "--json", "--markov", "-1", "--no-compression"]
+    for more in ([], ["--max-memory", "1GiB"]):
+        assert run(["evaluate", "model", "g.fa", *words, *more]) == 0
+        losses.append(json.loads(capsys.readouterr().out)["genomes"][0]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    small = ["--d-model", "8", "--n-layer", "1", "--max-seq-len", "34", "--steps", "2"]
+    split = ["--valid-contigs", "b", "--test-contigs", "", "--tokens-per-step", "64"]
+    start = ["pretrain", "g.fa", "--out", "RUN", *small, *split, "--max-memory", "1GiB"]
+    assert run(start) == 0
+    assert json.loads((place / "RUN" / "run.json").read_text())["max_memory"] == "1GiB"
+    assert run(["pretrain", "--out", "RUN", "--resume", "--max-memory", "2GiB"]) == 0
+    assert run(["evaluate", "model", "g.fa", *words, "--max-memory", "lots"]) == 2
+    assert "lots" in capsys.readouterr().err
