@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from importlib import import_module
+from typing import Any, Literal, cast
 
 import torch
 from benchmarks.long_context.original import Original
@@ -15,7 +16,7 @@ from hyenadna.config import ModelConfig
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.likelihood import target_nats
 
-ENGINES: Final = ("native", "torch", "plain")
+Engine = Literal["native", "torch", "plain"]
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,8 @@ def build(name: str, config: ModelConfig) -> Competitor:
         return Competitor(name, original, original.embed, lambda x, y: mean_nats(original(x), y))
     if name == "multimolecule":
         return _multimolecule(model)
-    engine, _, precision = name.partition("+")
-    model.set_engine(kernels=engine)
-    return _ours(name, model, bf16=precision == "bf16")
+    model.set_engine(kernels=cast(Engine, name.removesuffix("+bf16")))
+    return _ours(name, model, bf16=name.endswith("+bf16"))
 
 
 def _ours(name: str, model: HyenaDNA, *, bf16: bool = False) -> Competitor:
@@ -68,15 +68,10 @@ def mean_nats(logits: Tensor, targets: Tensor) -> Tensor:
     return nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
-@torch.no_grad()
 def random_model(config: ModelConfig) -> HyenaDNA:
-    """A model with weights large enough that every part matters, the same at every call."""
+    """A model with the weights that training starts from, the same at every call."""
     torch.manual_seed(0)
-    model = HyenaDNA(config)
-    for name, parameter in model.named_parameters():
-        if parameter.ndim == 2 and not name.endswith(".freq"):
-            nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
-    return model
+    return HyenaDNA(config)
 
 
 def random_tokens(batch: int, length: int) -> Tensor:
@@ -86,11 +81,10 @@ def random_tokens(batch: int, length: int) -> Tensor:
 
 def _multimolecule(model: HyenaDNA) -> Competitor:
     """The package's model with our weights, by its public names only."""
-    from multimolecule import HyenaDnaConfig, HyenaDnaForCausalLM
-
+    package = import_module("multimolecule")
     config = model.config
-    theirs = HyenaDnaForCausalLM(
-        HyenaDnaConfig(
+    theirs = package.HyenaDnaForCausalLM(
+        package.HyenaDnaConfig(
             vocab_size=config.vocab_size,
             hidden_size=config.d_model,
             num_hidden_layers=config.n_layer,

@@ -190,12 +190,9 @@ def _multimolecule() -> Iterator[Job]:
         ("forward", 1024), ("forward", 32768), ("step", 1024), ("step", 8192),
     )  # fmt: skip
     for task, length in cases:
-        job = Job(
+        yield Job(
             part="multimolecule", task=task, shape="small-32k", length=length, competitors=names
         )
-        yield job
-        if length > 1024:
-            yield from single(job, ["multimolecule"])
 
 
 def _lengths() -> Iterator[Job]:
@@ -238,10 +235,13 @@ def _shapes() -> Iterator[Job]:
 
 def _memory() -> Iterator[Job]:
     forward = Job(part="memory", task="forward", shape="small-32k", length=32768)
-    yield from single(forward, ("original", "native", "torch", "native+bf16", "plain"))
+    yield from single(
+        forward, ("original", "multimolecule", "native", "torch", "native+bf16", "plain")
+    )
     for length in (4096, 32768):
         step = Job(part="memory", task="step", shape="small-32k", length=length)
-        yield from single(step, ("original", "native", "torch", "plain"))
+        names = ("original", "multimolecule", "native", "torch", "plain")
+        yield from single(step, names)
 
 
 # Microseconds a token and layer of width 256 for a forward pass on two cores, as a guess for the

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import venv
@@ -43,11 +44,17 @@ def run_job(job: Job, threads: int) -> dict[str, Any]:
         return {"error": f"stopped after {patience:.0f} s"}
     except subprocess.CalledProcessError as error:
         if error.returncode < 0:
-            return {"error": f"killed by signal {-error.returncode} (9: out of memory?)"}
+            return {"error": f"killed by {signal_name(-error.returncode)}"}
         return {"error": _last_line(error)}
     line = done.stdout.splitlines()[-1]
     result: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
     return result
+
+
+def signal_name(number: int) -> str:
+    """The signal that ended a process, with a guess at the reason."""
+    guess = " (out of memory?)" if number == signal.SIGKILL else ""
+    return f"{signal.Signals(number).name}{guess}"
 
 
 def environment(job: Job, threads: int) -> dict[str, str]:
@@ -60,11 +67,11 @@ def environment(job: Job, threads: int) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def busy_neighbour() -> Iterator[None]:
+def busy_neighbour() -> Iterator[subprocess.Popen[bytes]]:
     """Within the block, another process keeps one core busy."""
     process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
-        yield
+        yield process
     finally:
         process.kill()
         process.wait()

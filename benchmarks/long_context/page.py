@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 from benchmarks.long_context import plots, shares, tables, twin
 from benchmarks.long_context.cells import cells, table_head
 from benchmarks.long_context.records import Record, newest
-from benchmarks.long_context.summary import LONG_FAMILY, MILLION, Row, curve_rows, rows
+from benchmarks.long_context.summary import LONG_FAMILY, MILLION, Family, Row, curve_rows, rows
 
 from hyenadna.errors import InputError
 
-TRAINED_FAMILY = {"width": 256, "layers": 4}
+TRAINED_FAMILY: Final[Family] = {"width": 256, "layers": 4}
 
 
 def write_page(records: Sequence[Record], path: Path) -> None:
@@ -35,9 +36,9 @@ def write_page(records: Sequence[Record], path: Path) -> None:
         tables.peak_memory(table),
         twin.growth(table),
         tables.races("multimolecule from the package registry", table, parts=("multimolecule",),
-               note="In an environment of its own with the same torch; our package runs there too."),
+               note="In an environment of its own, where our package runs too; the same torch."),
         tables.agreement(table),
-        shares.limits(records),
+        shares.machine(records),
         _failed(records),
     ]  # fmt: skip
     text = "\n".join(line for section in sections if section for line in [*section, ""])
@@ -56,16 +57,16 @@ def _head(records: Sequence[Record]) -> list[str]:
         f"{host['processor']}, {host['threads']} of {host['cores']} cores; {host['system']}; "
         f"Python {host['python']}, torch {host['torch']}, hyenadna {host['hyenadna']}.",
         "",
-        "Competitors of one row have the same weights and input (the Transformer twin has its own). "
-        "Their calls alternate in one process, A B A B, and the table has medians; ratios with "
-        "a `~` come from processes of their own, one after the other, one call each. "
+        "Competitors of one row have the same weights and input (the Transformer twin has weights "
+        "of its own). Their calls alternate in one process, A B A B, and the table has medians; "
+        "ratios with a `~` come from processes of their own, one call each, one after the other. "
         "*Forward* gives all hidden states, *loss* the mean cross entropy, *step* is a whole "
-        "training step. Every engine of ours keeps filter spectra while the weights stay, as far as "
-        "they fit: the first call has none, and calls in processes of their own are first calls.",
+        "training step. Our engines may keep spectra of the filters from call to call while the "
+        "weights stay: a *first call* has none, like calls in processes of their own.",
         "",
         "*Freed memory*: `given back` is glibc's default, `kept` is the package's "
-        "`reuse_freed_memory`. *Waiting*: OMP_WAIT_POLICY, `default` is not set. The commands of the "
-        "package run with `kept` and `PASSIVE`; both are set for all competitors of a row alike.",
+        "`reuse_freed_memory`. *Waiting*: OMP_WAIT_POLICY; `default` is not set. The commands of "
+        "the package run with `kept` and `PASSIVE`. Either is the same for all of a row.",
     ]
 
 

@@ -13,8 +13,9 @@ from benchmarks.long_context.jobs import NAMES
 from benchmarks.long_context.summary import Row
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 INK, RULE = "#222222", "#e6e8eb"
 # Colour and marker of each competitor: Okabe and Ito's colours, and told apart without colour too.
@@ -48,45 +49,52 @@ def growth(rows: Sequence[Row], path: Path, *, title: str) -> None:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_minor_formatter(NullFormatter())
+    right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     _save(figure, path)
 
 
 def ratios(rows: Sequence[tuple[str, Row]], path: Path) -> None:
-    """Bars of how many times faster than the original, by case and engine."""
-    names = [n for n in STYLES if n != "original" and any(row.ratio(n) for _, row in rows)]
-    if not names:
+    """Bars of how many times faster than the original, by case; nothing without a ratio."""
+    groups = [
+        (label, [(n, r) for n in STYLES if n != "original" and (r := row.ratio(n)) is not None])
+        for label, row in rows
+    ]
+    if not any(bars for _, bars in groups):
         return
-    height = 0.8 / len(names)
-    figure, axes = plt.subplots(
-        figsize=(8.4, 1.1 + 0.26 * len(names) * len(rows)), layout="constrained"
-    )
+    height = sum(len(bars) + 1 for _, bars in groups)
+    figure, axes = plt.subplots(figsize=(8.4, 1.2 + 0.21 * height), layout="constrained")
     _frame(axes, "Times as fast as the original's algorithm", "", "", grid="x")
-    for index, name in enumerate(names):
-        color, _, line = STYLES[name]
-        for at, (_, row) in enumerate(rows):
-            value = row.ratio(name)
-            if value is None:
-                continue
-            y = at + (index - (len(names) - 1) / 2) * height
-            axes.barh(
-                y, value, height * 0.86, color=color, alpha=1.0 if line == "-" else 0.55,
-                label=NAMES[name] if name not in axes.get_legend_handles_labels()[1] else None,
+    y, middles = 0.0, []
+    for _, bars in groups:
+        middles.append(y + (len(bars) - 1) / 2)
+        for name, value in bars:
+            axes.barh(y, value, 0.84, color=_bar_color(name), label=NAMES[name])
+            axes.annotate(
+                f"{value:.1f}", (value, y), xytext=(3, -0.5), va="center", fontsize=8, color=INK,
+                textcoords="offset points",
             )  # fmt: skip
-            axes.annotate(f"{value:.1f}", (value, y), xytext=(3, -0.5), va="center", fontsize=8,
-                          textcoords="offset points", color=INK)  # fmt: skip
+            y += 1
+        y += 1
     axes.axvline(1, color=INK, linewidth=0.8)
-    axes.set_yticks(range(len(rows)), [label for label, _ in rows], fontsize=9)
-    axes.invert_yaxis()
+    axes.set_yticks(middles, [label for label, _ in groups], fontsize=9)
     axes.tick_params(axis="y", length=0)
-    handles, labels = axes.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
+    axes.set_ylim(y - 1, -1)
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    shown = [NAMES[name] for name in STYLES if NAMES[name] in handles]
     figure.legend(
-        unique.values(), unique.keys(), loc="outside lower center", ncols=3, frameon=False,
-        fontsize=9,
+        [handles[name] for name in shown], shown, loc="outside lower center", ncols=3,
+        frameon=False, fontsize=9,
     )  # fmt: skip
     _save(figure, path)
+
+
+def _bar_color(name: str) -> tuple[float, ...]:
+    """The colour of the competitor, lighter where its line is broken."""
+    color, _, line = STYLES[name]
+    share = 1.0 if line == "-" else 0.5
+    return tuple(1 - share * (1 - part) for part in to_rgb(color))
 
 
 def _frame(axes: Axes, title: str, x: str, y: str, grid: str = "both") -> None:

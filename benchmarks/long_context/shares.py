@@ -11,26 +11,26 @@ from benchmarks.long_context.limits import Work
 from benchmarks.long_context.records import Record
 
 
-def limits(records: Sequence[Record]) -> list[str]:
+def machine(records: Sequence[Record]) -> list[str]:
     """What the machine can do, and which share of it each part of a forward pass reaches."""
-    limits = next((r.result for r in records if r.job.task == "limits" and not r.failed), None)
-    if not limits:
+    found = next((r.result for r in records if r.job.task == "limits" and not r.failed), None)
+    if not found:
         return []
-    fft = {int(n): rate for n, rate in limits["fft"].items()}
+    fft = {int(n): rate for n, rate in found["fft"].items()}
     lines = ["## The machine's limits", "", "Measured in the same run.", ""]
     lines += table_head(["limit", "rate", "by"])
     for kind in ("float32", "bfloat16"):
-        best = limits[kind]
+        best = found[kind]
         size = " × ".join(f"{n:,}" for n in best["size"])
         lines.append(cells([f"matrix products, {kind}", f"{best['rate'] / 1e9:,.0f} GF/s",
                              f"{best['by']}, {size}"]))  # fmt: skip
     rates = ", ".join(f"{rate / 1e9:.1f} at {n:,}" for n, rate in sorted(fft.items()))
     lines.append(cells(["torch's real FFTs, 2.5 n log2 n operations",
                          f"{max(fft.values()) / 1e9:.1f} GF/s", rates]))  # fmt: skip
-    lines.append(cells(["copying", f"{limits['copy'] / 1e9:.0f} GB/s", "read and written"]))
+    lines.append(cells(["copying", f"{found['copy'] / 1e9:.0f} GB/s", "read and written"]))
     for record in records:
         if record.job.task == "parts" and not record.failed:
-            lines += ["", *_parts(record, limits, max(fft.values()))]
+            lines += ["", *_parts(record, found, max(fft.values()))]
     return lines
 
 
@@ -39,11 +39,12 @@ def _parts(record: Record, limits: dict[str, Any], fft: float) -> list[str]:
     names = list(dict.fromkeys(part for p in profiles.values() for part in p["parts"]))
     job = record.job
     lines = [
-        f"Forward pass of {job.shape} at {job.length:,} by torch's profiler. In brackets the share of "
-        "the limit: of the matrix products' peak in its type, of the best FFT rate (three transforms "
-        "of 2L samples for each channel, the original's; a kept spectrum saves one), and for the "
-        "whole, the time that products, FFTs and five passes over the residual stream of each "
-        "block would need at the limits.",
+        f"Forward pass of {job.shape} at {job.length:,} by torch's profiler. In brackets the share "
+        "of the limit: of the matrix products' peak in their type; of torch's best FFT rate, "
+        "always counting the original's three transforms of 2L samples for each channel; and for "
+        "the whole, the time that products, FFTs and five passes over the residual stream in each "
+        "block would need at these limits. More than 100 % means less work than that, as with a "
+        "kept spectrum, or an FFT faster than torch's.",
         "",
         *table_head(["", *(NAMES[n] for n in profiles)]),
     ]

@@ -46,6 +46,8 @@ class Row:
     """Resident memory after the imports, of the same process."""
     difference: dict[str, float] = field(default_factory=dict)
     """Largest deviation from the original, over its largest value."""
+    rms: dict[str, float] = field(default_factory=dict)
+    """Root mean square of the deviations from the original, over that of its values."""
     sample: dict[str, list[float]] = field(default_factory=dict)
 
     def time(self, name: str) -> float | None:
@@ -56,6 +58,14 @@ class Row:
     def paired(self, name: str, base: str = "original") -> bool:
         """Whether the two ran in alternation in one process."""
         return name in self.raced and base in self.raced
+
+    def deviation(self, name: str) -> float | None:
+        """Largest deviation from the original's output, or that of the samples of two processes."""
+        if name in self.difference or not {name, "original"} <= self.sample.keys():
+            return self.difference.get(name)
+        theirs, ours = self.sample["original"], self.sample[name]
+        largest = max(abs(x) for x in theirs)
+        return max(abs(x - y) for x, y in zip(ours, theirs, strict=True)) / largest
 
     def ratio(self, name: str, base: str = "original") -> float | None:
         """How many times faster than the base; both in one process, or both in one of their own."""
@@ -79,10 +89,10 @@ def rows(records: Iterable[Record]) -> list[Row]:
 
 
 def case(job: Job) -> tuple[Any, ...]:
-    """What two jobs must share to be compared; multimolecule's own races stay apart."""
+    """What two jobs must share to be compared; races with multimolecule stay apart."""
+    apart = job.part == "multimolecule" and len(job.competitors) > 1
     return (
-        job.part == "multimolecule", job.task, job.shape, job.length, job.batch, job.memory,
-        job.waiting, job.neighbour,
+        apart, job.task, job.shape, job.length, job.batch, job.memory, job.waiting, job.neighbour,
     )  # fmt: skip
 
 
@@ -96,7 +106,7 @@ def _add(row: Row, record: Record) -> None:
         if "peak" in values:
             row.peak[name], row.imports[name] = values["peak"], record.result["imports"]
         if "difference" in values and names[0] == "original":
-            row.difference[name] = values["difference"]
+            row.difference[name], row.rms[name] = values["difference"], values["rms"]
 
 
 def exponent(points: Sequence[tuple[int, float]]) -> float:

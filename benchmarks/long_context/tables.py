@@ -11,6 +11,7 @@ from benchmarks.long_context.cells import (
     gib,
     order,
     ratio,
+    sorting,
     table_head,
     timed,
 )
@@ -28,8 +29,8 @@ def long_sequences(table: Sequence[Row]) -> list[str]:
                     "ratio", "peak"])  # fmt: skip
     for row in chosen:
         for name in order(row.alone):
-            lines.append(cells([*case_cells(row, batch=False), NAMES[name], duration(row.time(name)),
-                                 ratio(row, name), gib(row.peak.get(name))]))  # fmt: skip
+            figures = [duration(row.time(name)), ratio(row, name), gib(row.peak.get(name))]
+            lines.append(cells([*case_cells(row, batch=False), NAMES[name], *figures]))
     per_token = _scaling(table)
     return ["## Long sequences", "", *lines, *(["", per_token] if per_token else [])]
 
@@ -58,6 +59,11 @@ def races(title: str, table: Sequence[Row], *, parts: Sequence[str], note: str =
     )
     for row in chosen:
         lines.append(cells([*case_cells(row), *(timed(row, name) for name in names)]))
+        if row.job.part == "headline":
+            task, *rest = case_cells(row)
+            called = Row(row.job, raced={name: [seconds] for name, seconds in row.first.items()})
+            columns = (timed(called, name) for name in names)
+            lines.append(cells([f"{task}, first call", *rest, *columns]))
     return lines
 
 
@@ -68,9 +74,9 @@ def neighbour(table: Sequence[Row]) -> list[str]:
     busy = {(r.job.memory, r.job.waiting): r for r in chosen if r.job.neighbour}
     lines = table_head(["freed memory, waiting", "competitor", "quiet", "ratio", "busy", "ratio",
                     "busy / quiet"])  # fmt: skip
-    for setting in quiet.keys() & busy.keys():
-        before, after = quiet[setting], busy[setting]
-        for name in order(before.raced):
+    for setting, before in quiet.items():
+        after = busy.get(setting, Row(before.job))
+        for name in order(before.raced | before.alone):
             slow, fast = after.time(name), before.time(name)
             if slow and fast:
                 lines.append(cells([
@@ -110,16 +116,25 @@ def agreement(table: Sequence[Row]) -> list[str]:
     """The largest difference from the original of each competitor, by task."""
     worst: dict[tuple[str, str], tuple[float, Row]] = {}
     for row in table:
-        for name, value in row.difference.items():
+        for name in order(row.sample):
+            value = row.deviation(name)
+            if value is None:
+                continue
             key = (row.job.task, name)
             if name not in ("original", "attention") and value >= worst.get(key, (-1.0, row))[0]:
                 worst[key] = (value, row)
     if not worst:
         return []
-    lines = ["## The same function", "", "Largest deviation from the original's output (of the first "
-             "step's loss, for a step), over its largest value, in any row above:", ""]  # fmt: skip
-    lines += table_head(["task", "competitor", "deviation", "at"])
+    text = (
+        "Deviation from the original's output (for a step: from its first loss) where it is "
+        "the largest of all rows: the largest over the largest value, and root mean squares. At "
+        "lengths in processes of their own it is that of 16 channels of the last position. The "
+        "weights are those that training starts from."
+    )
+    lines = ["## The same function", "", text, ""]
+    lines += table_head(["task", "competitor", "largest", "rms", "at"])
     for (task, name), (value, row) in sorted(worst.items(), key=lambda item: item[0]):
         at = f"{row.job.shape}, {row.job.length:,}"
-        lines.append(cells([task, NAMES[name], f"{value:.1e}", at]))
+        rms = f"{row.rms[name]:.1e}" if name in row.rms else ""
+        lines.append(cells([task, NAMES[name], f"{value:.1e}", rms, at]))
     return lines

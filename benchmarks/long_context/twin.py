@@ -26,8 +26,7 @@ def growth(table: Sequence[Row]) -> list[str]:
     if len(twin) < 3:
         return []
     lines = ["## Growth with length, and the Transformer twin", ""]
-    lines += ["Forward pass of 8 layers of width 256 (`large-1m`). Time grows as length to the power "
-              "of:", ""]  # fmt: skip
+    lines += ["Forward pass of 8 layers of width 256. Time grows as length to the power of:", ""]
     lines += table_head(["", "exponent", "fitted over"])
     for name in ("original", "torch", "native", "attention"):
         points = series(table, name, **LONG_FAMILY)

@@ -11,6 +11,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,8 @@ def race(job: Job) -> dict[str, Any]:
 
     `imports` and `peak` are resident bytes, the peak only where there is one competitor.
     `first` is the first call at this length, without cached spectra.
-    `difference` is the largest deviation from the first competitor, over its largest value.
+    `difference` is the largest deviation from the first competitor, over its largest value; `rms`
+    is the root mean square of the deviations over that of its values.
     `sample` is the end of the output, or the loss: the same in every process up to rounding.
     """
     from benchmarks.long_context.competitors import build
@@ -63,7 +65,7 @@ def race(job: Job) -> dict[str, Any]:
     from hyenadna.config import preset
 
     if "multimolecule" in job.competitors:
-        import multimolecule  # noqa: F401
+        import_module("multimolecule")
     imports = resident_bytes("VmRSS")
     calls = {name: make_call(build(name, preset(job.shape)), job) for name in job.competitors}
     rows: dict[str, dict[str, Any]] = {name: {} for name in calls}
@@ -75,8 +77,10 @@ def race(job: Job) -> dict[str, Any]:
     if not job.once:
         reference = outputs[job.competitors[0]]
         for name, out in outputs.items():
-            rows[name]["difference"] = float((out - reference).abs().max() / reference.abs().max())
-        del out, outputs, reference
+            off = (out - reference).double()
+            rows[name]["difference"] = float(off.abs().max() / reference.abs().max())
+            rows[name]["rms"] = float(off.norm() / reference.double().norm())
+        del out, off, outputs, reference
         alternate(calls, rows)
     result: dict[str, Any] = {"competitors": rows, "imports": imports}
     if len(calls) == 1:

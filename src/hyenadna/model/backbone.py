@@ -6,7 +6,9 @@ Parameter names are those of the published checkpoints without their leading `hy
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, cast
 
 import numpy.typing as npt
 import torch
@@ -16,8 +18,26 @@ from torch.utils.checkpoint import checkpoint
 from hyenadna.config import ModelConfig
 from hyenadna.errors import InputError
 from hyenadna.model.attention import CausalAttention
-from hyenadna.model.filter import ImplicitFilter
-from hyenadna.model.operator import HyenaOperator
+from hyenadna.model.engine.block import Pass, norm_in_place
+from hyenadna.model.engine.choose import (
+    Choice,
+    EngineSettings,
+    all_like,
+    choose_kernels,
+    require_native,
+    untouched,
+)
+from hyenadna.model.engine.embedding import embed_tokens
+from hyenadna.model.engine.run import (
+    make_pass,
+    needs_gradients,
+    run_blocks,
+    run_states,
+)
+from hyenadna.model.engine.sizes import Workload
+from hyenadna.model.engine.spectra import SpectrumCache
+from hyenadna.model.filter import ImplicitFilter, Sine, StoredTables
+from hyenadna.model.operator import HyenaOperator, ShortFilter
 
 
 class MLP(nn.Module):
@@ -110,33 +130,127 @@ class Embeddings(nn.Module):
         return out
 
 
+# What the engine knows how to compute: see `Backbone.engine_pass`.
+_ENGINE_TYPES: Final = frozenset(
+    {
+        Block, MLP, HyenaOperator, ShortFilter, ImplicitFilter, Sine, StoredTables,
+        nn.Linear, nn.LayerNorm, nn.Dropout, nn.Sequential,
+    }
+)  # fmt: skip
+
+
+def engine_fits(block: Block) -> bool:
+    """Whether the engine computes what this block does now: order 2, no dropout, nothing added."""
+    mixer = block.mixer
+    if not untouched(block, _ENGINE_TYPES) or not isinstance(mixer, HyenaOperator):
+        return False
+    dropout = any(m.training and m.p > 0 for m in (block.dropout, mixer.dropout))
+    return mixer.order == 2 and mixer.conv_method == "fft" and not dropout
+
+
 class Backbone(nn.Module):
-    """Tokens to hidden states: table, blocks, final norm."""
+    """Tokens to hidden states: table, blocks, final norm.
+
+    The blocks run through the engine (`hyenadna.model.engine`) where it fits, see `set_engine`,
+    and otherwise as the modules they are, the engine's slow twin.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.config = config
         self.embeddings = Embeddings(config)
         self.dropout = nn.Dropout(config.embed_dropout)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
+        self.engine = EngineSettings()
+        self._spectra = SpectrumCache()
+
+    def set_engine(
+        self,
+        kernels: Choice = "auto",
+        max_memory: str | int | None = None,
+        *,
+        offload: str | Path | None = None,
+    ) -> None:
+        """See `HyenaDNA.set_engine`."""
+        settings = EngineSettings.of(kernels, max_memory, offload)
+        if settings.kernels == "native":
+            require_native(self.config, self.ln_f.weight.dtype)
+        self.engine = settings
+        self._spectra = SpectrumCache()
 
     def forward(self, h: Tensor) -> Tensor:
-        """Embedded tokens (B, L, D) -> (B, L, D), after the final norm."""
+        """Embedded tokens (B, L, D) -> (B, L, D), after the final norm; h is left as it is."""
+        return self.finish(h, self.engine_pass(h, h.shape[0], h.shape[1]), owned=False)
+
+    def engine_pass(
+        self, like: Tensor, batch: int, length: int, *, states: bool = False
+    ) -> Pass | None:
+        """How the engine will run (B, L) tokens; None where it does not fit.
+
+        like: the embedded tokens, or the table that they will come from. states: whether the
+        outputs of all blocks will be kept.
+
+        It fits hyena models of order 2 without dropout inside the blocks, in float32 or float64 (or
+        under bf16 autocast), on the CPU; with kernels="torch" on any device. Raises InputError
+        where `max_memory` is too small, or native kernels are asked for and there are none.
+        """
+        blocks = self._blocks()
+        kernels = choose_kernels(self.engine, self.config, like)
+        if kernels is None or min(batch, length, len(blocks)) < 1:
+            return None
+        if not all(engine_fits(block) and all_like(like, block.parameters()) for block in blocks):
+            return None
+        work = Workload(
+            self.config,
+            batch,
+            length,
+            itemsize=like.element_size(),
+            training=needs_gradients(blocks, like),
+            threads=torch.get_num_threads(),
+            offload=self.engine.offload is not None,
+            states=states,
+        )
+        # what is embedded already is the first of the streams that a backward pass keeps
+        held = work.stream if work.training and like.ndim == 3 else 0
+        return make_pass(kernels, self.engine, work, self._spectra, held)
+
+    def finish(self, h: Tensor, run: Pass | None, *, owned: bool) -> Tensor:
+        """`forward` with what `engine_pass` gave; owned: h may be overwritten."""
+        out: Tensor
         h = self.dropout(h)
-        for layer in self.layers:
-            h = layer(h)
-        out: Tensor = self.ln_f(h)
-        return out
+        if run is None:
+            for layer in self.layers:
+                h = layer(h)
+            out = self.ln_f(h)
+            return out
+        blocks = self._blocks()
+        if needs_gradients(blocks, h):
+            out = self.ln_f(run_blocks(run, blocks, h.contiguous()))
+            return out
+        h = h.contiguous() if owned else h.clone(memory_format=torch.contiguous_format)
+        h = run_blocks(run, blocks, h)
+        if torch.is_grad_enabled() or not untouched(self.ln_f, frozenset({nn.LayerNorm})):
+            out = self.ln_f(h)
+            return out
+        return norm_in_place(h, self.ln_f.weight, self.ln_f.bias, self.ln_f.eps)
 
     def hidden_states(self, h: Tensor) -> list[Tensor]:
         """n_layer + 2 tensors (B, L, D): embeddings, residual stream after each block, final norm.
 
         The layout of `output_hidden_states` of the published port.
         """
+        run = self.engine_pass(h, h.shape[0], h.shape[1], states=True)
         states = [h]
-        for layer in self.layers:
-            states.append(layer(states[-1]))
+        if run is not None:
+            states += run_states(run, self._blocks(), h.contiguous())
+        else:
+            for layer in self.layers:
+                states.append(layer(states[-1]))
         return [*states, self.ln_f(states[-1])]
+
+    def _blocks(self) -> Sequence[Block]:
+        return cast(Sequence[Block], list(self.layers))
 
 
 class HyenaDNA(nn.Module):
@@ -172,7 +286,18 @@ class HyenaDNA(nn.Module):
     def embed(self, tokens: Tensor | npt.ArrayLike) -> Tensor:
         """Hidden states (B, L, D) after the final norm; arguments and errors as for `forward`."""
         ids = self._check(tokens)
-        out: Tensor = self.backbone(self.backbone.embeddings(ids))
+        table = self.backbone.embeddings.word_embeddings.weight
+        run = self.backbone.engine_pass(table, ids.shape[0], ids.shape[1])
+        if run is None:
+            out: Tensor = self.backbone(self.backbone.embeddings(ids))
+            return out
+        return self.backbone.finish(self._embedded(ids), run, owned=True)
+
+    def _embedded(self, ids: Tensor) -> Tensor:
+        embeddings = self.backbone.embeddings
+        if untouched(embeddings, frozenset({Embeddings, nn.Embedding})):
+            return embed_tokens(embeddings.word_embeddings.weight, ids)
+        out: Tensor = embeddings(ids)
         return out
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -188,8 +313,32 @@ class HyenaDNA(nn.Module):
         """All n_layer + 2 hidden states, each (B, L, D); see `Backbone.hidden_states`."""
         return self.backbone.hidden_states(self.backbone.embeddings(self._check(tokens)))
 
+    def set_engine(
+        self,
+        kernels: Choice = "auto",
+        max_memory: str | int | None = None,
+        *,
+        offload: str | Path | None = None,
+    ) -> None:
+        """Choose how the blocks are computed; all choices give the same values up to rounding.
+
+        kernels: `native` (compiled C++), `torch`, `plain` (the modules themselves, the slow twin), or
+        `auto`: native where there are any for this model, else torch. A pass that the engine cannot
+        run, see `Backbone.engine_pass`, is plain whatever is chosen. max_memory: bytes, or a size such
+        as `4GiB`, that the whole process may hold; blocks are cut to fit. Other tensors that live on
+        are the caller's to count. offload: a folder for the blocks' inputs between the forward and the
+        backward pass, on a disk with room for n_layer B L D numbers; None keeps them in memory.
+
+        Raises InputError for an unknown name, size or folder, and where native kernels are asked for
+        and there are none; and later, before a pass that the budget is too small for.
+        """
+        self.backbone.set_engine(kernels, max_memory, offload=offload)
+
     def set_checkpointing(self, *, mixer: bool, mlp: bool) -> None:
-        """Switch the recomputation of activations in the backward pass on or off."""
+        """Switch the recomputation of activations in the backward pass on or off.
+
+        For plain modules: the engine always recomputes.
+        """
         for layer in self.backbone.layers:
             assert isinstance(layer, Block)
             layer.checkpoint_mixer, layer.checkpoint_mlp = mixer, mlp
@@ -197,6 +346,7 @@ class HyenaDNA(nn.Module):
     def set_embed_dropout(self, rate: float) -> None:
         """Change the dropout on the token embeddings. Raises InputError outside [0, 1)."""
         self.config = self.config.replace(embed_dropout=rate)
+        self.backbone.config = self.config
         self.backbone.dropout.p = rate
 
     def _check(self, tokens: Tensor | npt.ArrayLike) -> Tensor:

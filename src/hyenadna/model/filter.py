@@ -57,7 +57,7 @@ class Sine(nn.Module):
         return torch.sin(self.freq.to(x.dtype) * x)
 
 
-class _Stored(nn.Module):
+class StoredTables(nn.Module):
     """Holds tables of a checkpoint that differ from the formula; empty otherwise."""
 
 
@@ -90,8 +90,8 @@ class ImplicitFilter(nn.Module):
             layers += [nn.Linear(width, width), sine]
         layers.append(nn.Linear(width, channels, bias=False))
         self.implicit_filter = nn.Sequential(*layers)
-        self.pos_emb = _Stored()
-        self.modulation = _Stored()
+        self.pos_emb = StoredTables()
+        self.modulation = StoredTables()
 
     def tables(self) -> dict[str, Tensor]:
         """The tables in effect: `pos_emb.z` (1, M, E), `pos_emb.t` (1, M, 1), `modulation.deltas`

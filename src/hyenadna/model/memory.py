@@ -1,8 +1,10 @@
 """Memory that a model needs, by arithmetic: no torch, so that it can be printed at once.
 
-The counts follow the tensors that the code holds; the factors for temporaries and for what the
-allocator keeps are measured (float32 and bf16, tiny-1k at 16 x 1,024 and small-32k at 8,192 and
-32,768 tokens, on the CPU): the estimates were within 30 % of the real peak there.
+Models of order 2 run through the engine on a CPU, whose buffers `hyenadna.model.engine.sizes` counts.
+For the others, and on a GPU, the counts follow the tensors that the plain modules hold; there the
+factors for temporaries and for what the allocator keeps are measured (float32 and bf16, tiny-1k at 16
+x 1,024 and small-32k at 8,192 and 32,768 tokens, on the CPU): within 30 % of the real peak. Neither
+counts the interpreter with torch loaded, about 0.3 GiB.
 """
 
 from __future__ import annotations
@@ -10,18 +12,23 @@ from __future__ import annotations
 from typing import Final
 
 from hyenadna.config import ModelConfig
+from hyenadna.model.engine.plan import make_plan
+from hyenadna.model.engine.sizes import Workload
 
 _RUN_OVERHEAD: Final = 1.8
 _TRAIN_OVERHEAD: Final = 1.5
 
 
-def inference_bytes(config: ModelConfig, *, tokens: int) -> int:
-    """Peak bytes of a float32 forward pass over `tokens` positions (batch x length).
+def inference_bytes(config: ModelConfig, *, tokens: int, engine: bool | None = None) -> int:
+    """Peak bytes of a float32 pass over `tokens` positions (batch x length): embeddings or loss.
 
-    Counts, per position: the residual stream, the widest moment of one block (projections before
+    engine: whether the pass runs through the engine; left out, it does where the model can. Without
+    it, counts per position the residual stream, the widest moment of one block (projections before
     and after the short filter, or the MLP's hidden layer twice), and the logits; and per lag of the
     longest sequence the filter of one layer.
     """
+    if _by_engine(config, engine):
+        return 4 * config.num_parameters() + _engine_bytes(config, tokens, training=False)
     d, inner = config.d_model, config.inner_width
     mixer = 2 * _projected_width(config) + 2 * d
     per_token = 2 * d + max(mixer, 2 * inner) + config.padded_vocab_size
@@ -37,12 +44,17 @@ def training_bytes(
     checkpointing: bool = False,
     precision: str = "float32",
     average: bool = False,
+    engine: bool | None = None,
 ) -> int:
     """Peak bytes of a training step over `tokens` positions in one forward pass.
 
     Weights, gradients and two moments (16 bytes a parameter; 4 more for the moving average), plus
-    what each block keeps for its backward pass.
+    what each block keeps for its backward pass. engine: as for `inference_bytes`; the engine keeps a
+    block's input only, so `checkpointing` and `precision` make no difference to it.
     """
+    weights = config.num_parameters() * (20 if average else 16)
+    if _by_engine(config, engine):
+        return weights + _engine_bytes(config, tokens, training=True)
     d, inner = config.d_model, config.inner_width
     width = _projected_width(config)
     # residual stream twice, both norms, projections before and after the short filter, gated input,
@@ -59,8 +71,19 @@ def training_bytes(
     activations += (
         config.n_layer * lags * (config.filter_channels * 3 + config.filter_order * 8) * 4
     )
-    weights = config.num_parameters() * (20 if average else 16)
     return int(weights + _TRAIN_OVERHEAD * activations)
+
+
+def _by_engine(config: ModelConfig, engine: bool | None) -> bool:
+    able = config.mixer == "hyena" and config.hyena_order == 2
+    return able if engine is None else engine
+
+
+def _engine_bytes(config: ModelConfig, tokens: int, *, training: bool) -> int:
+    """Bytes of the engine's plan without a budget, for windows as long as the model reads."""
+    length = min(tokens, config.max_seq_len)
+    batch = -(-tokens // length)
+    return make_plan(Workload(config, batch, length, training=training)).total_bytes
 
 
 def _projected_width(config: ModelConfig) -> int:

@@ -6,6 +6,14 @@
 
 #include "simd.h"
 
+#include <vector>
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+constexpr bool HAS_BF16 = true;
+#else
+constexpr bool HAS_BF16 = false;
+#endif
+
 // Vectors of a panel of B, and rows of a tile for so many vectors: 24 accumulators of 32 registers.
 template <class T> struct Tile;
 #if defined(__AVX512F__)
@@ -87,16 +95,154 @@ template <class T> INLINE int panel_vectors(long width, long at) {
   return left < Tile<T>::vectors ? (int)left : Tile<T>::vectors;
 }
 
-// A matrix (depth, width) stored panel by panel, so that the inner loop reads it in one line.
+// bf16: two neighbours along the depth share 32 bits, as the processor's dot product wants them;
+// sums stay float.
+typedef uint32_t u32x16 __attribute__((vector_size(64), aligned(4), may_alias));
+
+INLINE u32x16 rounded_half(const float *p) { // to nearest, ties to even
+  const u32x16 bits = *(const u32x16 *)p;
+  return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+}
+INLINE uint32_t rounded_half(float x) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &x, 4);
+  return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+}
+
+// Pairs along a row: (rows, depth) -> (rows, depth / 2).
+inline void pair_columns(long rows, const float *a, long a_row, long depth, uint32_t *out) {
+  for (long r = 0; r < rows; r++) {
+    uint16_t *to = (uint16_t *)(out + r * (depth / 2));
+    for (long k = 0; k < depth; k += LANES) {
+      const u32x16 half = rounded_half(a + r * a_row + k);
+      typedef uint16_t u16x16 __attribute__((vector_size(32), aligned(2), may_alias));
+      *(u16x16 *)(to + k) = __builtin_convertvector(half, u16x16);
+    }
+  }
+}
+
+// Pairs of rows: (rows, width) -> (rows / 2 rounded up, width).
+inline void pair_rows(long rows, const float *a, long a_row, long width, uint32_t *out) {
+  for (long r = 0; r < rows; r += 2)
+    for (long j = 0; j < width; j += LANES) {
+      u32x16 pair = rounded_half(a + r * a_row + j);
+      if (r + 1 < rows) pair |= rounded_half(a + (r + 1) * a_row + j) << 16;
+      *(u32x16 *)(out + r / 2 * width + j) = pair;
+    }
+}
+
+template <int R, int NV>
+INLINE void half_tile(long pairs, const uint32_t *a, long a_row, long a_col, const uint32_t *b,
+                      long b_row, float *c, long c_row, bool add) {
+#if defined(__AVX512BF16__)
+  __m512 acc[R][NV];
+#pragma GCC unroll 16
+  for (int i = 0; i < R; i++)
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; j++)
+      acc[i][j] = add ? _mm512_loadu_ps(c + i * c_row + j * LANES) : _mm512_setzero_ps();
+  for (long k = 0; k < pairs; k++) {
+    __m512i bv[NV];
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; j++) bv[j] = _mm512_loadu_si512(b + k * b_row + j * LANES);
+#pragma GCC unroll 16
+    for (int i = 0; i < R; i++) {
+      const __m512i av = _mm512_set1_epi32((int)a[i * a_row + k * a_col]);
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; j++)
+        acc[i][j] = _mm512_dpbf16_ps(acc[i][j], (__m512bh)av, (__m512bh)bv[j]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < R; i++)
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; j++) _mm512_storeu_ps(c + i * c_row + j * LANES, acc[i][j]);
+#endif
+}
+
+template <int NV>
+void half_panel(long rows, long pairs, const uint32_t *a, long a_row, long a_col,
+                const uint32_t *b, long b_row, float *c, long c_row, bool add) {
+  constexpr int R = Tile<float>::rows(NV);
+  long r = 0;
+  for (; r + R <= rows; r += R)
+    half_tile<R, NV>(pairs, a + r * a_row, a_row, a_col, b, b_row, c + r * c_row, c_row, add);
+  for (; r + 4 <= rows; r += 4)
+    half_tile<4, NV>(pairs, a + r * a_row, a_row, a_col, b, b_row, c + r * c_row, c_row, add);
+  for (; r < rows; r++)
+    half_tile<1, NV>(pairs, a + r * a_row, a_row, a_col, b, b_row, c + r * c_row, c_row, add);
+}
+
+inline void any_half_panel(int vectors, long rows, long pairs, const uint32_t *a, long a_row,
+                           long a_col, const uint32_t *b, long b_row, float *c, long c_row,
+                           bool add) {
+  if (vectors == 1) half_panel<1>(rows, pairs, a, a_row, a_col, b, b_row, c, c_row, add);
+  if (vectors == 2) half_panel<2>(rows, pairs, a, a_row, a_col, b, b_row, c, c_row, add);
+  if (vectors == 3) half_panel<3>(rows, pairs, a, a_row, a_col, b, b_row, c, c_row, add);
+  if (vectors == 4) half_panel<4>(rows, pairs, a, a_row, a_col, b, b_row, c, c_row, add);
+}
+
+// Room of this thread for operands in bf16.
+inline uint32_t *half_room(int which, long pairs) {
+  static thread_local std::vector<uint32_t> room[2];
+  if ((long)room[which].size() < pairs) room[which].resize(pairs);
+  return room[which].data();
+}
+
+// A matrix (depth, width) stored panel by panel, so that the inner loop reads it in one line; in
+// bf16 where `halves` is set.
 template <class T> struct Packed {
   const T *data;
-  long depth, width; // width: a multiple of LANES
+  long depth, width; // multiples of LANES
+  const uint32_t *halves = nullptr;
+};
+
+// Owner of a packed matrix with element (k, j) = source[k * row + j * col].
+template <class T> class PackedMatrix {
+  std::vector<T> data_;
+  std::vector<uint32_t> halves_;
+  long depth_, width_;
+
+public:
+  PackedMatrix() : depth_(0), width_(0) {}
+  PackedMatrix(const T *source, long row, long col, long depth, long width, bool bf16)
+      : depth_(depth), width_(width) {
+    if (bf16) halves_.resize(depth / 2 * width);
+    else data_.resize(depth * width);
+    for (long at = 0; at < width; at += PANEL<T>) {
+      const long wide = panel_vectors<T>(width, at) * LANES;
+      for (long j = 0; j < wide; j++) {
+        const T *from = source + (at + j) * col;
+        if (bf16)
+          for (long k = 0; k < depth; k += 2)
+            halves_[(at * depth + k * wide) / 2 + j] =
+                rounded_half((float)from[k * row]) | rounded_half((float)from[(k + 1) * row]) << 16;
+        else
+          for (long k = 0; k < depth; k++) data_[at * depth + k * wide + j] = from[k * row];
+      }
+    }
+  }
+  operator Packed<T>() const {
+    return {data_.data(), depth_, width_, halves_.empty() ? nullptr : halves_.data()};
+  }
 };
 
 // C (rows, width) (+)= A (rows, depth) times a packed matrix.
 template <class T>
 void multiply(long rows, const T *a, long a_row, const Packed<T> &b, T *c, long c_row,
               bool add = false) {
+  if constexpr (sizeof(T) == 4)
+    if (b.halves) {
+      const long pairs = b.depth / 2;
+      uint32_t *half = half_room(0, rows * pairs);
+      pair_columns(rows, a, a_row, b.depth, half);
+      for (long at = 0; at < b.width; at += PANEL<T>) {
+        const int nv = panel_vectors<T>(b.width, at);
+        any_half_panel(nv, rows, pairs, half, pairs, 1, b.halves + at * pairs, nv * LANES, c + at,
+                       c_row, add);
+      }
+      return;
+    }
   for (long at = 0; at < b.width; at += PANEL<T>) {
     const int nv = panel_vectors<T>(b.width, at);
     any_panel<T>(nv, rows, b.depth, a, a_row, 1, b.data + at * b.depth, nv * LANES, c + at, c_row,
@@ -107,18 +253,18 @@ void multiply(long rows, const T *a, long a_row, const Packed<T> &b, T *c, long 
 // C (m, n) += A^T B for A (rows, m) and B (rows, n): the gradient of a weight.
 template <class T>
 void add_outer(long rows, const T *a, long a_row, long m, const T *b, long b_row, long n, T *c,
-               long c_row) {
+               long c_row, bool bf16) {
+  if constexpr (sizeof(T) == 4)
+    if (bf16) {
+      const long pairs = (rows + 1) / 2;
+      uint32_t *half_a = half_room(0, pairs * m), *half_b = half_room(1, pairs * n);
+      pair_rows(rows, a, a_row, m, half_a);
+      pair_rows(rows, b, b_row, n, half_b);
+      for (long at = 0; at < n; at += PANEL<T>)
+        any_half_panel(panel_vectors<T>(n, at), m, pairs, half_a, 1, m, half_b + at, n, c + at,
+                       c_row, true);
+      return;
+    }
   for (long at = 0; at < n; at += PANEL<T>)
     any_panel<T>(panel_vectors<T>(n, at), m, rows, a, 1, a_row, b + at, b_row, c + at, c_row, true);
-}
-
-// Packs element (k, j) = source[k * row + j * col] of a (depth, width) matrix.
-template <class T>
-void pack(const T *source, long row, long col, long depth, long width, T *packed) {
-  for (long at = 0; at < width; at += PANEL<T>) {
-    const long wide = panel_vectors<T>(width, at) * LANES;
-    T *out = packed + at * depth;
-    for (long j = 0; j < wide; j++)
-      for (long k = 0; k < depth; k++) out[k * wide + j] = source[k * row + (at + j) * col];
-  }
 }

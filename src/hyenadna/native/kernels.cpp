@@ -1,7 +1,9 @@
 // What Python calls, for float (f32) and double (f64). Every function returns 0, or 1 when memory
 // has run out.
 
-#include "block.h"
+#include "feed.h"
+#include "mixer.h"
+#include "ends.h"
 
 template <class Work> static int guarded(const Work &work) {
   int result = 0;
@@ -15,12 +17,28 @@ template <class Work> static int guarded(const Work &work) {
   return result;
 }
 
+extern "C" int has_bf16() { return HAS_BF16; }
 extern "C" int64_t fft_length(int64_t minimum) { return Fft<float>::good_length(minimum); }
 
 #define FOR_TYPE(T, NAME)                                                                          \
-  extern "C" int NAME##_spectrum(const Shape *s, const T *hidden, const T *last_w, const T *skip,  \
-                                 const T *t, const T *rates, double shift, T *out) {               \
-    return guarded([&] { make_spectrum<T>(*s, hidden, last_w, skip, t, rates, shift, out); });     \
+  extern "C" int NAME##_sine_network(const SineNetwork<T> *net, int64_t L, int64_t threads,        \
+                                     const T *z, T *out) {                                         \
+    return guarded([&] { sine_network<T>(*net, L, threads, z, out); });                            \
+  }                                                                                                \
+  extern "C" int NAME##_sine_network_backward(const SineNetwork<T> *net, int64_t L,                \
+                                              int64_t threads, const T *z, const T *grad,          \
+                                              T *const *sum_w, T *const *sum_b, T *sum_freq) {     \
+    return guarded(                                                                                \
+        [&] { sine_network_backward<T>(*net, L, threads, z, grad, sum_w, sum_b, sum_freq); });     \
+  }                                                                                                \
+  extern "C" int NAME##_spectrum(const Shape *s, const Weights<T> *w, const Filter<T> *filter,     \
+                                 T *out) {                                                         \
+    return guarded([&] { make_spectrum<T>(*s, *w, *filter, out); });                               \
+  }                                                                                                \
+  extern "C" int NAME##_filter_backward(const Shape *s, const Weights<T> *w,                       \
+                                        const Filter<T> *filter, const T *grad_k, T *grad_hidden,  \
+                                        const Sums<T> *sums) {                                     \
+    return guarded([&] { filter_backward<T>(*s, *w, *filter, grad_k, grad_hidden, *sums); });      \
   }                                                                                                \
   extern "C" int NAME##_mix(const Shape *s, const Weights<T> *w, const T *h, const T *spectrum,    \
                             T *gated, T *y) {                                                      \
@@ -29,23 +47,44 @@ extern "C" int64_t fft_length(int64_t minimum) { return Fft<float>::good_length(
       convolve<T>(*s, gated, spectrum, y);                                                         \
     });                                                                                            \
   }                                                                                                \
+  extern "C" int NAME##_mix_backward(const Shape *s, const Weights<T> *w, const T *h,              \
+                                     const T *spectrum, const T *grad_y, T *projected, T *grad_k,  \
+                                     T *grad_n, const Sums<T> *sums) {                             \
+    return guarded([&] {                                                                           \
+      mix_backward<T>(*s, *w, h, spectrum, grad_y, projected, grad_k, grad_n, *sums);              \
+    });                                                                                            \
+  }                                                                                                \
   extern "C" int NAME##_finish(const Shape *s, const Weights<T> *w, const T *h, const T *y,        \
                                T *out) {                                                           \
     return guarded([&] { finish<T>(*s, *w, h, y, out); });                                         \
   }                                                                                                \
   extern "C" int NAME##_finish_backward(const Shape *s, const Weights<T> *w, const T *h, T *y,     \
-                                        T *grad, T *sums) {                                        \
-    return guarded([&] { finish_backward<T>(*s, *w, h, y, grad, sums); });                         \
-  }                                                                                                \
-  extern "C" int NAME##_mix_backward(const Shape *s, const Weights<T> *w, const T *h,              \
-                                     const T *spectrum, const T *grad_y, T *projected, T *grad_k,  \
-                                     T *grad_n, T *sums, double *short_sums) {                     \
-    return guarded([&] {                                                                           \
-      mix_backward<T>(*s, *w, h, spectrum, grad_y, projected, grad_k, grad_n, sums, short_sums);   \
-    });                                                                                            \
+                                        T *grad, const Sums<T> *sums) {                            \
+    return guarded([&] { finish_backward<T>(*s, *w, h, y, grad, *sums); });                        \
   }                                                                                                \
   extern "C" int NAME##_norm_backward(const Shape *s, const T *h, const T *grad_n, T *grad) {      \
     return guarded([&] { norm_backward<T>(*s, h, grad_n, grad); });                                \
+  }                                                                                                \
+  extern "C" int NAME##_embed(const Shape *s, const int64_t *ids, const T *table, T *h) {          \
+    return guarded([&] { embed<T>(*s, ids, table, h); });                                          \
+  }                                                                                                \
+  extern "C" int NAME##_embed_backward(const Shape *s, const int64_t *ids, int64_t table_rows,     \
+                                       const T *grad, T *sum) {                                    \
+    return guarded([&] { embed_backward<T>(*s, ids, table_rows, grad, sum); });                    \
+  }                                                                                                \
+  extern "C" int NAME##_norm(const Shape *s, const T *w, const T *b, const T *h, T *out) {         \
+    return guarded([&] { norm<T>(*s, w, b, h, out); });                                            \
+  }                                                                                                \
+  extern "C" int NAME##_nats(const Shape *s, const Head<T> *head, const T *h,                      \
+                             const int64_t *targets, T *nats) {                                    \
+    return guarded([&] { nats_of<T>(*s, *head, h, targets, nats); });                              \
+  }                                                                                                \
+  extern "C" int NAME##_nats_backward(const Shape *s, const Head<T> *head, const T *h,             \
+                                      const int64_t *targets, const T *grad, T *grad_h,            \
+                                      T *sum_w, T *sum_norm_w, T *sum_norm_b) {                    \
+    return guarded([&] {                                                                           \
+      nats_backward<T>(*s, *head, h, targets, grad, grad_h, sum_w, sum_norm_w, sum_norm_b);        \
+    });                                                                                            \
   }
 
 FOR_TYPE(float, f32)

@@ -75,3 +75,42 @@ template <class T> INLINE Vec<T> gelu_slope(Vec<T> x, Vec<T> gate) {
   const T a = T(2 * 0.7978845608028654);
   return gate + x * gate * (T(1) - gate) * (a + T(3 * a * T(0.044715)) * x * x);
 }
+
+template <class T> struct SinConstants;
+template <> struct SinConstants<float> { // pi in parts of few digits: n * part is exact
+  static constexpr float pi1 = 3.140625f, pi2 = 9.67502593994140625e-4f, pi3 = 1.50995799e-7f;
+  static constexpr float largest = 12000.0f;
+  static constexpr int terms = 6;
+};
+template <> struct SinConstants<double> {
+  static constexpr double pi1 = 3.14159265346825122834, pi2 = 1.21542010126079319532e-10,
+                          pi3 = 4.04453249759190126308e-21;
+  static constexpr double largest = 1e6;
+  static constexpr int terms = 11;
+};
+
+// (-1)^n sin(x - n pi), n the integer (or, with HALF, integer less 1/2) nearest to x / pi: the sine,
+// or the cosine. Taylor series; the terms left out are below the last digit.
+template <class T, bool HALF> INLINE Vec<T> wave(Vec<T> x) {
+  typedef SinConstants<T> C;
+  typedef typename Simd<T>::I I;
+  const Vec<T> size = x < T(0) ? -x : x;
+  T beyond = 0;
+  for (int lane = 0; lane < LANES; lane++) beyond = size[lane] > C::largest ? T(1) : beyond;
+  if (__builtin_expect(beyond != 0, 0)) { // the library reduces any angle
+    Vec<T> out;
+    for (int lane = 0; lane < LANES; lane++) out[lane] = HALF ? std::cos(x[lane]) : std::sin(x[lane]);
+    return out;
+  }
+  const Vec<T> shifted = x * T(0.31830988618379067154) + (HALF ? T(0.5) : T(0)) + ExpConstants<T>::magic;
+  Vec<T> n = shifted - ExpConstants<T>::magic;
+  const I odd = ((I)shifted & 1) << (sizeof(T) * 8 - 1);
+  if (HALF) n = n - T(0.5);
+  const Vec<T> r = ((x - n * C::pi1) - n * C::pi2) - n * C::pi3, square = r * r;
+  Vec<T> sum = splat(T(1));
+#pragma GCC unroll 16
+  for (int k = C::terms; k >= 1; k--) sum = T(1) - square * T(1.0 / (2 * k * (2 * k + 1))) * sum;
+  return (Vec<T>)((I)(sum * r) ^ odd);
+}
+template <class T> INLINE Vec<T> sin_lanes(Vec<T> x) { return wave<T, false>(x); }
+template <class T> INLINE Vec<T> cos_lanes(Vec<T> x) { return wave<T, true>(x); }

@@ -7,18 +7,15 @@ the output of the filter network's last sine. Formulas: `hyenadna.model.filter`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hyenadna.model.engine.gemm import Gemm, row_chunks
+from hyenadna.model.engine.sizes import FILTER_ROWS
 from hyenadna.model.engine.weights import BlockWeights, FilterWindow
 from hyenadna.model.filter import ImplicitFilter
-
-ROWS: Final = 4096
-"""Lags of one chunk."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ def hidden_at_lags(network: FilterNetwork, z: Tensor, length: int) -> Tensor:
     """
     like = network.weights[0]
     out = like.new_empty(length, like.shape[0])
-    for rows in row_chunks(length, ROWS):
+    for rows in row_chunks(length, FILTER_ROWS):
         x = z[rows].to(like.dtype)
         for weight, bias in zip(network.weights, network.biases, strict=True):
             x = functional.linear(x, weight, bias).mul_(network.freq).sin_()
@@ -67,7 +64,7 @@ def hidden_at_lags(network: FilterNetwork, z: Tensor, length: int) -> Tensor:
 def network_backward(network: FilterNetwork, z: Tensor, grad_hidden: Tensor) -> FilterNetwork:
     """Gradients of freq, weights and biases from that of `hidden_at_lags`, (L, F)."""
     sums = FilterNetwork.join(tuple(torch.zeros_like(t) for t in network.tensors()))
-    for rows in row_chunks(len(grad_hidden), ROWS):
+    for rows in row_chunks(len(grad_hidden), FILTER_ROWS):
         inputs, sums_in = [z[rows].to(grad_hidden.dtype)], []
         for weight, bias in zip(network.weights, network.biases, strict=True):
             sums_in.append(functional.linear(inputs[-1], weight, bias))
@@ -90,7 +87,7 @@ def filters_at_lags(
     """Filters (c, L) of a block of channels, the skip term at lag 0. hidden: (L, F)."""
     last, rates = w.last_weight[channels], window.rates[channels, None]
     k = hidden.new_empty(len(last), len(hidden))
-    for rows in row_chunks(len(hidden), ROWS):
+    for rows in row_chunks(len(hidden), FILTER_ROWS):
         decay = torch.exp(-rates * window.t[rows]).add_(window.shift)
         torch.mul(gemm.linear(last, hidden[rows]), decay, out=k[:, rows])
     k[:, 0] += w.skip[channels]
@@ -112,7 +109,7 @@ def filters_backward(
     """
     rates = window.rates[channels]
     last = w.last_weight[channels]
-    for rows in row_chunks(len(hidden), ROWS):
+    for rows in row_chunks(len(hidden), FILTER_ROWS):
         decay = torch.exp(-window.t[rows, None] * rates).add_(window.shift)
         grad = decay.mul_(grad_k[rows])
         sums.last_weight[channels].addmm_(grad.T, hidden[rows])

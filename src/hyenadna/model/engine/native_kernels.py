@@ -1,102 +1,170 @@
-"""The kernels of a block in native code (src/hyenadna/native), on the CPU."""
+"""The kernels of a model in native code (src/hyenadna/native), on the CPU."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
+from hyenadna.alphabet import IGNORED
 from hyenadna.config import ModelConfig
+from hyenadna.model.engine.filter_passes import FilterNetwork
 from hyenadna.model.engine.weights import BlockWeights, FilterWindow
 from hyenadna.native import library
 
 GROUP: Final = 16
 """Channels that are computed side by side."""
 _MOST_TAPS: Final = 16
+_MOST_LAYERS: Final = 16
 _NAMES: Final = {torch.float32: "f32", torch.float64: "f64"}
-_NORMS = slice(0, 6)
 
 
 class _Shape(ctypes.Structure):
+    """`Shape` of native/layers.h."""
+
     _fields_ = (
         [(name, ctypes.c_int64) for name in ("B", "L", "D", "I", "K", "F", "start", "count")]
         + [("eps", ctypes.c_double)]
-        + [("threads", ctypes.c_int64)]
+        + [("threads", ctypes.c_int64), ("bf16", ctypes.c_int64)]
     )
 
 
-def available(config: ModelConfig, dtype: torch.dtype) -> bool:
-    """Whether there are native kernels for models of this shape and type on this machine."""
-    return (
-        dtype in _NAMES
-        and config.d_model % GROUP == 0
-        and config.inner_width % GROUP == 0
-        and 1 <= config.short_filter_order <= _MOST_TAPS
-        and library() is not None
+class _Network(ctypes.Structure):
+    """`SineNetwork` of native/filter.h."""
+
+    _fields_ = (
+        [(name, ctypes.c_int64) for name in ("E", "F", "layers")]
+        + [(name, ctypes.c_void_p * _MOST_LAYERS) for name in ("w", "b")]
+        + [("freq", ctypes.c_void_p)]
     )
+
+
+class _Filter(ctypes.Structure):
+    """`Filter` of native/filter.h."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in ("hidden", "t", "rates")] + [
+        ("shift", ctypes.c_double)
+    ]
+
+
+class _Head(ctypes.Structure):
+    """`Head` of native/ends.h."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in ("w", "norm_w", "norm_b")] + [
+        (name, ctypes.c_int64) for name in ("V", "ignored")
+    ]
+
+
+def available(config: ModelConfig, dtype: torch.dtype, gemm: torch.dtype | None = None) -> bool:
+    """Whether there are native kernels for models of this shape and type on this machine.
+
+    gemm: bfloat16 asks for matrix products in bf16, which need AVX512-BF16.
+    """
+    widths = (config.d_model, config.inner_width, config.filter_order, config.padded_vocab_size)
+    if dtype not in _NAMES or any(width % GROUP for width in widths):
+        return False
+    if config.short_filter_order > _MOST_TAPS or config.num_inner_mlps >= _MOST_LAYERS:
+        return False
+    if library() is None:
+        return False
+    return gemm is None or (dtype == torch.float32 and bool(_library().has_bf16()))
 
 
 class NativeKernels:
-    """Native code behind the `Kernels` protocol. All tensors: contiguous, on the CPU, of one type."""
+    """Native code behind the `Kernels` protocol. All tensors: contiguous, on the CPU, of one type.
+
+    gemm: bfloat16 rounds the factors of the blocks' matrix products to bf16; sums stay float32.
+    threads: as many as torch would use when left out.
+    """
 
     name = "native"
+
+    def __init__(self, gemm: torch.dtype | None = None, threads: int | None = None) -> None:
+        self._bf16 = gemm == torch.bfloat16
+        self._threads = threads or torch.get_num_threads()
 
     def channel_step(self) -> int:
         """Channel blocks are multiples of 16."""
         return GROUP
 
+    def hidden(self, network: FilterNetwork, z: Tensor, length: int) -> Tensor:
+        """See `Kernels.hidden`."""
+        call = _Call(network.weights[0].dtype)
+        out = z.new_empty(length, network.weights[0].shape[0], dtype=call.dtype)
+        features = z[:length].to(call.dtype)
+        call("sine_network", call.network(network), length, self._threads, features, out)
+        return out
+
+    def hidden_backward(
+        self, network: FilterNetwork, z: Tensor, grad_hidden: Tensor
+    ) -> FilterNetwork:
+        """See `Kernels.hidden_backward`."""
+        call = _Call(grad_hidden.dtype)
+        sums = FilterNetwork.join(
+            tuple(torch.zeros(t.shape, dtype=t.dtype) for t in network.tensors())
+        )
+        length = len(grad_hidden)
+        features = z[:length].to(call.dtype)
+        call(
+            "sine_network_backward", call.network(network), length, self._threads, features,
+            grad_hidden, call.pointers(sums.weights), call.pointers(sums.biases), sums.freq,
+        )  # fmt: skip
+        return sums
+
     def spectrum(
         self, hidden: Tensor, w: BlockWeights, window: FilterWindow, channels: slice
     ) -> Tensor:
         """See `Kernels.spectrum`. Result: (channels / 16, N, 2, 16)."""
-        length = hidden.shape[0]
-        n = _library().fft_length(length)
+        call = _Call(hidden.dtype)
         groups = (channels.stop - channels.start) // GROUP
-        out = hidden.new_empty(groups, n, 2, GROUP)
-        shape = _shape(w, 1, length, channels, 0.0)
-        shape.F = hidden.shape[1]
-        last, skip = w.last_weight.contiguous(), w.skip.contiguous()
-        t, rates = window.t.to(hidden.dtype).contiguous(), window.rates.to(hidden.dtype).contiguous()
-        _call("spectrum", shape, hidden, last, skip, t, rates, window.shift, out)
+        out = hidden.new_empty(groups, _library().fft_length(len(hidden)), 2, GROUP)
+        shape = self._shape(w, 1, len(hidden), channels)
+        call("spectrum", shape, call.weights(w), call.filter(hidden, window), out)
         return out
+
+    def filters_backward(
+        self,
+        grad_k: Tensor,
+        hidden: Tensor,
+        w: BlockWeights,
+        window: FilterWindow,
+        channels: slice,
+        sums: BlockWeights,
+        grad_hidden: Tensor,
+    ) -> None:
+        """See `Kernels.filters_backward`."""
+        call = _Call(hidden.dtype)
+        shape = self._shape(w, 1, len(hidden), channels)
+        call(
+            "filter_backward", shape, call.weights(w), call.filter(hidden, window), grad_k,
+            grad_hidden, call.weights(sums),
+        )  # fmt: skip
 
     def mix(
         self, h: Tensor, w: BlockWeights, eps: float, spectrum: Tensor, channels: slice, y: Tensor
     ) -> None:
         """See `Kernels.mix`."""
+        call = _Call(h.dtype)
         batch, length, _ = h.shape
         gated = h.new_empty(batch, (channels.stop - channels.start) // GROUP, length, GROUP)
-        with _Pointers(w) as pointers:
-            _call("mix", _shape(w, batch, length, channels, eps), pointers, h, spectrum, gated, y)
+        shape = self._shape(w, batch, length, channels, eps)
+        call("mix", shape, call.weights(w), h, spectrum, gated, y)
 
     def finish(self, h: Tensor, y: Tensor, w: BlockWeights, eps: float, out: Tensor) -> None:
         """See `Kernels.finish`."""
-        with _Pointers(w) as pointers:
-            _call("finish", _whole(w, h, eps), pointers, h, y, out)
+        call = _Call(h.dtype)
+        call("finish", self._whole(w, h, eps), call.weights(w), h, y, out)
 
     def finish_backward(
         self, h: Tensor, y: Tensor, w: BlockWeights, eps: float, grad: Tensor, sums: BlockWeights
     ) -> None:
         """See `Kernels.finish_backward`."""
-        d, inner = h.shape[-1], w.fc1_weight.shape[0]
-        flat = h.new_empty(d * d + 2 * inner * d + 2 * d + inner)
-        with _Pointers(w) as pointers:
-            _call("finish_backward", _whole(w, h, eps), pointers, h, y, grad, flat)
-        out_w, fc1_w, fc2_w, out_b, fc1_b, fc2_b = flat.split(
-            [d * d, inner * d, d * inner, d, inner, d]
-        )
-        sums.out_weight.add_(out_w.view(d, d))
-        sums.fc2_weight.add_(fc2_w.view(d, inner))
-        sums.out_bias.add_(out_b)
-        sums.fc1_bias.add_(fc1_b)
-        sums.fc2_bias.add_(fc2_b)
-        _unfold(
-            fc1_w.view(inner, d), fc1_b, w.fc1_weight, w.norm2_weight, w.norm2_bias,
-            sums.fc1_weight, sums.norm2_weight, sums.norm2_bias,
-        )  # fmt: skip
+        call = _Call(h.dtype)
+        shape = self._whole(w, h, eps)
+        call("finish_backward", shape, call.weights(w), h, y, grad, call.weights(sums))
 
     def mix_backward(
         self,
@@ -110,83 +178,89 @@ class NativeKernels:
         sums: BlockWeights,
     ) -> Tensor:
         """See `Kernels.mix_backward`."""
-        batch, length, d = h.shape
+        call = _Call(h.dtype)
+        batch, length, _ = h.shape
         count = channels.stop - channels.start
-        groups, taps = count // GROUP, w.short_weight.shape[1]
-        projected = h.new_empty(batch, groups, length, 3 * GROUP)
+        projected = h.new_empty(batch, count // GROUP, length, 3 * GROUP)
         grad_k = h.new_empty(length, count)
-        flat = h.new_empty(groups * 3 * GROUP * (d + 1))
-        short = torch.zeros(groups, taps + 1, 3, GROUP, dtype=torch.float64)
-        shape = _shape(w, batch, length, channels, eps)
-        with _Pointers(w) as pointers:
-            _call("mix_backward", shape, pointers, h, spectrum, grad_y, projected, grad_k, grad_n,
-                  flat, short)  # fmt: skip
-        matrix, bias = flat.split([count * 3 * d, count * 3])
-        matrix = matrix.view(groups, 3, GROUP, d).transpose(0, 1).reshape(3, count, d)
-        bias = bias.view(groups, 3, GROUP).transpose(0, 1).reshape(3, count)
-        taps_first = short.permute(2, 0, 3, 1).reshape(3, count, taps + 1).to(h.dtype)
-        for run in range(3):
-            rows = slice(run * d + channels.start, run * d + channels.stop)
-            sums.short_weight[rows] += taps_first[run, :, :taps]
-            sums.short_bias[rows] += taps_first[run, :, taps]
-            sums.in_bias[rows] += bias[run]
-            _unfold(
-                matrix[run], bias[run], w.in_weight[rows], w.norm1_weight, w.norm1_bias,
-                sums.in_weight[rows], sums.norm1_weight, sums.norm1_bias,
-            )  # fmt: skip
+        call(
+            "mix_backward", self._shape(w, batch, length, channels, eps), call.weights(w), h,
+            spectrum, grad_y, projected, grad_k, grad_n, call.weights(sums),
+        )  # fmt: skip
         return grad_k
 
     def norm_backward(self, h: Tensor, eps: float, grad_n: Tensor, grad: Tensor) -> None:
         """See `Kernels.norm_backward`."""
-        batch, length, d = h.shape
-        shape = _Shape(B=batch, L=length, D=d, eps=eps, threads=torch.get_num_threads())
-        _call("norm_backward", shape, h, grad_n, grad)
+        _Call(h.dtype)("norm_backward", self._rows(h, eps), h, grad_n, grad)
 
+    def embed(self, table: Tensor, ids: Tensor) -> Tensor:
+        """See `Kernels.embed`."""
+        h = table.new_empty(*ids.shape, table.shape[1])
+        _Call(h.dtype)("embed", self._rows(h), ids.contiguous(), table.detach().contiguous(), h)
+        return h
 
-def _unfold(
-    matrix: Tensor, bias: Tensor, weight: Tensor, norm_weight: Tensor, norm_bias: Tensor,
-    sum_weight: Tensor, sum_norm_weight: Tensor, sum_norm_bias: Tensor,
-) -> None:  # fmt: skip
-    """Gradients of a weight and of the norm before it from that of their product.
+    def embed_backward(self, rows: int, ids: Tensor, grad: Tensor) -> Tensor:
+        """See `Kernels.embed_backward`."""
+        out = grad.new_zeros(rows, grad.shape[-1])
+        _Call(grad.dtype)("embed_backward", self._rows(grad), ids.contiguous(), rows, grad, out)
+        return out
 
-    With x = n g + b: W x = (W diag(g)) n + W b, so `matrix` is the gradient of W diag(g).
-    """
-    sum_weight.add_(matrix * norm_weight).addr_(bias, norm_bias)
-    sum_norm_weight.add_((matrix * weight).sum(0))
-    sum_norm_bias.add_(bias @ weight)
+    def norm(self, h: Tensor, weight: Tensor, bias: Tensor, eps: float) -> None:
+        """See `Kernels.norm`."""
+        _Call(h.dtype)("norm", self._rows(h, eps), weight.detach(), bias.detach(), h, h)
 
+    def nats(
+        self, h: Tensor, norm: tuple[Tensor, Tensor], eps: float, head: Tensor, targets: Tensor
+    ) -> Tensor:
+        """See `Kernels.nats`."""
+        call = _Call(h.dtype)
+        out = h.new_empty(targets.shape)
+        call("nats", self._rows(h, eps), call.head(head, norm), h, targets.contiguous(), out)
+        return out
 
-class _Pointers:
-    """A C array of pointers to the weights, valid inside the `with` block."""
+    def nats_backward(
+        self,
+        h: Tensor,
+        norm: tuple[Tensor, Tensor],
+        eps: float,
+        head: Tensor,
+        targets: Tensor,
+        grad: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """See `Kernels.nats_backward`."""
+        call = _Call(h.dtype)
+        grad_h = torch.empty_like(h)
+        sums = [torch.zeros(t.shape, dtype=t.dtype) for t in (head, *norm)]
+        call(
+            "nats_backward", self._rows(h, eps), call.head(head, norm), h, targets.contiguous(),
+            grad.contiguous(), grad_h, *sums,
+        )  # fmt: skip
+        return grad_h, sums[0], sums[1], sums[2]
 
-    def __init__(self, w: BlockWeights) -> None:
-        self._kept = [t.detach().contiguous() for t in w.tensors()]
+    def _rows(self, h: Tensor, eps: float = 0.0) -> _Shape:
+        length = h.shape[1]
+        return _Shape(B=h.shape[0], L=length, D=h.shape[2], eps=eps, threads=self._threads)
 
-    def __enter__(self) -> Any:
-        # The order of the fields of `Weights` in block.h is that of BlockWeights.
-        return (ctypes.c_void_p * len(self._kept))(*[t.data_ptr() for t in self._kept])
+    def _shape(
+        self, w: BlockWeights, batch: int, length: int, channels: slice, eps: float = 0.0
+    ) -> _Shape:
+        inner, d = w.fc1_weight.shape
+        return _Shape(
+            B=batch,
+            L=length,
+            D=d,
+            I=inner,
+            K=w.short_weight.shape[1],
+            F=w.last_weight.shape[1],
+            start=channels.start,
+            count=channels.stop - channels.start,
+            eps=eps,
+            threads=self._threads,
+            bf16=self._bf16,
+        )
 
-    def __exit__(self, *_: object) -> None:
-        self._kept.clear()
-
-
-def _shape(w: BlockWeights, batch: int, length: int, channels: slice, eps: float) -> _Shape:
-    inner, d = w.fc1_weight.shape
-    return _Shape(
-        B=batch,
-        L=length,
-        D=d,
-        I=inner,
-        K=w.short_weight.shape[1],
-        start=channels.start,
-        count=channels.stop - channels.start,
-        eps=eps,
-        threads=torch.get_num_threads(),
-    )
-
-
-def _whole(w: BlockWeights, h: Tensor, eps: float) -> _Shape:
-    return _shape(w, h.shape[0], h.shape[1], slice(0, h.shape[2]), eps)
+    def _whole(self, w: BlockWeights, h: Tensor, eps: float) -> _Shape:
+        return self._shape(w, h.shape[0], h.shape[1], slice(0, h.shape[2]), eps)
 
 
 def _library() -> Any:
@@ -197,24 +271,60 @@ def _library() -> Any:
     return found
 
 
-def _call(name: str, shape: _Shape, *arguments: Any) -> None:
-    """Calls the kernel of the tensors' type. Raises MemoryError when memory has run out."""
-    tensors = [a for a in arguments if isinstance(a, Tensor)]
-    kind = _NAMES[tensors[0].dtype]
-    for tensor in tensors:
-        assert tensor.is_contiguous(), f"{name}: a tensor of shape {tuple(tensor.shape)}"
-    function: Callable[..., int] = getattr(_library(), f"{kind}_{name}")
-    if function(ctypes.byref(shape), *_converted(arguments)):
-        raise MemoryError(f"native kernel {name}: out of memory")
+class _Call:
+    """One call into the library. Keeps alive what its pointers point to."""
 
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self._kept: list[Tensor] = []
 
-def _converted(arguments: Sequence[Any]) -> list[Any]:
-    result: list[Any] = []
-    for argument in arguments:
+    def address(self, tensor: Tensor) -> int:
+        """Of the first number; the tensor, or a contiguous copy, lives as long as the call."""
+        tensor = tensor.detach().contiguous()
+        assert tensor.dtype == self.dtype, f"{tensor.dtype} among {self.dtype}"
+        self._kept.append(tensor)
+        return tensor.data_ptr()
+
+    def pointers(self, tensors: Sequence[Tensor]) -> Any:
+        """A C array of their addresses."""
+        return (ctypes.c_void_p * len(tensors))(*map(self.address, tensors))
+
+    def weights(self, w: BlockWeights) -> Any:
+        """`Tensors` of native/layers.h: its fields are in the order of BlockWeights."""
+        return self.pointers(w.tensors())
+
+    def filter(self, hidden: Tensor, window: FilterWindow) -> Any:
+        """The struct of that name."""
+        tensors = (hidden, window.t, window.rates)
+        return ctypes.byref(_Filter(*map(self.address, tensors), window.shift))
+
+    def network(self, network: FilterNetwork) -> Any:
+        """The struct of that name."""
+        first = network.weights[0]
+        found = _Network(E=first.shape[1], F=first.shape[0], layers=len(network.weights))
+        for i, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
+            found.w[i], found.b[i] = self.address(weight), self.address(bias)
+        found.freq = self.address(network.freq)
+        return ctypes.byref(found)
+
+    def head(self, head: Tensor, norm: tuple[Tensor, Tensor]) -> Any:
+        """The struct of that name."""
+        addresses = map(self.address, (head, *norm))
+        return ctypes.byref(_Head(*addresses, len(head), IGNORED))
+
+    def __call__(self, name: str, *arguments: Any) -> None:
+        """Runs the kernel for the type. Raises MemoryError when memory has run out."""
+        function = getattr(_library(), f"{_NAMES[self.dtype]}_{name}")
+        if function(*map(self._converted, arguments)):
+            raise MemoryError(f"native kernel {name}: out of memory")
+
+    def _converted(self, argument: Any) -> Any:
         if isinstance(argument, Tensor):
-            result.append(ctypes.c_void_p(argument.data_ptr()))
-        elif isinstance(argument, float):
-            result.append(ctypes.c_double(argument))
-        else:
-            result.append(argument)
-    return result
+            # Work arrays are written to, so a silent copy would lose the result.
+            assert argument.is_contiguous() and argument.dtype in (self.dtype, torch.int64)
+            return ctypes.c_void_p(argument.data_ptr())
+        if isinstance(argument, int):
+            return ctypes.c_int64(argument)
+        if isinstance(argument, _Shape):
+            return ctypes.byref(argument)
+        return argument

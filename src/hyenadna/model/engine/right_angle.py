@@ -17,10 +17,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-BLOCK_SAMPLES = 1 << 19
-"""Complex samples of one block of channels: the transforms' temporaries stay near the cache."""
+from hyenadna.model.engine.sizes import TRANSFORM_SAMPLES
+
 DEVICE_BLOCK_SAMPLES = 1 << 27
-"""The same on a GPU, where it only bounds the memory."""
+"""Samples transformed together on a GPU, where they only bound the memory."""
 
 
 @lru_cache(maxsize=1024)
@@ -45,7 +45,7 @@ def channels_at_once(samples: int, device: str, threads: int) -> int:
 
     At least one for each thread: a transform alone runs on one of them.
     """
-    most = BLOCK_SAMPLES if device == "cpu" else DEVICE_BLOCK_SAMPLES
+    most = TRANSFORM_SAMPLES if device == "cpu" else DEVICE_BLOCK_SAMPLES
     return max(threads if device == "cpu" else 1, most // samples)
 
 

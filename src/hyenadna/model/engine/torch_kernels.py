@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -12,10 +10,8 @@ from hyenadna.conv import short_convolution
 from hyenadna.model.engine.filter_passes import filters_at_lags
 from hyenadna.model.engine.gemm import Gemm, row_chunks
 from hyenadna.model.engine.right_angle import RightAngle
+from hyenadna.model.engine.sizes import ROWS
 from hyenadna.model.engine.weights import BlockWeights, FilterWindow
-
-ROWS: Final = 1024
-"""Positions of one chunk of products, GELU and norms: what they touch stays in the cache."""
 
 
 class TorchKernels:
@@ -117,7 +113,7 @@ class TorchKernels:
         sums.fc1_weight.add_(outer * w.norm2_weight + torch.outer(total, w.norm2_bias))
         sums.fc1_bias.add_(total)
         sums.norm2_weight.add_((w.fc1_weight * outer).sum(0))
-        sums.norm2_bias.add_(total @ w.fc1_weight)
+        sums.norm2_bias.add_((w.fc1_weight * total[:, None]).sum(0))
 
     def mix_backward(
         self,
@@ -195,7 +191,7 @@ class TorchKernels:
         _three(sums.in_weight)[:, channels].add_(gradient.view(3, -1, h.shape[-1]))
         sums.in_bias.view(3, -1)[:, channels].add_(total.view(3, -1))
         sums.norm1_weight.add_((weight * outer).sum(0))
-        sums.norm1_bias.add_(total @ weight)
+        sums.norm1_bias.add_((weight * total[:, None]).sum(0))
 
     def _workspace(self, like: Tensor, *shape: int) -> Tensor:
         """Uninitialised memory that the next call uses again: fresh pages cost half of a pass."""
@@ -213,7 +209,8 @@ def _three(weight: Tensor) -> Tensor:
 
 def _fold(weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
     """Weight and bias that do to n what the given ones do to `n scale + shift`."""
-    return weight * scale, bias + weight @ shift
+    # no matrix-vector product: its last bits depend on where in memory the weights lie
+    return weight * scale, bias + (weight * shift).sum(1)
 
 
 def _projection(w: BlockWeights, channels: slice) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,140 @@
+"""A block of order 2, chunked over channels and positions, with a backward pass that recomputes.
+
+Only the block's input is kept for the backward pass, and its mixed signal where the plan allows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from hyenadna.model.engine.filter_passes import FilterNetwork, filters_backward, network_backward
+from hyenadna.model.engine.gemm import row_chunks
+from hyenadna.model.engine.kernels import Kernels
+from hyenadna.model.engine.offload import OffloadedTensor
+from hyenadna.model.engine.plan import Plan
+from hyenadna.model.engine.sizes import ROWS
+from hyenadna.model.engine.spectra import FilterTables, LayerSpectra, SpectrumCache
+from hyenadna.model.engine.weights import BlockWeights
+
+_COUNT = len(fields(BlockWeights))
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What all blocks of one forward pass, and the backward pass that belongs to it, share."""
+
+    kernels: Kernels
+    plan: Plan
+    eps: float
+    cache: SpectrumCache
+    offload: Path | None = None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The tensors of one block; under autograd they carry its graph."""
+
+    weights: BlockWeights
+    network: FilterNetwork
+    tables: FilterTables
+
+    def spectra(self, run: Pass) -> LayerSpectra:
+        """The filters' transforms in this pass."""
+        limit = run.plan.cache_bytes
+        return LayerSpectra(run.kernels, run.cache, limit, self.tables, self.weights, self.network)
+
+
+def block_inference(run: Pass, layer: Layer, h: Tensor, y: Tensor, out: Tensor) -> None:
+    """out becomes the output of the block for h (B, L, D); y is overwritten. out may be h or y."""
+    _mix(run, layer, layer.spectra(run), h, y)
+    run.kernels.finish(h, y, layer.weights, run.eps, out)
+
+
+def block_training(run: Pass, layer: Layer, h: Tensor) -> Tensor:
+    """The output of the block for h (B, L, D), with gradients of h and of the layer's tensors."""
+    out: Tensor = _BlockFunction.apply(
+        run, layer.tables, h, *layer.weights.tensors(), *layer.network.tensors()
+    )
+    return out
+
+
+def norm_in_place(h: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """h (B, L, D), contiguous, after its layer norm; no second array of its size."""
+    flat = h.view(-1, h.shape[-1])
+    for rows in row_chunks(len(flat), ROWS):
+        flat[rows] = functional.layer_norm(flat[rows], flat.shape[1:], weight, bias, eps)
+    return h
+
+
+def _mix(run: Pass, layer: Layer, spectra: LayerSpectra, h: Tensor, y: Tensor) -> None:
+    for channels in run.plan.blocks(h.shape[-1]):
+        run.kernels.mix(h, layer.weights, run.eps, spectra(channels), channels, y)
+
+
+def _layer(tables: FilterTables, tensors: tuple[Tensor, ...]) -> Layer:
+    return Layer(BlockWeights(*tensors[:_COUNT]), FilterNetwork.join(tensors[_COUNT:]), tables)
+
+
+class _BlockFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, run: Pass, tables: FilterTables, h: Tensor, *tensors: Tensor) -> Tensor:
+        layer = _layer(tables, tensors)
+        y = torch.empty_like(h)
+        out = torch.empty_like(h) if run.plan.keep_mixed else y
+        with torch.autocast(h.device.type, enabled=False):
+            block_inference(run, layer, h, y, out)
+        ctx.run, ctx.tables = run, tables
+        ctx.file = None if run.offload is None else OffloadedTensor(h, run.offload)
+        ctx.save_for_backward(
+            h if ctx.file is None else None, y if run.plan.keep_mixed else None, *tensors
+        )
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        h, y, *tensors = ctx.saved_tensors
+        if ctx.file is not None:
+            h = ctx.file.read()
+        train_filter = any(ctx.needs_input_grad[3 + _COUNT :])
+        # The gradient that comes in may be someone else's, and the saved y serves again under
+        # retain_graph: both are overwritten, so both are copied.
+        grad = grads[0].clone(memory_format=torch.contiguous_format)
+        y = None if y is None else y.clone()
+        with torch.autocast(h.device.type, enabled=False):
+            sums, network = _backward(
+                ctx.run, _layer(ctx.tables, tuple(tensors)), h, y, grad, train_filter
+            )
+        found = (grad, *sums.tensors(), *network.tensors())
+        wanted = ctx.needs_input_grad[2:]
+        return None, None, *(g if need else None for g, need in zip(found, wanted, strict=True))
+
+
+def _backward(
+    run: Pass, layer: Layer, h: Tensor, y: Tensor | None, grad: Tensor, train_filter: bool
+) -> tuple[BlockWeights, FilterNetwork]:
+    """Gradients of the layer's tensors; grad, of the block's output, becomes that of h."""
+    w, kernels, tables = layer.weights, run.kernels, layer.tables
+    spectra = layer.spectra(run)
+    if y is None:
+        y = torch.empty_like(h)
+        _mix(run, layer, spectra, h, y)
+    sums = w.zeros()
+    kernels.finish_backward(h, y, w, run.eps, grad, sums)
+    grad_n = torch.zeros_like(h)
+    grad_hidden = torch.zeros_like(spectra.hidden) if train_filter else None
+    for channels in run.plan.blocks(h.shape[-1]):
+        grad_k = kernels.mix_backward(h, w, run.eps, spectra(channels), channels, y, grad_n, sums)
+        filters_backward(grad_k, spectra.hidden, w, tables.window, channels, sums, grad_hidden)
+    kernels.norm_backward(h, run.eps, grad_n, grad)
+    if grad_hidden is None:
+        return sums, layer.network
+    del grad_n, y
+    return sums, network_backward(layer.network, tables.z[0], grad_hidden)

@@ -1,0 +1,114 @@
+"""Which kernels a pass runs on, if the engine can run it at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from hyenadna.config import ModelConfig
+from hyenadna.errors import InputError
+from hyenadna.model.engine.kernels import Kernels
+from hyenadna.model.engine.plan import parse_memory
+from hyenadna.model.engine.torch_kernels import TorchKernels
+
+Choice = Literal["auto", "native", "torch", "plain"]
+CHOICES: Final[tuple[str, ...]] = get_args(Choice)
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What `set_engine` was told."""
+
+    kernels: Choice = "auto"
+    max_memory: int | None = None
+    offload: Path | None = None
+
+    @classmethod
+    def of(
+        cls, kernels: Choice, max_memory: str | int | None, offload: str | Path | None
+    ) -> EngineSettings:
+        """Checked settings. Raises InputError for an unknown name, size or folder."""
+        if kernels not in CHOICES:
+            raise InputError(f"engine: no kernels {kernels!r}; there are {', '.join(CHOICES)}")
+        budget = None if max_memory is None else parse_memory(max_memory)
+        folder = None if offload is None else Path(offload)
+        if folder is not None and not folder.is_dir():
+            raise InputError(f"engine: offload={str(offload)!r} is not a folder; make it first")
+        return cls(kernels, budget, folder)
+
+
+def choose_kernels(settings: EngineSettings, config: ModelConfig, h: Tensor) -> Kernels | None:
+    """Kernels for a pass over h under the present autocast state; None for the plain modules.
+
+    Raises InputError where native kernels are asked for and there are none.
+    """
+    device = h.device.type
+    if settings.kernels == "plain" or (device != "cpu" and settings.kernels != "torch"):
+        return None
+    if h.dtype not in (torch.float32, torch.float64) or _traced(h):
+        return None
+    gemm = None
+    if torch.is_autocast_enabled(device) and h.dtype == torch.float32:
+        gemm = torch.get_autocast_dtype(device)
+        if gemm != torch.bfloat16:
+            return None
+    if settings.kernels in ("auto", "native"):
+        native = native_kernels(config, h.dtype, gemm)
+        if native is not None:
+            return native
+        if settings.kernels == "native":
+            require_native(config, h.dtype)
+    return TorchKernels(gemm)
+
+
+def native_kernels(
+    config: ModelConfig, dtype: torch.dtype, gemm: torch.dtype | None
+) -> Kernels | None:
+    """Native kernels for this shape and type, where there are any."""
+    from hyenadna.model.engine.native_kernels import NativeKernels, available
+
+    # bf16 products are those of torch: the native ones are float32
+    return NativeKernels() if gemm is None and available(config, dtype) else None
+
+
+def require_native(config: ModelConfig, dtype: torch.dtype) -> None:
+    """Raises InputError where there are no native kernels for this shape and type."""
+    from hyenadna.model.engine.native_kernels import available
+    from hyenadna.native import why_not
+
+    if not available(config, dtype):
+        reason = why_not() or f"not for d_model {config.d_model}, {dtype}"
+        raise InputError(f"engine: no native kernels: {reason}; take kernels='auto' or 'torch'")
+
+
+def untouched(module: nn.Module, types: frozenset[type]) -> bool:
+    """Whether a module and all inside it are of these very types, without hooks or adapters.
+
+    The engine reads their weights and calls none of them, so whatever was added to one would be
+    passed over.
+    """
+    return all(
+        type(m) in types
+        and "forward" not in m.__dict__
+        and not (m._forward_hooks or m._forward_pre_hooks)
+        and not (m._backward_hooks or m._backward_pre_hooks)
+        for m in module.modules()
+    )
+
+
+def all_like(h: Tensor, tensors: Iterable[Tensor]) -> bool:
+    """Whether all tensors are ordinary ones of the type and device of h."""
+    return all(
+        type(t) in (nn.Parameter, Tensor) and t.dtype == h.dtype and t.device == h.device
+        for t in tensors
+    )
+
+
+def _traced(h: Tensor) -> bool:
+    ordinary = type(h) in (nn.Parameter, Tensor)
+    return not ordinary or torch.compiler.is_compiling() or torch.jit.is_tracing()

@@ -1,0 +1,119 @@
+"""A forward pass through all blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from hyenadna.model.engine.block import Layer, Pass, block_inference, block_training
+from hyenadna.model.engine.choose import EngineSettings
+from hyenadna.model.engine.filter_passes import FilterNetwork
+from hyenadna.model.engine.kernels import Kernels
+from hyenadna.model.engine.plan import make_plan
+from hyenadna.model.engine.sizes import Workload, resident_bytes
+from hyenadna.model.engine.spectra import FilterTables, SpectrumCache
+from hyenadna.model.engine.weights import BlockWeights, FilterWindow
+from hyenadna.model.filter import ImplicitFilter
+from hyenadna.model.operator import HyenaOperator
+
+if TYPE_CHECKING:
+    from hyenadna.model.backbone import Block
+
+
+def make_pass(
+    kernels: Kernels, settings: EngineSettings, work: Workload, cache: SpectrumCache, held: int
+) -> Pass:
+    """What the blocks of one pass share, planned within the budget of the settings.
+
+    Lets go of cached spectra that the plan has no room for. held: bytes that the plan counts and
+    that are allocated already. Raises InputError where the budget is too small.
+    """
+    resident = 0
+    if settings.max_memory is not None:
+        resident = max(0, resident_bytes() - held - cache.bytes)
+    plan = make_plan(
+        work, step=kernels.channel_step(), max_memory=settings.max_memory, resident=resident
+    )
+    cache.shrink(plan.cache_bytes)
+    offload = settings.offload if work.training else None
+    return Pass(kernels, plan, work.config.layer_norm_epsilon, cache, offload)
+
+
+def run_blocks(run: Pass, blocks: Sequence[Block], h: Tensor) -> Tensor:
+    """The residual stream after all blocks; h (B, L, D) is overwritten where nothing is trained."""
+    length, training = h.shape[1], needs_gradients(blocks, h)
+    y = None if training else torch.empty_like(h)
+    for index, block in enumerate(blocks):
+        layer = _layer(index, block, length)
+        if y is None:
+            h = block_training(run, layer, h)
+        else:
+            block_inference(run, layer, h, y, h)
+    return h
+
+
+def run_states(run: Pass, blocks: Sequence[Block], h: Tensor) -> list[Tensor]:
+    """The residual stream after each block, each (B, L, D); h is left as it is."""
+    training, states = needs_gradients(blocks, h), [h]
+    for index, block in enumerate(blocks):
+        layer = _layer(index, block, h.shape[1])
+        if training:
+            states.append(block_training(run, layer, states[-1]))
+        else:
+            states.append(torch.empty_like(h))
+            block_inference(run, layer, states[-2], states[-1], states[-1])
+    return states[1:]
+
+
+def needs_gradients(blocks: Sequence[Block], h: Tensor) -> bool:
+    """Whether autograd wants the graph of a pass over h."""
+    return torch.is_grad_enabled() and (
+        h.requires_grad or any(p.requires_grad for block in blocks for p in block.parameters())
+    )
+
+
+def _layer(index: int, block: Block, length: int) -> Layer:
+    mixer, mlp = block.mixer, block.mlp
+    assert isinstance(mixer, HyenaOperator)
+    last = mixer.filter_fn.implicit_filter[-1].weight
+    assert isinstance(last, Tensor)
+    weights = BlockWeights(
+        norm1_weight=block.norm1.weight,
+        norm1_bias=block.norm1.bias,
+        in_weight=mixer.in_proj.weight,
+        in_bias=mixer.in_proj.bias,
+        short_weight=mixer.short_filter.weight[:, 0],
+        short_bias=mixer.short_filter.bias,
+        last_weight=last,
+        skip=mixer.filter_fn.bias,
+        out_weight=mixer.out_proj.weight,
+        out_bias=mixer.out_proj.bias,
+        norm2_weight=block.norm2.weight,
+        norm2_bias=block.norm2.bias,
+        fc1_weight=mlp.fc1.weight,
+        fc1_bias=mlp.fc1.bias,
+        fc2_weight=mlp.fc2.weight,
+        fc2_bias=mlp.fc2.bias,
+    )
+    tables = _tables(index, mixer.filter_fn, length)
+    return Layer(weights, FilterNetwork.of(mixer.filter_fn), tables)
+
+
+def _tables(index: int, filter_fn: ImplicitFilter, length: int) -> FilterTables:
+    tables = filter_fn.tables()
+    z, t = tables["pos_emb.z"], tables["pos_emb.t"]
+    dtype = filter_fn.bias.dtype
+    window = FilterWindow(
+        t[0, :length, 0].to(dtype),
+        tables["modulation.deltas"][0, 0].to(dtype).abs(),
+        filter_fn.window_shift,
+    )
+    identity = tuple((id(table), _version(table)) for table in (z, t))
+    return FilterTables(index, z, t, window, (*identity, filter_fn.window_shift))
+
+
+def _version(table: Tensor) -> int:
+    return 0 if table.is_inference() else table._version

@@ -1,0 +1,114 @@
+"""How large the engine's chunks are, and the bytes of every buffer that follows from them (no torch).
+
+Letters as in docs/notation.md; T = B L positions, s bytes a number, m the transform's length (up to
+2 % above L), c channels of a block.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hyenadna.config import ModelConfig
+
+ROWS: Final = 1024
+"""Positions of one chunk of products, GELU and norms: what they touch stays in the cache."""
+FILTER_ROWS: Final = 4096
+"""Lags of one chunk of the filter network."""
+TRANSFORM_SAMPLES: Final = 1 << 19
+"""Complex samples that are transformed together: the temporaries stay near the cache."""
+HEAD_ROWS: Final = 8192
+"""Positions of one chunk of logits."""
+PROCESS_BYTES: Final = 400 << 20
+"""Python with torch loaded, where the system does not say (measured on Linux: 250 to 400 MiB)."""
+
+
+def resident_bytes() -> int:
+    """Memory of this process now; `PROCESS_BYTES` where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return PROCESS_BYTES
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One forward pass, or one forward and backward pass, over B sequences of L tokens."""
+
+    config: ModelConfig
+    batch: int
+    length: int
+    itemsize: int = 4
+    training: bool = False
+    threads: int = 2
+    offload: bool = False
+    """Whether the blocks' inputs are kept in files."""
+    states: bool = False
+    """Whether the outputs of all blocks are kept."""
+
+    @property
+    def stream(self) -> int:
+        """The residual stream: T D s."""
+        return self.batch * self.length * self.config.d_model * self.itemsize
+
+    @property
+    def streams(self) -> int:
+        """Arrays of the size of the residual stream.
+
+        Inference: the stream and the mixed signal y, or the outputs of all blocks and of the norm.
+        Training: the input of every block (of one block where they are kept in files), the gradient
+        that comes in, and the three arrays of a backward pass: gradients of the stream, of y and of
+        the norm.
+        """
+        if not self.training:
+            return self.config.n_layer + 1 if self.states else 2
+        return (self.config.n_layer if self.states or not self.offload else 1) + 4
+
+    @property
+    def spectra(self) -> int:
+        """Transforms of all filters of all layers: complex (D, m) each."""
+        return self.config.n_layer * self.config.d_model * self._transform * 2 * self.itemsize
+
+    def block(self, channels: int) -> int:
+        """Buffers of one block of channels.
+
+        Projections 3 T c and the filters' spectrum 2 m c; in training also gradients of the
+        filters, L c.
+        """
+        tokens = self.batch * self.length
+        each = 3 * tokens + 2 * self._transform + (self.length if self.training else 0)
+        return each * channels * self.itemsize
+
+    def fixed(self) -> int:
+        """Everything else that does not depend on the plan.
+
+        The streams; the filter network's output (L, F), in training with its gradient; logits and
+        losses; the temporaries of a chunk: of transforms (two complex and three real signals, in
+        training two more of each), of products, of the filter network; the twists; in training two
+        copies of all gradients.
+        """
+        c, s = self.config, self.itemsize
+        tokens = self.batch * self.length
+        hidden = self.length * c.filter_order * (2 if self.training else 1)
+        head = min(tokens, HEAD_ROWS) * c.padded_vocab_size * 3 + 3 * tokens
+        rows = min(tokens, ROWS) * (2 * c.inner_width + 6 * c.d_model)
+        lags = min(self.length, FILTER_ROWS) * (c.d_model + 4 * c.filter_order)
+        numbers = hidden + head + rows * (2 if self.training else 1) + lags
+        numbers += self._transforms() + 4 * self._transform
+        if self.training:
+            numbers += 2 * c.num_parameters()
+        return self.streams * self.stream + numbers * s
+
+    @property
+    def _transform(self) -> int:
+        return self.length + self.length // 50
+
+    def _transforms(self) -> int:
+        """Numbers in the temporaries of the transforms that run together."""
+        one = self.batch * self._transform
+        together = max(TRANSFORM_SAMPLES, self.threads * one)
+        samples = min(together, self.config.d_model * one)
+        return samples * (14 if self.training else 7)
