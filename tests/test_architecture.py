@@ -12,7 +12,7 @@ import hyenadna
 ROOT = Path(hyenadna.__file__).parent
 LAYERS = {
     "errors": 0,
-    "alphabet": 1, "config": 1, "training_config": 1, "reference_tokenizer": 1,
+    "alphabet": 1, "config": 1, "training_config": 1, "reference_tokenizer": 1, "native": 1,
     "genome": 2, "conv": 2,
     "model": 3, "data": 3,
     "checkpoint": 4,
@@ -23,7 +23,15 @@ LAYERS = {
 }  # fmt: skip
 # Rooms of one layer that must not know each other.
 STRANGERS = [("genome", "conv"), ("model", "data"), ("train", "infer")]
-WITHOUT_TORCH = ("errors", "alphabet", "config", "training_config", "reference_tokenizer", "genome")
+WITHOUT_TORCH = (
+    "errors",
+    "alphabet",
+    "config",
+    "training_config",
+    "reference_tokenizer",
+    "native",
+    "genome",
+)
 ONLY_VERSION = {("cli", "__init__")}  # `hyenadna.__version__` for --version
 
 

@@ -157,6 +157,8 @@ def test_a_failed_job_is_one_line_and_the_neighbour_ends(monkeypatch):
     with launch.busy_neighbour() as process:
         assert process.poll() is None
     assert process.returncode is not None
+    assert launch.signal_name(9) == "SIGKILL (out of memory?)"
+    assert launch.signal_name(11) == "SIGSEGV"
 
 
 def test_plans_are_whole():
