@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from hyenadna.checkpoint.load import load
+from hyenadna.model.engine.native_kernels import available
+from hyenadna.native import why_not
 
 CASES = {
     "base_o2": ("", {}),
@@ -19,11 +21,19 @@ CASES = {
 }
 
 
+@pytest.fixture(params=["plain", "torch", "native"], scope="module")
+def engine(request):
+    return request.param
+
+
 @pytest.fixture(params=CASES, ids=str, scope="module")
-def case(request, shared):
+def case(request, shared, engine):
     folder = shared / "golden" / request.param.split()[0]
     file, options = CASES[request.param]
     model = load(folder / file if file else folder, **options)
+    if engine == "native" and not available(model.config, torch.float64):
+        pytest.skip(f"no native kernels for this model: {why_not() or model.config}")
+    model.set_engine(engine)
     return (
         model,
         load_file(folder / "tokens.safetensors"),

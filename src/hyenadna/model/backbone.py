@@ -18,7 +18,8 @@ from torch.utils.checkpoint import checkpoint
 from hyenadna.config import ModelConfig
 from hyenadna.errors import InputError
 from hyenadna.model.attention import CausalAttention
-from hyenadna.model.engine.block import Pass, norm_in_place
+from hyenadna.model.engine import pages
+from hyenadna.model.engine.block import Pass
 from hyenadna.model.engine.choose import (
     Choice,
     EngineSettings,
@@ -27,7 +28,7 @@ from hyenadna.model.engine.choose import (
     require_native,
     untouched,
 )
-from hyenadna.model.engine.embedding import embed_tokens
+from hyenadna.model.engine.ends import embed_tokens
 from hyenadna.model.engine.run import (
     make_pass,
     needs_gradients,
@@ -181,7 +182,8 @@ class Backbone(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """Embedded tokens (B, L, D) -> (B, L, D), after the final norm; h is left as it is."""
-        return self.finish(h, self.engine_pass(h, h.shape[0], h.shape[1]), owned=False)
+        run = self.engine_pass(h, h.shape[0], h.shape[1])
+        return self.norm(self.stream(h, run, owned=False), run)
 
     def engine_pass(
         self, like: Tensor, batch: int, length: int, *, states: bool = False
@@ -210,30 +212,40 @@ class Backbone(nn.Module):
             threads=torch.get_num_threads(),
             offload=self.engine.offload is not None,
             states=states,
+            native=kernels.name == "native",
         )
         # what is embedded already is the first of the streams that a backward pass keeps
         held = work.stream if work.training and like.ndim == 3 else 0
         return make_pass(kernels, self.engine, work, self._spectra, held)
 
-    def finish(self, h: Tensor, run: Pass | None, *, owned: bool) -> Tensor:
-        """`forward` with what `engine_pass` gave; owned: h may be overwritten."""
-        out: Tensor
+    def stream(self, h: Tensor, run: Pass | None, *, owned: bool) -> Tensor:
+        """The residual stream (B, L, D) after all blocks, before the final norm.
+
+        run: what `engine_pass` gave. owned: whether h may be overwritten.
+        """
         h = self.dropout(h)
         if run is None:
             for layer in self.layers:
                 h = layer(h)
-            out = self.ln_f(h)
-            return out
+            return h
         blocks = self._blocks()
-        if needs_gradients(blocks, h):
-            out = self.ln_f(run_blocks(run, blocks, h.contiguous()))
-            return out
-        h = h.contiguous() if owned else h.clone(memory_format=torch.contiguous_format)
-        h = run_blocks(run, blocks, h)
-        if torch.is_grad_enabled() or not untouched(self.ln_f, frozenset({nn.LayerNorm})):
-            out = self.ln_f(h)
-            return out
-        return norm_in_place(h, self.ln_f.weight, self.ln_f.bias, self.ln_f.eps)
+        if needs_gradients(blocks, h) or owned:
+            return run_blocks(run, blocks, h.contiguous())
+        return run_blocks(run, blocks, pages.copy_of(h))
+
+    def norm(self, h: Tensor, run: Pass | None) -> Tensor:
+        """The final norm of what `stream` gave, in its place where there is no graph."""
+        if run is not None and not torch.is_grad_enabled() and self.plain_norm(h):
+            run.kernels.norm(h, self.ln_f.weight, self.ln_f.bias, self.ln_f.eps)
+            return h
+        out: Tensor = self.ln_f(h)
+        return out
+
+    def plain_norm(self, h: Tensor) -> bool:
+        """Whether the final norm is as it was made, in the type of h."""
+        return untouched(self.ln_f, frozenset({nn.LayerNorm})) and all_like(
+            h, self.ln_f.parameters()
+        )
 
     def hidden_states(self, h: Tensor) -> list[Tensor]:
         """n_layer + 2 tensors (B, L, D): embeddings, residual stream after each block, final norm.
@@ -285,20 +297,22 @@ class HyenaDNA(nn.Module):
 
     def embed(self, tokens: Tensor | npt.ArrayLike) -> Tensor:
         """Hidden states (B, L, D) after the final norm; arguments and errors as for `forward`."""
-        ids = self._check(tokens)
-        table = self.backbone.embeddings.word_embeddings.weight
-        run = self.backbone.engine_pass(table, ids.shape[0], ids.shape[1])
-        if run is None:
-            out: Tensor = self.backbone(self.backbone.embeddings(ids))
-            return out
-        return self.backbone.finish(self._embedded(ids), run, owned=True)
+        h, run = self.residual_stream(tokens)
+        return self.backbone.norm(h, run)
 
-    def _embedded(self, ids: Tensor) -> Tensor:
+    def residual_stream(self, tokens: Tensor | npt.ArrayLike) -> tuple[Tensor, Pass | None]:
+        """The stream (B, L, D) after all blocks, and the engine's pass that made it, if it did.
+
+        Arguments and errors as for `forward`.
+        """
+        ids = self._check(tokens)
         embeddings = self.backbone.embeddings
-        if untouched(embeddings, frozenset({Embeddings, nn.Embedding})):
-            return embed_tokens(embeddings.word_embeddings.weight, ids)
-        out: Tensor = embeddings(ids)
-        return out
+        table = embeddings.word_embeddings.weight
+        run = self.backbone.engine_pass(table, ids.shape[0], ids.shape[1])
+        if run is not None and untouched(embeddings, frozenset({Embeddings, nn.Embedding})):
+            h = embed_tokens(run.kernels, table, ids)
+            return self.backbone.stream(h, run, owned=True), run
+        return self.backbone.stream(embeddings(ids), run, owned=False), run
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (..., V) of hidden states (..., D) after the final norm.
@@ -322,15 +336,15 @@ class HyenaDNA(nn.Module):
     ) -> None:
         """Choose how the blocks are computed; all choices give the same values up to rounding.
 
-        kernels: `native` (compiled C++), `torch`, `plain` (the modules themselves, the slow twin), or
-        `auto`: native where there are any for this model, else torch. A pass that the engine cannot
-        run, see `Backbone.engine_pass`, is plain whatever is chosen. max_memory: bytes, or a size such
-        as `4GiB`, that the whole process may hold; blocks are cut to fit. Other tensors that live on
-        are the caller's to count. offload: a folder for the blocks' inputs between the forward and the
+        kernels: `native` (compiled C++), `torch`, `plain` (the modules themselves, the slow twin),
+        or `auto`: native where there are any for this model, else torch. A pass that the engine
+        cannot run, see `Backbone.engine_pass`, is plain whatever is chosen. max_memory: bytes, or a
+        size such as `4GiB`, that the whole process may hold; blocks are cut to fit, and a plain
+        pass does not heed it. offload: a folder for the blocks' inputs between the forward and the
         backward pass, on a disk with room for n_layer B L D numbers; None keeps them in memory.
 
-        Raises InputError for an unknown name, size or folder, and where native kernels are asked for
-        and there are none; and later, before a pass that the budget is too small for.
+        Raises InputError for an unknown name, size or folder, and where native kernels are asked
+        for and there are none; and later, before a pass that the budget is too small for.
         """
         self.backbone.set_engine(kernels, max_memory, offload=offload)
 

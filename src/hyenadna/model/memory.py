@@ -1,10 +1,10 @@
 """Memory that a model needs, by arithmetic: no torch, so that it can be printed at once.
 
-Models of order 2 run through the engine on a CPU, whose buffers `hyenadna.model.engine.sizes` counts.
+Models of order 2 run through the engine on a CPU; `hyenadna.model.engine.sizes` counts its buffers.
 For the others, and on a GPU, the counts follow the tensors that the plain modules hold; there the
-factors for temporaries and for what the allocator keeps are measured (float32 and bf16, tiny-1k at 16
-x 1,024 and small-32k at 8,192 and 32,768 tokens, on the CPU): within 30 % of the real peak. Neither
-counts the interpreter with torch loaded, about 0.3 GiB.
+factors for temporaries and for what the allocator keeps are measured (float32 and bf16, tiny-1k at
+16 x 1,024 and small-32k at 8,192 and 32,768 tokens, on the CPU): within 30 % of the real peak.
+Neither counts the interpreter with torch loaded, about 0.3 GiB.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def training_bytes(
     """Peak bytes of a training step over `tokens` positions in one forward pass.
 
     Weights, gradients and two moments (16 bytes a parameter; 4 more for the moving average), plus
-    what each block keeps for its backward pass. engine: as for `inference_bytes`; the engine keeps a
-    block's input only, so `checkpointing` and `precision` make no difference to it.
+    what each block keeps for its backward pass. engine: as for `inference_bytes`; the engine keeps
+    a block's input only, so `checkpointing` and `precision` make no difference to it.
     """
     weights = config.num_parameters() * (20 if average else 16)
     if _by_engine(config, engine):

@@ -12,18 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
-from hyenadna.model.engine.filter_passes import FilterNetwork, filters_backward, network_backward
-from hyenadna.model.engine.gemm import row_chunks
+from hyenadna.model.engine import pages
+from hyenadna.model.engine.filter_passes import FilterNetwork
 from hyenadna.model.engine.kernels import Kernels
 from hyenadna.model.engine.offload import OffloadedTensor
 from hyenadna.model.engine.plan import Plan
-from hyenadna.model.engine.sizes import ROWS
 from hyenadna.model.engine.spectra import FilterTables, LayerSpectra, SpectrumCache
 from hyenadna.model.engine.weights import BlockWeights
 
-_COUNT = len(fields(BlockWeights))
+_NAMES = [field.name for field in fields(BlockWeights)]
+_COUNT, _FILTER = len(_NAMES), _NAMES.index("last_weight")  # skip follows last_weight
 
 
 @dataclass(frozen=True)
@@ -65,14 +64,6 @@ def block_training(run: Pass, layer: Layer, h: Tensor) -> Tensor:
     return out
 
 
-def norm_in_place(h: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """h (B, L, D), contiguous, after its layer norm; no second array of its size."""
-    flat = h.view(-1, h.shape[-1])
-    for rows in row_chunks(len(flat), ROWS):
-        flat[rows] = functional.layer_norm(flat[rows], flat.shape[1:], weight, bias, eps)
-    return h
-
-
 def _mix(run: Pass, layer: Layer, spectra: LayerSpectra, h: Tensor, y: Tensor) -> None:
     for channels in run.plan.blocks(h.shape[-1]):
         run.kernels.mix(h, layer.weights, run.eps, spectra(channels), channels, y)
@@ -86,8 +77,8 @@ class _BlockFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, run: Pass, tables: FilterTables, h: Tensor, *tensors: Tensor) -> Tensor:
         layer = _layer(tables, tensors)
-        y = torch.empty_like(h)
-        out = torch.empty_like(h) if run.plan.keep_mixed else y
+        y = pages.empty_like(h)
+        out = pages.empty_like(h) if run.plan.keep_mixed else y
         with torch.autocast(h.device.type, enabled=False):
             block_inference(run, layer, h, y, out)
         ctx.run, ctx.tables = run, tables
@@ -103,11 +94,13 @@ class _BlockFunction(torch.autograd.Function):
         h, y, *tensors = ctx.saved_tensors
         if ctx.file is not None:
             h = ctx.file.read()
-        train_filter = any(ctx.needs_input_grad[3 + _COUNT :])
+        train_filter = any(ctx.needs_input_grad[3 + _FILTER : 5 + _FILTER]) or any(
+            ctx.needs_input_grad[3 + _COUNT :]
+        )
         # The gradient that comes in may be someone else's, and the saved y serves again under
         # retain_graph: both are overwritten, so both are copied.
-        grad = grads[0].clone(memory_format=torch.contiguous_format)
-        y = None if y is None else y.clone()
+        grad = pages.copy_of(grads[0])
+        y = None if y is None else pages.copy_of(y)
         with torch.autocast(h.device.type, enabled=False):
             sums, network = _backward(
                 ctx.run, _layer(ctx.tables, tuple(tensors)), h, y, grad, train_filter
@@ -124,17 +117,20 @@ def _backward(
     w, kernels, tables = layer.weights, run.kernels, layer.tables
     spectra = layer.spectra(run)
     if y is None:
-        y = torch.empty_like(h)
+        y = pages.empty_like(h)
         _mix(run, layer, spectra, h, y)
     sums = w.zeros()
     kernels.finish_backward(h, y, w, run.eps, grad, sums)
-    grad_n = torch.zeros_like(h)
-    grad_hidden = torch.zeros_like(spectra.hidden) if train_filter else None
+    grad_n = pages.empty_like(h).zero_()
+    grad_hidden = pages.empty_like(spectra.hidden).zero_() if train_filter else None
     for channels in run.plan.blocks(h.shape[-1]):
-        grad_k = kernels.mix_backward(h, w, run.eps, spectra(channels), channels, y, grad_n, sums)
-        filters_backward(grad_k, spectra.hidden, w, tables.window, channels, sums, grad_hidden)
+        k = kernels.mix_backward(h, w, run.eps, spectra(channels), channels, y, grad_n, sums)
+        if grad_hidden is not None:
+            kernels.filters_backward(
+                k, spectra.hidden, w, tables.window, channels, sums, grad_hidden
+            )
     kernels.norm_backward(h, run.eps, grad_n, grad)
+    del grad_n, y
     if grad_hidden is None:
         return sums, layer.network
-    del grad_n, y
-    return sums, network_backward(layer.network, tables.z[0], grad_hidden)
+    return sums, kernels.hidden_backward(layer.network, tables.z[0], grad_hidden)

@@ -62,7 +62,7 @@ def choose_kernels(settings: EngineSettings, config: ModelConfig, h: Tensor) -> 
         if native is not None:
             return native
         if settings.kernels == "native":
-            require_native(config, h.dtype)
+            require_native(config, h.dtype, gemm)
     return TorchKernels(gemm)
 
 
@@ -72,17 +72,19 @@ def native_kernels(
     """Native kernels for this shape and type, where there are any."""
     from hyenadna.model.engine.native_kernels import NativeKernels, available
 
-    # bf16 products are those of torch: the native ones are float32
-    return NativeKernels() if gemm is None and available(config, dtype) else None
+    return NativeKernels(gemm) if available(config, dtype, gemm) else None
 
 
-def require_native(config: ModelConfig, dtype: torch.dtype) -> None:
+def require_native(
+    config: ModelConfig, dtype: torch.dtype, gemm: torch.dtype | None = None
+) -> None:
     """Raises InputError where there are no native kernels for this shape and type."""
     from hyenadna.model.engine.native_kernels import available
     from hyenadna.native import why_not
 
-    if not available(config, dtype):
-        reason = why_not() or f"not for d_model {config.d_model}, {dtype}"
+    if not available(config, dtype, gemm):
+        products = "" if gemm is None else f" with products in {gemm}"
+        reason = why_not() or f"not on this machine for d_model {config.d_model}, {dtype}{products}"
         raise InputError(f"engine: no native kernels: {reason}; take kernels='auto' or 'torch'")
 
 

@@ -1,7 +1,7 @@
 """The implicit filter in chunks of lags, forward and backward, without a graph.
 
-`k[l, c] = (last_weight[c] . hidden[l]) (exp(-t_l rate_c) + shift)`, plus `skip[c]` at lag 0; hidden is
-the output of the filter network's last sine. Formulas: `hyenadna.model.filter`.
+`k[l, c] = (last_weight[c] . hidden[l]) (exp(-t_l rate_c) + shift)`, plus `skip[c]` at lag 0; hidden
+is the output of the filter network's last sine. Formulas: `hyenadna.model.filter`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hyenadna.model.engine import pages
 from hyenadna.model.engine.gemm import Gemm, row_chunks
 from hyenadna.model.engine.sizes import FILTER_ROWS
 from hyenadna.model.engine.weights import BlockWeights, FilterWindow
@@ -33,7 +34,11 @@ class FilterNetwork:
         linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
         freq = layers[1].freq
         assert isinstance(freq, Tensor)
-        return cls(freq, tuple(x.weight for x in linear), tuple(x.bias for x in linear))
+        return cls(
+            freq.contiguous(),
+            tuple(x.weight.contiguous() for x in linear),
+            tuple(x.bias.contiguous() for x in linear),
+        )
 
     @classmethod
     def join(cls, tensors: tuple[Tensor, ...]) -> FilterNetwork:
@@ -52,7 +57,7 @@ def hidden_at_lags(network: FilterNetwork, z: Tensor, length: int) -> Tensor:
     z: features (M, E) of the lags.
     """
     like = network.weights[0]
-    out = like.new_empty(length, like.shape[0])
+    out = pages.empty_like(like, length, like.shape[0])
     for rows in row_chunks(length, FILTER_ROWS):
         x = z[rows].to(like.dtype)
         for weight, bias in zip(network.weights, network.biases, strict=True):
@@ -86,7 +91,7 @@ def filters_at_lags(
 ) -> Tensor:
     """Filters (c, L) of a block of channels, the skip term at lag 0. hidden: (L, F)."""
     last, rates = w.last_weight[channels], window.rates[channels, None]
-    k = hidden.new_empty(len(last), len(hidden))
+    k = pages.empty_like(hidden, len(last), len(hidden))
     for rows in row_chunks(len(hidden), FILTER_ROWS):
         decay = torch.exp(-rates * window.t[rows]).add_(window.shift)
         torch.mul(gemm.linear(last, hidden[rows]), decay, out=k[:, rows])
@@ -101,9 +106,9 @@ def filters_backward(
     window: FilterWindow,
     channels: slice,
     sums: BlockWeights,
-    grad_hidden: Tensor | None,
+    grad_hidden: Tensor,
 ) -> None:
-    """Adds to sums.last_weight and sums.skip, and to grad_hidden (L, F) where it is given.
+    """Adds to sums.last_weight and sums.skip, and to grad_hidden (L, F).
 
     grad_k: gradient of `filters_at_lags`, laid out (L, c).
     """
@@ -113,6 +118,5 @@ def filters_backward(
         decay = torch.exp(-window.t[rows, None] * rates).add_(window.shift)
         grad = decay.mul_(grad_k[rows])
         sums.last_weight[channels].addmm_(grad.T, hidden[rows])
-        if grad_hidden is not None:
-            grad_hidden[rows].addmm_(grad, last)
+        grad_hidden[rows].addmm_(grad, last)
     sums.skip[channels].add_(grad_k[0])

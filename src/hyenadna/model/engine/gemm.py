@@ -18,8 +18,9 @@ def row_chunks(total: int, rows: int) -> Iterator[slice]:
 class Gemm:
     """Products `x w^T + b` of operands that are cast to `dtype` (None: left in their own type).
 
-    On a CPU, float32 and bf16 go to oneDNN's fused linear, which at these shapes is measured at 2 to
-    3 times the speed of torch's default path; anything else goes to `torch.nn.functional.linear`.
+    On a CPU, float32 and bf16 go to oneDNN's fused linear, which at these shapes is measured at 2
+    to 3 times the speed of torch's default path; anything else goes to
+    `torch.nn.functional.linear`.
     """
 
     def __init__(self, dtype: torch.dtype | None) -> None:

@@ -1,7 +1,8 @@
-"""The few array functions that a block of order 2 is made of; torch and native code provide them.
+"""The few array functions that a model of order 2 is made of; torch and native code provide them.
 
-All arrays of positions are channel-last, (B, L, D) and contiguous. `n` is the first norm without its
-affine part: `n = (h - mean) / sqrt(var + eps)`. A `channels` slice selects a block of the D channels.
+All arrays of positions are channel-last, (B, L, D) and contiguous. `n` is the first norm without
+its affine part: `n = (h - mean) / sqrt(var + eps)`. A `channels` slice selects a block of the D
+channels.
 """
 
 from __future__ import annotations
@@ -10,16 +11,30 @@ from typing import Protocol
 
 from torch import Tensor
 
+from hyenadna.model.engine.filter_passes import FilterNetwork
 from hyenadna.model.engine.weights import BlockWeights, FilterWindow
 
 
 class Kernels(Protocol):
-    """How the parts of a block are computed. Every provider gives the same values up to rounding."""
+    """How the parts of a model are computed; the same values from each provider up to rounding."""
 
     name: str
 
     def channel_step(self) -> int:
         """Channel blocks must start at a multiple of this, and hold a multiple of it."""
+        ...
+
+    def hidden(self, network: FilterNetwork, z: Tensor, length: int) -> Tensor:
+        """Output of the filter network's last sine at lags 0..length-1: (L, F).
+
+        z: features (M, E) of the lags.
+        """
+        ...
+
+    def hidden_backward(
+        self, network: FilterNetwork, z: Tensor, grad_hidden: Tensor
+    ) -> FilterNetwork:
+        """Gradients of the network's tensors from that of `hidden`, (L, F)."""
         ...
 
     def spectrum(
@@ -29,6 +44,22 @@ class Kernels(Protocol):
 
         hidden: (L, F), output of the filter network's last sine. The filter at lag l is
         `(last_weight hidden[l]) * (exp(-t_l rate) + shift)`, plus `skip` at lag 0.
+        """
+        ...
+
+    def filters_backward(
+        self,
+        grad_k: Tensor,
+        hidden: Tensor,
+        w: BlockWeights,
+        window: FilterWindow,
+        channels: slice,
+        sums: BlockWeights,
+        grad_hidden: Tensor,
+    ) -> None:
+        """Adds to sums.last_weight and sums.skip, and to grad_hidden (L, F).
+
+        grad_k: what `mix_backward` gave, the gradient of the filters at each lag, (L, channels).
         """
         ...
 
@@ -78,4 +109,37 @@ class Kernels(Protocol):
 
     def norm_backward(self, h: Tensor, eps: float, grad_n: Tensor, grad: Tensor) -> None:
         """Adds to grad (B, L, D) the gradient of h along the first norm. May overwrite grad_n."""
+        ...
+
+    def embed(self, table: Tensor, ids: Tensor) -> Tensor:
+        """Rows of the table (V, D) for int64 ids (B, L) in 0..V-1: (B, L, D)."""
+        ...
+
+    def embed_backward(self, rows: int, ids: Tensor, grad: Tensor) -> Tensor:
+        """Gradient of a table of so many rows from that of `embed`."""
+        ...
+
+    def norm(self, h: Tensor, weight: Tensor, bias: Tensor, eps: float) -> None:
+        """h becomes its layer norm."""
+        ...
+
+    def nats(
+        self, h: Tensor, norm: tuple[Tensor, Tensor], eps: float, head: Tensor, targets: Tensor
+    ) -> Tensor:
+        """Negative log-likelihood (B, L) of int64 targets (B, L) in 0..V-1, 0 where -100.
+
+        Softmax over `head norm(h)`; norm: weight and bias; head: (V, D). Logits in chunks only.
+        """
+        ...
+
+    def nats_backward(
+        self,
+        h: Tensor,
+        norm: tuple[Tensor, Tensor],
+        eps: float,
+        head: Tensor,
+        targets: Tensor,
+        grad: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Gradients of h, head, norm weight and norm bias from that of `nats`, (B, L)."""
         ...

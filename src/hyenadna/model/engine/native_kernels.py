@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hyenadna.alphabet import IGNORED
 from hyenadna.config import ModelConfig
+from hyenadna.model.engine import pages
 from hyenadna.model.engine.filter_passes import FilterNetwork
 from hyenadna.model.engine.weights import BlockWeights, FilterWindow
 from hyenadna.native import library
@@ -93,7 +94,7 @@ class NativeKernels:
     def hidden(self, network: FilterNetwork, z: Tensor, length: int) -> Tensor:
         """See `Kernels.hidden`."""
         call = _Call(network.weights[0].dtype)
-        out = z.new_empty(length, network.weights[0].shape[0], dtype=call.dtype)
+        out = pages.empty((length, network.weights[0].shape[0]), call.dtype, z.device)
         features = z[:length].to(call.dtype)
         call("sine_network", call.network(network), length, self._threads, features, out)
         return out
@@ -120,7 +121,7 @@ class NativeKernels:
         """See `Kernels.spectrum`. Result: (channels / 16, N, 2, 16)."""
         call = _Call(hidden.dtype)
         groups = (channels.stop - channels.start) // GROUP
-        out = hidden.new_empty(groups, _library().fft_length(len(hidden)), 2, GROUP)
+        out = pages.empty_like(hidden, groups, _library().fft_length(len(hidden)), 2, GROUP)
         shape = self._shape(w, 1, len(hidden), channels)
         call("spectrum", shape, call.weights(w), call.filter(hidden, window), out)
         return out
@@ -149,7 +150,8 @@ class NativeKernels:
         """See `Kernels.mix`."""
         call = _Call(h.dtype)
         batch, length, _ = h.shape
-        gated = h.new_empty(batch, (channels.stop - channels.start) // GROUP, length, GROUP)
+        groups = (channels.stop - channels.start) // GROUP
+        gated = pages.empty_like(h, batch, groups, length, GROUP)
         shape = self._shape(w, batch, length, channels, eps)
         call("mix", shape, call.weights(w), h, spectrum, gated, y)
 
@@ -181,8 +183,8 @@ class NativeKernels:
         call = _Call(h.dtype)
         batch, length, _ = h.shape
         count = channels.stop - channels.start
-        projected = h.new_empty(batch, count // GROUP, length, 3 * GROUP)
-        grad_k = h.new_empty(length, count)
+        projected = pages.empty_like(h, batch, count // GROUP, length, 3 * GROUP)
+        grad_k = pages.empty_like(h, length, count)
         call(
             "mix_backward", self._shape(w, batch, length, channels, eps), call.weights(w), h,
             spectrum, grad_y, projected, grad_k, grad_n, call.weights(sums),
@@ -195,7 +197,7 @@ class NativeKernels:
 
     def embed(self, table: Tensor, ids: Tensor) -> Tensor:
         """See `Kernels.embed`."""
-        h = table.new_empty(*ids.shape, table.shape[1])
+        h = pages.empty_like(table.detach(), *ids.shape, table.shape[1])
         _Call(h.dtype)("embed", self._rows(h), ids.contiguous(), table.detach().contiguous(), h)
         return h
 
@@ -229,7 +231,7 @@ class NativeKernels:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See `Kernels.nats_backward`."""
         call = _Call(h.dtype)
-        grad_h = torch.empty_like(h)
+        grad_h = pages.empty_like(h)
         sums = [torch.zeros(t.shape, dtype=t.dtype) for t in (head, *norm)]
         call(
             "nats_backward", self._rows(h, eps), call.head(head, norm), h, targets.contiguous(),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hyenadna.errors import InputError
+from hyenadna.model.engine import pages
 
 
 class OffloadedTensor:
@@ -21,9 +22,8 @@ class OffloadedTensor:
     """
 
     def __init__(self, tensor: Tensor, folder: Path) -> None:
-        self.shape, self.device = tensor.shape, tensor.device
+        self.shape, self.dtype, self.device = tensor.shape, tensor.dtype, tensor.device
         array = tensor.detach().cpu().contiguous().numpy()
-        self.dtype = array.dtype
         path = None
         try:
             with tempfile.NamedTemporaryFile(
@@ -48,6 +48,10 @@ class OffloadedTensor:
                 "offload: a second backward pass through one graph, but its files are used up; "
                 "set_engine(offload=None) for retain_graph"
             )
-        array = np.fromfile(self.path, dtype=self.dtype).reshape(self.shape)
+        tensor = pages.empty(self.shape, self.dtype, torch.device("cpu"))
+        with self.path.open("rb") as file:
+            read = file.readinto(tensor.numpy().reshape(-1).view(np.uint8).data)
         self._remove()
-        return torch.from_numpy(array).to(self.device)
+        if read != tensor.nbytes:
+            raise InputError(f"offload: {self.path}: cut short; was the disk full?")
+        return tensor.to(self.device)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from hyenadna.errors import InputError
-from hyenadna.model.engine.sizes import Workload
+from hyenadna.model.engine.sizes import RESERVE_BYTES, Workload
 
 BLOCK_BYTES: Final = 256 << 20
 """Buffers of a block of channels without a budget."""
@@ -31,8 +31,8 @@ _UNITS: Final = {
 def parse_memory(text: str | int) -> int:
     """Bytes of a size such as `4GiB`, `500 MB` or a number of bytes.
 
-    Units: B, KB, MB, GB, TB (powers of 1000) and KiB, MiB, GiB, TiB (of 1024). Raises InputError for
-    anything else, and for less than one byte.
+    Units: B, KB, MB, GB, TB (powers of 1000) and KiB, MiB, GiB, TiB (of 1024). Raises InputError
+    for anything else, and for less than one byte.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", str(text))
     unit = _UNITS.get(match[2].lower()) if match else None
@@ -72,7 +72,7 @@ def make_plan(
     """
     fixed = int(_MARGIN * work.fixed())
     smallest = work.block(min(step, work.config.d_model))
-    room = BLOCK_BYTES if max_memory is None else max_memory - resident - fixed
+    room = BLOCK_BYTES if max_memory is None else max_memory - resident - RESERVE_BYTES - fixed
     if max_memory is not None and room < smallest:
         raise _too_little(work, step, max_memory, resident)
     block_room = min(room, BLOCK_BYTES if max_memory is None else MOST_BLOCK_BYTES)
@@ -101,7 +101,12 @@ def _even_blocks(work: Workload, step: int, room: int) -> int:
 
 def _too_little(work: Workload, step: int, max_memory: int, resident: int) -> InputError:
     def need(w: Workload) -> int:
-        return resident + int(_MARGIN * w.fixed()) + w.block(min(step, w.config.d_model))
+        return (
+            resident
+            + RESERVE_BYTES
+            + int(_MARGIN * w.fixed())
+            + w.block(min(step, w.config.d_model))
+        )
 
     low, high = 0, work.length * work.batch
     while low < high:
@@ -111,8 +116,8 @@ def _too_little(work: Workload, step: int, max_memory: int, resident: int) -> In
     what = "training on" if work.training else "reading"
     way = f"it is enough for 1 x {low:,}" if low else "it is too little for any length"
     return InputError(
-        f"max_memory is {_size(max_memory)}, but {what} {work.batch:,} x {work.length:,} tokens with "
-        f"this model takes at least {_size(need(work))}, {_size(resident)} of it the process "
+        f"max_memory is {_size(max_memory)}, but {what} {work.batch:,} x {work.length:,} tokens "
+        f"with this model takes at least {_size(need(work))}, {_size(resident)} of it the process "
         f"itself; {way}"
     )
 

@@ -1,11 +1,11 @@
-"""Causal convolution of length L through complex FFTs of length m >= L, without zero padding to 2L.
+"""Causal convolution of length L by complex FFTs of length m >= L, without zero padding to 2L.
 
-The signals are twisted by `w^t` with `w = exp(i pi / (2 m))` before a cyclic convolution of length m.
-What wraps around has then been turned by `w^m = i`, a right angle: the causal part of a real
-convolution is the real part of the untwisted result, and what would lie beyond m its imaginary part.
-As an operator this is `T* F^-1 diag(K) F T` with unitary T, so its adjoint has the conjugate spectrum.
-(The right-angle circular convolution of Crandall and Fagin 1994, "Discrete weighted transforms and
-large-integer arithmetic", Math. Comp. 62.)
+The signals are twisted by `w^t` with `w = exp(i pi / (2 m))` before a cyclic convolution of length
+m. What wraps around has then been turned by `w^m = i`, a right angle: the causal part of a real
+convolution is the real part of the untwisted result, and what would lie beyond m its imaginary
+part. As an operator this is `T* F^-1 diag(K) F T` with unitary T, so its adjoint has the conjugate
+spectrum. (The right-angle convolution of Crandall and Fagin 1994, "Discrete weighted transforms and
+large-integer arithmetic", Mathematics of Computation 62.)
 """
 
 from __future__ import annotations

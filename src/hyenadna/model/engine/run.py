@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from hyenadna.model.engine import pages
 from hyenadna.model.engine.block import Layer, Pass, block_inference, block_training
 from hyenadna.model.engine.choose import EngineSettings
 from hyenadna.model.engine.filter_passes import FilterNetwork
@@ -45,7 +46,7 @@ def make_pass(
 def run_blocks(run: Pass, blocks: Sequence[Block], h: Tensor) -> Tensor:
     """The residual stream after all blocks; h (B, L, D) is overwritten where nothing is trained."""
     length, training = h.shape[1], needs_gradients(blocks, h)
-    y = None if training else torch.empty_like(h)
+    y = None if training else pages.empty_like(h)
     for index, block in enumerate(blocks):
         layer = _layer(index, block, length)
         if y is None:
@@ -63,7 +64,7 @@ def run_states(run: Pass, blocks: Sequence[Block], h: Tensor) -> list[Tensor]:
         if training:
             states.append(block_training(run, layer, states[-1]))
         else:
-            states.append(torch.empty_like(h))
+            states.append(pages.empty_like(h))
             block_inference(run, layer, states[-2], states[-1], states[-1])
     return states[1:]
 
@@ -80,23 +81,24 @@ def _layer(index: int, block: Block, length: int) -> Layer:
     assert isinstance(mixer, HyenaOperator)
     last = mixer.filter_fn.implicit_filter[-1].weight
     assert isinstance(last, Tensor)
+    # contiguous, which they are unless someone replaced one: the kernels rely on it
     weights = BlockWeights(
-        norm1_weight=block.norm1.weight,
-        norm1_bias=block.norm1.bias,
-        in_weight=mixer.in_proj.weight,
-        in_bias=mixer.in_proj.bias,
+        norm1_weight=block.norm1.weight.contiguous(),
+        norm1_bias=block.norm1.bias.contiguous(),
+        in_weight=mixer.in_proj.weight.contiguous(),
+        in_bias=mixer.in_proj.bias.contiguous(),
         short_weight=mixer.short_filter.weight[:, 0],
-        short_bias=mixer.short_filter.bias,
-        last_weight=last,
-        skip=mixer.filter_fn.bias,
-        out_weight=mixer.out_proj.weight,
-        out_bias=mixer.out_proj.bias,
-        norm2_weight=block.norm2.weight,
-        norm2_bias=block.norm2.bias,
-        fc1_weight=mlp.fc1.weight,
-        fc1_bias=mlp.fc1.bias,
-        fc2_weight=mlp.fc2.weight,
-        fc2_bias=mlp.fc2.bias,
+        short_bias=mixer.short_filter.bias.contiguous(),
+        last_weight=last.contiguous(),
+        skip=mixer.filter_fn.bias.contiguous(),
+        out_weight=mixer.out_proj.weight.contiguous(),
+        out_bias=mixer.out_proj.bias.contiguous(),
+        norm2_weight=block.norm2.weight.contiguous(),
+        norm2_bias=block.norm2.bias.contiguous(),
+        fc1_weight=mlp.fc1.weight.contiguous(),
+        fc1_bias=mlp.fc1.bias.contiguous(),
+        fc2_weight=mlp.fc2.weight.contiguous(),
+        fc2_bias=mlp.fc2.bias.contiguous(),
     )
     tables = _tables(index, mixer.filter_fn, length)
     return Layer(weights, FilterNetwork.of(mixer.filter_fn), tables)

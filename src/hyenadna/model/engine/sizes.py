@@ -1,7 +1,7 @@
-"""How large the engine's chunks are, and the bytes of every buffer that follows from them (no torch).
+"""How large the engine's chunks are, and the bytes of every buffer that follows (no torch).
 
-Letters as in docs/notation.md; T = B L positions, s bytes a number, m the transform's length (up to
-2 % above L), c channels of a block.
+Letters as in docs/notation.md; T = B L positions, s bytes a number, m the transform's length (up
+to 6 % above L), c channels of a block.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ FILTER_ROWS: Final = 4096
 """Lags of one chunk of the filter network."""
 TRANSFORM_SAMPLES: Final = 1 << 19
 """Complex samples that are transformed together: the temporaries stay near the cache."""
-HEAD_ROWS: Final = 8192
-"""Positions of one chunk of logits."""
+_SHARED: Final = 1 << 17  # native: from here on all threads work on one transform
+RESERVE_BYTES: Final = 64 << 20
+"""What a pass takes besides its buffers: pages of libraries that it is the first to touch, and the
+work space of their products and transforms (measured: 30 to 50 MiB)."""
 PROCESS_BYTES: Final = 400 << 20
 """Python with torch loaded, where the system does not say (measured on Linux: 250 to 400 MiB)."""
 
@@ -48,6 +50,8 @@ class Workload:
     """Whether the blocks' inputs are kept in files."""
     states: bool = False
     """Whether the outputs of all blocks are kept."""
+    native: bool = False
+    """Whether the native kernels compute it."""
 
     @property
     def stream(self) -> int:
@@ -88,26 +92,31 @@ class Workload:
         The streams; the filter network's output (L, F), in training with its gradient; logits and
         losses; the temporaries of a chunk: of transforms (two complex and three real signals, in
         training two more of each), of products, of the filter network; the twists; in training two
-        copies of all gradients.
+        copies of all gradients, and which embeddings are dropped.
         """
         c, s = self.config, self.itemsize
         tokens = self.batch * self.length
         hidden = self.length * c.filter_order * (2 if self.training else 1)
-        head = min(tokens, HEAD_ROWS) * c.padded_vocab_size * 3 + 3 * tokens
+        head = min(tokens, ROWS) * c.padded_vocab_size * 3 + 3 * tokens
         rows = min(tokens, ROWS) * (2 * c.inner_width + 6 * c.d_model)
         lags = min(self.length, FILTER_ROWS) * (c.d_model + 4 * c.filter_order)
         numbers = hidden + head + rows * (2 if self.training else 1) + lags
         numbers += self._transforms() + 4 * self._transform
+        dropped = 0
         if self.training:
             numbers += 2 * c.num_parameters()
-        return self.streams * self.stream + numbers * s
+            dropped = tokens * c.d_model if c.embed_dropout else 0  # one byte each
+        return self.streams * self.stream + numbers * s + dropped
 
     @property
     def _transform(self) -> int:
-        return self.length + self.length // 50
+        return self.length + self.length // 16 + 2
 
     def _transforms(self) -> int:
         """Numbers in the temporaries of the transforms that run together."""
+        if self.native:  # 16 complex channels, in training three times, for each thread
+            together = self.threads if self._transform < _SHARED else 1
+            return (96 if self.training else 32) * self._transform * together
         one = self.batch * self._transform
         together = max(TRANSFORM_SAMPLES, self.threads * one)
         samples = min(together, self.config.d_model * one)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hyenadna.model.engine.filter_passes import FilterNetwork, hidden_at_lags
+from hyenadna.model.engine.filter_passes import FilterNetwork
 from hyenadna.model.engine.kernels import Kernels
 from hyenadna.model.engine.weights import BlockWeights, FilterWindow
 
@@ -116,7 +116,7 @@ class LayerSpectra:
         """Output of the filter network's last sine, (L, F), computed when first asked for."""
         if self._hidden is None:
             length = len(self.tables.window.t)
-            self._hidden = hidden_at_lags(self.network, self.tables.z[0], length)
+            self._hidden = self.kernels.hidden(self.network, self.tables.z[0], length)
         return self._hidden
 
     def __call__(self, channels: slice) -> Tensor:

@@ -7,42 +7,74 @@ from torch import Tensor
 from torch.nn import functional
 
 from hyenadna.conv import short_convolution
-from hyenadna.model.engine.filter_passes import filters_at_lags
+from hyenadna.model.engine import pages
+from hyenadna.model.engine.filter_passes import (
+    FilterNetwork,
+    filters_at_lags,
+    filters_backward,
+    hidden_at_lags,
+    network_backward,
+)
 from hyenadna.model.engine.gemm import Gemm, row_chunks
+from hyenadna.model.engine.norm import standardise, standardise_backward
 from hyenadna.model.engine.right_angle import RightAngle
 from hyenadna.model.engine.sizes import ROWS
+from hyenadna.model.engine.torch_ends import TorchEnds
 from hyenadna.model.engine.weights import BlockWeights, FilterWindow
 
 
-class TorchKernels:
+class TorchKernels(TorchEnds):
     """The protocol `Kernels` in torch.
 
     gemm: type of the operands of the large products (None: that of the model; bfloat16 rounds the
-    operands and nothing else). rows: positions of a chunk. Keeps one workspace from call to call, so
-    an instance serves one forward or backward pass at a time and is dropped with it.
+    operands and nothing else). rows: positions of a chunk. Keeps one workspace from call to call,
+    so an instance serves one forward or backward pass at a time and is dropped with it.
     """
 
     name = "torch"
 
     def __init__(self, gemm: torch.dtype | None = None, rows: int = ROWS) -> None:
-        self.gemm, self.filter_gemm = Gemm(gemm), Gemm(None)
-        self.rows = rows
+        super().__init__(rows)
+        self.gemm = Gemm(gemm)
         self._room: Tensor | None = None
 
     def channel_step(self) -> int:
         """Any block of channels will do."""
         return 1
 
+    def hidden(self, network: FilterNetwork, z: Tensor, length: int) -> Tensor:
+        """See `Kernels.hidden`."""
+        return hidden_at_lags(network, z, length)
+
+    def hidden_backward(
+        self, network: FilterNetwork, z: Tensor, grad_hidden: Tensor
+    ) -> FilterNetwork:
+        """See `Kernels.hidden_backward`."""
+        return network_backward(network, z, grad_hidden)
+
     def spectrum(
         self, hidden: Tensor, w: BlockWeights, window: FilterWindow, channels: slice
     ) -> Tensor:
         """Complex (c, m): right-angle transform of the filters with their skip at lag 0."""
-        k = filters_at_lags(hidden, w, window, channels, self.filter_gemm)
+        k = filters_at_lags(hidden, w, window, channels, self.exact)
         fft = RightAngle(k.shape[1], k.dtype, k.device)
-        out = torch.empty(len(k), fft.m, dtype=fft.complex, device=k.device)
+        out = pages.empty((len(k), fft.m), fft.complex, k.device)
         for part in fft.parts(len(k), 1):
             out[part] = fft.forward(k[part])
         return out
+
+    def filters_backward(
+        self,
+        grad_k: Tensor,
+        hidden: Tensor,
+        w: BlockWeights,
+        window: FilterWindow,
+        channels: slice,
+        sums: BlockWeights,
+        grad_hidden: Tensor,
+    ) -> None:
+        """See `Kernels.filters_backward`."""
+        filters_backward(grad_k, hidden, w, window, channels, sums, grad_hidden)
 
     def mix(
         self,
@@ -98,7 +130,7 @@ class TorchKernels:
         for rows in row_chunks(len(rows_h), self.rows):
             g, y_rows = rows_g[rows], rows_y[rows]
             a = rows_h[rows] + product(y_rows, out_weight, w.out_bias)
-            n, mean, rstd = _standardise(a, eps)
+            n, mean, rstd = standardise(a, eps)
             z = product(n, folded, bias)
             inner = functional.gelu(z, approximate="tanh")
             sums.fc2_weight.add_(product(g.T, inner.T))
@@ -106,7 +138,7 @@ class TorchKernels:
             dz = torch.ops.aten.gelu_backward(product(g, fc2.T), z, approximate="tanh")
             outer.add_(product(dz.T, n.T))
             total.add_(dz.sum(0, dtype=total.dtype))
-            g += _standardise_backward(product(dz, folded.T).to(a.dtype), a, mean, rstd)
+            g += standardise_backward(product(dz, folded.T).to(a.dtype), a, mean, rstd)
             sums.out_weight.add_(product(g.T, y_rows.T))
             sums.out_bias.add_(g.sum(0))
             y_rows.copy_(product(g, out_weight.T))
@@ -133,7 +165,7 @@ class TorchKernels:
         shaped = p.view(3, width, batch, length)
         taps, bias = _short_rows(w, channels)
         fft = RightAngle(length, h.dtype, h.device)
-        grad_k = h.new_empty(width, length)
+        grad_k = pages.empty_like(h, width, length)
         d_taps, d_bias = torch.zeros_like(taps), torch.zeros_like(bias)
         columns = grad_y.view(-1, d_model)[:, channels]
         for part in fft.parts(width, batch):
@@ -152,8 +184,8 @@ class TorchKernels:
         """See `Kernels.norm_backward`."""
         rows_h, rows_n, rows_g = (t.view(-1, t.shape[-1]) for t in (h, grad_n, grad))
         for rows in row_chunks(len(rows_h), self.rows):
-            _, mean, rstd = _standardise(rows_h[rows], eps)
-            rows_g[rows] += _standardise_backward(rows_n[rows], rows_h[rows], mean, rstd)
+            _, mean, rstd = standardise(rows_h[rows], eps)
+            rows_g[rows] += standardise_backward(rows_n[rows], rows_h[rows], mean, rstd)
 
     def _project(self, h: Tensor, w: BlockWeights, eps: float, channels: slice) -> Tensor:
         """Projections x0, x1, v of a block of channels before the short filter: (3c, B L)."""
@@ -162,7 +194,7 @@ class TorchKernels:
         weight = self.gemm.operand(weight)
         out = self._workspace(h, len(weight), len(flat))
         for rows in row_chunks(len(flat), self.rows):
-            n, _, _ = _standardise(flat[rows], eps)
+            n, _, _ = standardise(flat[rows], eps)
             # channels first straight from the product: the weights are its left operand
             torch.add(self.gemm.linear(weight, n), bias[:, None], out=out[:, rows])
         return out
@@ -181,7 +213,7 @@ class TorchKernels:
         folded = self.gemm.operand(_projection(w, channels)[0]).T
         outer = h.new_zeros(len(grad_p), h.shape[-1])
         for rows in row_chunks(len(flat), self.rows):
-            n, _, _ = _standardise(flat[rows], eps)
+            n, _, _ = standardise(flat[rows], eps)
             g = self.gemm.operand(grad_p[:, rows])
             outer += self.gemm.linear(g, n.T)
             into[rows] += self.gemm.linear(g.T, folded)
@@ -198,7 +230,7 @@ class TorchKernels:
         count = torch.Size(shape).numel()
         if self._room is None or self._room.numel() < count:
             self._room = None  # first, so that the two are never held together
-            self._room = like.new_empty(count)
+            self._room = pages.empty_like(like, count)
         return self._room[:count].view(shape)
 
 
@@ -254,17 +286,3 @@ def _mix_gradients(
     g *= spectrum.conj()
     d_u = fft.back(g)
     return d_x0, d_u * x[2], d_u * x[1]
-
-
-def _standardise(a: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Norm without its affine part, (R, D), with mean and 1 / std, (R, 1)."""
-    n, mean, rstd = torch.native_layer_norm(a, a.shape[1:], None, None, eps)
-    return n, mean, rstd
-
-
-def _standardise_backward(grad: Tensor, a: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
-    """Gradient of a from that of `_standardise(a)`."""
-    out: Tensor = torch.ops.aten.native_layer_norm_backward(
-        grad.contiguous(), a, a.shape[1:], mean, rstd, None, None, [True, False, False]
-    )[0]
-    return out

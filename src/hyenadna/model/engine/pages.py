@@ -1,0 +1,42 @@
+"""Large arrays in memory of their own, which goes back to the system when they are dropped.
+
+Through malloc they would not: glibc puts blocks below 32 MiB on its heap, and there torch's aligned
+requests do not fit the holes that equal blocks have left (seen with glibc 2.36: 1.2 GiB of holes
+after one training step of medium-160k at 30,000 tokens).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from torch import Tensor
+
+SMALLEST: Final = 16 << 20
+"""Bytes from which an array gets pages of its own; below, fresh pages cost more than holes."""
+
+
+def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """An uninitialised tensor, or one of zeros."""
+    count = torch.Size(shape).numel()
+    size = count * dtype.itemsize
+    if device.type != "cpu" or size < SMALLEST or not hasattr(mmap, "MAP_PRIVATE"):
+        return torch.empty(tuple(shape), dtype=dtype, device=device)
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel built without them
+            pages.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(pages, dtype=dtype, count=count).view(tuple(shape))
+
+
+def empty_like(like: Tensor, *shape: int) -> Tensor:
+    """As `empty`, with the type and device of `like`, and its shape where none is given."""
+    return empty(shape or like.shape, like.dtype, like.device)
+
+
+def copy_of(like: Tensor) -> Tensor:
+    """A contiguous copy."""
+    return empty_like(like).copy_(like)
