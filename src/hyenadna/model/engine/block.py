@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hyenadna.model.engine import pages
+from hyenadna.model.engine.alone import alone
 from hyenadna.model.engine.filter_passes import FilterNetwork
 from hyenadna.model.engine.kernels import Kernels
 from hyenadna.model.engine.offload import OffloadedTensor
@@ -79,7 +80,7 @@ class _BlockFunction(torch.autograd.Function):
         layer = _layer(tables, tensors)
         y = pages.empty_like(h)
         out = pages.empty_like(h) if run.plan.keep_mixed else y
-        with torch.autocast(h.device.type, enabled=False):
+        with alone(run.kernels, h.device.type):
             block_inference(run, layer, h, y, out)
         ctx.run, ctx.tables = run, tables
         ctx.file = None if run.offload is None else OffloadedTensor(h, run.offload)
@@ -97,11 +98,11 @@ class _BlockFunction(torch.autograd.Function):
         train_filter = any(ctx.needs_input_grad[3 + _FILTER : 5 + _FILTER]) or any(
             ctx.needs_input_grad[3 + _COUNT :]
         )
-        # The gradient that comes in may be someone else's, and the saved y serves again under
-        # retain_graph: both are overwritten, so both are copied.
-        grad = pages.copy_of(grads[0])
-        y = None if y is None else pages.copy_of(y)
-        with torch.autocast(h.device.type, enabled=False):
+        with alone(ctx.run.kernels, h.device.type):
+            # The gradient that comes in may be someone else's, and the saved y serves again under
+            # retain_graph: both are overwritten, so both are copied.
+            grad = pages.copy_of(grads[0])
+            y = None if y is None else pages.copy_of(y)
             sums, network = _backward(
                 ctx.run, _layer(ctx.tables, tuple(tensors)), h, y, grad, train_filter
             )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from hyenadna.model.engine.alone import alone
 from hyenadna.model.engine.kernels import Kernels
 
 
@@ -45,7 +46,7 @@ class _Embedding(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, None]:
         (ids,) = ctx.saved_tensors
-        with torch.autocast(ids.device.type, enabled=False):
+        with alone(ctx.kernels, ids.device.type):
             return None, ctx.kernels.embed_backward(ctx.rows, ids, grads[0].contiguous()), None
 
 
@@ -63,14 +64,14 @@ class _Nats(torch.autograd.Function):
     ) -> Tensor:
         ctx.kernels, ctx.eps = kernels, eps
         ctx.save_for_backward(h, weight, bias, head, targets)
-        with torch.autocast(h.device.type, enabled=False):
+        with alone(kernels, h.device.type):
             return kernels.nats(h, (weight, bias), eps, head, targets)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         h, weight, bias, head, targets = ctx.saved_tensors
-        with torch.autocast(h.device.type, enabled=False):
+        with alone(ctx.kernels, h.device.type):
             grad_h, grad_head, grad_weight, grad_bias = ctx.kernels.nats_backward(
                 h, (weight, bias), ctx.eps, head, targets, grads[0]
             )

@@ -151,7 +151,7 @@ class NativeKernels:
         call = _Call(h.dtype)
         batch, length, _ = h.shape
         groups = (channels.stop - channels.start) // GROUP
-        gated = pages.empty_like(h, batch, groups, length, GROUP)
+        gated = pages.work_space("gated", h, batch, groups, length, GROUP)
         shape = self._shape(w, batch, length, channels, eps)
         call("mix", shape, call.weights(w), h, spectrum, gated, y)
 
@@ -183,8 +183,8 @@ class NativeKernels:
         call = _Call(h.dtype)
         batch, length, _ = h.shape
         count = channels.stop - channels.start
-        projected = pages.empty_like(h, batch, count // GROUP, length, 3 * GROUP)
-        grad_k = pages.empty_like(h, length, count)
+        projected = pages.work_space("projected", h, batch, count // GROUP, length, 3 * GROUP)
+        grad_k = pages.work_space("grad_k", h, length, count)
         call(
             "mix_backward", self._shape(w, batch, length, channels, eps), call.weights(w), h,
             spectrum, grad_y, projected, grad_k, grad_n, call.weights(sums),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import threading
 from collections.abc import Sequence
 from typing import Final
 
@@ -17,6 +18,8 @@ from torch import Tensor
 
 SMALLEST: Final = 16 << 20
 """Bytes from which an array gets pages of its own; below, fresh pages cost more than holes."""
+KEPT: Final = 256 << 20
+"""Bytes of the largest work space that a thread keeps for its next call."""
 
 
 def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -40,3 +43,33 @@ def empty_like(like: Tensor, *shape: int) -> Tensor:
 def copy_of(like: Tensor) -> Tensor:
     """A contiguous copy."""
     return empty_like(like).copy_(like)
+
+
+class _WorkSpaces(threading.local):
+    def __init__(self) -> None:
+        self.by_name: dict[str, Tensor] = {}
+
+
+_work_spaces = _WorkSpaces()
+
+
+def work_space(name: str, like: Tensor, *shape: int) -> Tensor:
+    """An uninitialised tensor for the length of one call; the next of that name may be the same.
+
+    Fresh pages would cost a tenth of a training step, so up to `KEPT` bytes are kept.
+    """
+    count = torch.Size(shape).numel()
+    if like.device.type != "cpu" or count * like.element_size() > KEPT:
+        return empty_like(like, *shape)
+    kept = _work_spaces.by_name
+    key = f"{name} {like.dtype}"
+    if key not in kept or kept[key].numel() < count:
+        kept.pop(key, None)  # first, so that the two are never held together
+        with torch.inference_mode(False):
+            kept[key] = empty_like(like, count)
+    return kept[key][:count].view(shape)
+
+
+def kept_bytes() -> int:
+    """Bytes of the work spaces that this thread keeps."""
+    return sum(space.nbytes for space in _work_spaces.by_name.values())

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hyenadna.model.engine import pages
+from hyenadna.model.engine.alone import alone
 from hyenadna.model.engine.block import Layer, Pass, block_inference, block_training
 from hyenadna.model.engine.choose import EngineSettings
 from hyenadna.model.engine.filter_passes import FilterNetwork
@@ -34,7 +35,7 @@ def make_pass(
     """
     resident = 0
     if settings.max_memory is not None:
-        resident = max(0, resident_bytes() - held - cache.bytes)
+        resident = max(0, resident_bytes() - held - cache.bytes - pages.kept_bytes())
     plan = make_plan(
         work, step=kernels.channel_step(), max_memory=settings.max_memory, resident=resident
     )
@@ -52,7 +53,8 @@ def run_blocks(run: Pass, blocks: Sequence[Block], h: Tensor) -> Tensor:
         if y is None:
             h = block_training(run, layer, h)
         else:
-            block_inference(run, layer, h, y, h)
+            with alone(run.kernels, h.device.type):
+                block_inference(run, layer, h, y, h)
     return h
 
 
@@ -65,7 +67,8 @@ def run_states(run: Pass, blocks: Sequence[Block], h: Tensor) -> list[Tensor]:
             states.append(block_training(run, layer, states[-1]))
         else:
             states.append(pages.empty_like(h))
-            block_inference(run, layer, states[-2], states[-1], states[-1])
+            with alone(run.kernels, h.device.type):
+                block_inference(run, layer, states[-2], states[-1], states[-1])
     return states[1:]
 
 

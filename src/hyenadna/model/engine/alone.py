@@ -1,0 +1,31 @@
+"""The state of torch around kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from hyenadna.model.engine.kernels import Kernels
+
+
+@contextmanager
+def alone(kernels: Kernels, device_type: str) -> Iterator[None]:
+    """No autocast; and no threads of torch's own where kernels are native.
+
+    The operations between native kernels are small. If torch divided them, its threads would spin
+    at the end of each for a core that the kernels' threads need, and beside another busy process
+    every such end costs a turn of the scheduler.
+    """
+    threads = torch.get_num_threads()
+    serial = kernels.name == "native" and threads > 1
+    with torch.autocast(device_type, enabled=False):
+        if not serial:
+            yield
+            return
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
