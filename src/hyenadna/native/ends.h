@@ -63,7 +63,7 @@ template <class T> struct FoldedHead {
       T *at = exps + r * V;
       Vec<T> top = splat(T(-INFINITY)), sum{};
       for (long j = 0; j < V; j += LANES) {
-        const Vec<T> logit = load(at + j) + load(layer.bias.data() + j);
+        const Vec<T> logit = load(at + j) + load(layer.bias + j);
         store(at + j, logit);
         top = logit > top ? logit : top;
       }

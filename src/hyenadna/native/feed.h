@@ -20,19 +20,19 @@ void finish(const Shape &s, const Weights<T> &w, const T *h, const T *y, T *out)
     multiply<T>(rows, y + from * D, D, project.forward, a, d_row);
     for (long r = 0; r < rows; r++) {
       for (long j = 0; j < D; j += LANES)
-        store(a + r * d_row + j, load(a + r * d_row + j) + load(project.bias.data() + j) +
+        store(a + r * d_row + j, load(a + r * d_row + j) + load(project.bias + j) +
                                      load(h + (from + r) * D + j));
       normalise<T>(a + r * d_row, D, (T)s.eps, n + r * d_row);
     }
     multiply<T>(rows, n, d_row, fc1.forward, u, i_row);
     for (long r = 0; r < rows; r++)
       for (long j = 0; j < I; j += LANES)
-        store(u + r * i_row + j, gelu<T>(load(u + r * i_row + j) + load(fc1.bias.data() + j)));
+        store(u + r * i_row + j, gelu<T>(load(u + r * i_row + j) + load(fc1.bias + j)));
     multiply<T>(rows, u, i_row, fc2.forward, n, d_row);
     for (long r = 0; r < rows; r++)
       for (long j = 0; j < D; j += LANES)
         store(out + (from + r) * D + j, load(a + r * d_row + j) + load(n + r * d_row + j) +
-                                            load(fc2.bias.data() + j));
+                                            load(fc2.bias + j));
   });
 }
 
@@ -43,7 +43,7 @@ void finish_backward(const Shape &s, const Weights<T> &w, const T *h, T *y, T *g
   const long D = s.D, I = s.I, d_row = D + LANES, i_row = I + LANES;
   const Linear<T> project(w.out_w, w.out_b, nullptr, nullptr, D, D, true, s.bf16);
   const Linear<T> fc1(w.fc1_w, w.fc1_b, w.norm2_w, w.norm2_b, I, D, true, s.bf16);
-  const PackedMatrix<T> fc2_back(w.fc2_w, I, 1, D, I, s.bf16);
+  const Packed<T> fc2_back = pack(w.fc2_w, I, 1, D, I, s.bf16);
   // Sums: out_w (D, D), fc1_w (I, D) with the norm folded in, fc2_w (D, I), out_b, fc1_b, fc2_b.
   const long numbers = D * D + 2 * I * D + 2 * D + I;
   const T *total = in_slabs<T>(s.rows(), numbers, s.threads, [&](T *sum, long from, long rows) {
@@ -59,7 +59,7 @@ void finish_backward(const Shape &s, const Weights<T> &w, const T *h, T *y, T *g
     multiply<T>(rows, y_at, D, project.forward, n, d_row);
     for (long r = 0; r < rows; r++) {
       for (long j = 0; j < D; j += LANES)
-        store(n + r * d_row + j, load(n + r * d_row + j) + load(project.bias.data() + j) +
+        store(n + r * d_row + j, load(n + r * d_row + j) + load(project.bias + j) +
                                      load(h_at + r * D + j));
       rstd[r] = normalise<T>(n + r * d_row, D, (T)s.eps, n + r * d_row);
     }
@@ -69,7 +69,7 @@ void finish_backward(const Shape &s, const Weights<T> &w, const T *h, T *y, T *g
     multiply<T>(rows, grad_at, D, fc2_back, du, i_row);
     for (long r = 0; r < rows; r++)
       for (long j = 0; j < I; j += LANES) {
-        const Vec<T> x = load(u + r * i_row + j) + load(fc1.bias.data() + j);
+        const Vec<T> x = load(u + r * i_row + j) + load(fc1.bias + j);
         const Vec<T> gate = gelu_gate<T>(x);
         store(du + r * i_row + j, load(du + r * i_row + j) * gelu_slope<T>(x, gate));
         store(u + r * i_row + j, x * gate);

@@ -18,10 +18,10 @@ template <class T> struct SineNetwork {
 template <class T>
 void sine_network(const SineNetwork<T> &net, long L, long threads, const T *z, T *out) {
   const long F = net.F;
-  std::vector<PackedMatrix<T>> matrices;
+  std::vector<Packed<T>> matrices;
   for (long i = 0; i < net.layers; i++) {
     const long depth = i ? F : net.E;
-    matrices.emplace_back(net.w[i], 1, depth, depth, F, false);
+    matrices.push_back(pack(net.w[i], 1, depth, depth, F, false));
   }
   const double flops = (double)L * F * (2 * F + 40) * net.layers;
   pool().run(divide_up(L, CHUNK), useful_threads(threads, flops), [&](long task) {
@@ -49,11 +49,11 @@ template <class T>
 void sine_network_backward(const SineNetwork<T> &net, long L, long threads, const T *z,
                            const T *grad, T *const *sum_w, T *const *sum_b, T *sum_freq) {
   const long F = net.F, E = net.E, n = net.layers;
-  std::vector<PackedMatrix<T>> forward, backward;
+  std::vector<Packed<T>> forward, backward;
   for (long i = 0; i < n; i++) {
     const long depth = i ? F : E;
-    forward.emplace_back(net.w[i], 1, depth, depth, F, false);
-    backward.emplace_back(i ? net.w[i] : nullptr, i ? F : 0, 1, i ? F : 0, i ? F : 0, false);
+    forward.push_back(pack(net.w[i], 1, depth, depth, F, false));
+    backward.push_back(i ? pack(net.w[i], F, 1, F, F, false) : Packed<T>{});
   }
   // Sums: freq, then per layer bias and matrix; the first layer's matrix is kept transposed, (E, F),
   // since E is no multiple of LANES.
@@ -124,7 +124,7 @@ template <class T>
 void make_spectrum(const Shape &s, const Weights<T> &w, const Filter<T> &filter, T *out) {
   const auto fft = Fft<T>::plan(Fft<T>::good_length(s.L));
   const long n = fft->n, F = s.F;
-  auto fill = [&](long g, const PackedMatrix<T> &matrix, long from, long to) {
+  auto fill = [&](long g, const Packed<T> &matrix, long from, long to) {
     const long first = s.from + g * LANES;
     const Vec<T> rate = load(filter.rates + first), one = splat(T(1) / T(n));
     T *z = out + g * n * CELL<T>;
@@ -141,9 +141,9 @@ void make_spectrum(const Shape &s, const Weights<T> &w, const Filter<T> &filter,
       }
     }
   };
-  std::vector<PackedMatrix<T>> matrices;
+  std::vector<Packed<T>> matrices;
   for (long g = 0; g < s.groups(); g++)
-    matrices.emplace_back(w.last_w + (s.from + g * LANES) * F, 1, F, F, (long)LANES, false);
+    matrices.push_back(pack(w.last_w + (s.from + g * LANES) * F, 1, F, F, LANES, false));
   const bool shared = n >= SHARED_CELLS;
   auto zero_rest = [&](long g) {
     T *z = out + g * n * CELL<T>;
@@ -177,7 +177,7 @@ void filter_backward(const Shape &s, const Weights<T> &w, const Filter<T> &filte
                      T *grad_hidden, const Sums<T> &sums) {
   const long F = s.F, C = s.count;
   add_numbers(C, grad_k, sums.skip + s.from);
-  const PackedMatrix<T> back(w.last_w + s.from * F, F, 1, C, F, false);
+  const Packed<T> back = pack(w.last_w + s.from * F, F, 1, C, F, false);
   const T *total = in_slabs<T>(s.L, C * F, s.threads, [&](T *sum, long from, long rows) {
     scratch().reserve((CHUNK * C + 256) * sizeof(T));
     T *slope = scratch().take<T>(CHUNK * C);

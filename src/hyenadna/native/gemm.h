@@ -4,6 +4,7 @@
 // so it may be transposed; rows of B are read as vectors.
 #pragma once
 
+#include "pool.h"
 #include "simd.h"
 
 #include <vector>
@@ -197,35 +198,27 @@ template <class T> struct Packed {
   const uint32_t *halves = nullptr;
 };
 
-// Owner of a packed matrix with element (k, j) = source[k * row + j * col].
-template <class T> class PackedMatrix {
-  std::vector<T> data_;
-  std::vector<uint32_t> halves_;
-  long depth_, width_;
-
-public:
-  PackedMatrix() : depth_(0), width_(0) {}
-  PackedMatrix(const T *source, long row, long col, long depth, long width, bool bf16)
-      : depth_(depth), width_(width) {
-    if (bf16) halves_.resize(depth / 2 * width);
-    else data_.resize(depth * width);
-    for (long at = 0; at < width; at += PANEL<T>) {
-      const long wide = panel_vectors<T>(width, at) * LANES;
-      for (long j = 0; j < wide; j++) {
-        const T *from = source + (at + j) * col;
-        if (bf16)
-          for (long k = 0; k < depth; k += 2)
-            halves_[(at * depth + k * wide) / 2 + j] =
-                rounded_half((float)from[k * row]) | rounded_half((float)from[(k + 1) * row]) << 16;
-        else
-          for (long k = 0; k < depth; k++) data_[at * depth + k * wide + j] = from[k * row];
-      }
+// The matrix with element (k, j) = source[k * row + j * col], packed into the arena.
+template <class T>
+Packed<T> pack(const T *source, long row, long col, long depth, long width, bool bf16) {
+  T *data = bf16 ? nullptr : arena().take<T>(depth * width);
+  uint32_t *halves = bf16 ? arena().take<uint32_t>(depth / 2 * width) : nullptr;
+  for (long at = 0; at < width; at += PANEL<T>) {
+    const long wide = panel_vectors<T>(width, at) * LANES;
+    const T *from = source + at * col;
+    if (bf16) {
+      for (long k = 0; k < depth; k += 2)
+        for (long j = 0; j < wide; j++)
+          halves[(at * depth + k * wide) / 2 + j] =
+              rounded_half((float)from[k * row + j * col]) |
+              rounded_half((float)from[(k + 1) * row + j * col]) << 16;
+    } else {
+      for (long k = 0; k < depth; k++)
+        for (long j = 0; j < wide; j++) data[at * depth + k * wide + j] = from[k * row + j * col];
     }
   }
-  operator Packed<T>() const {
-    return {data_.data(), depth_, width_, halves_.empty() ? nullptr : halves_.data()};
-  }
-};
+  return {data, depth, width, halves};
+}
 
 // C (rows, width) (+)= A (rows, depth) times a packed matrix.
 template <class T>

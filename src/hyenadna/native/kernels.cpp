@@ -7,6 +7,7 @@
 
 template <class Work> static int guarded(const Work &work) {
   int result = 0;
+  arena().reset();
   try {
     work();
   } catch (const std::bad_alloc &) {

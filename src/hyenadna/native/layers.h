@@ -81,30 +81,33 @@ template <class T> INLINE void add_rows(const T *x, long row, long rows, long wi
 }
 
 // w (width, depth) with column j times norm_w[j]; w itself where there is no norm before it.
-template <class T>
-const T *folded(const T *w, const T *norm_w, long width, long depth, std::vector<T> &room) {
+template <class T> const T *folded(const T *w, const T *norm_w, long width, long depth) {
   if (!norm_w) return w;
-  room.resize(width * depth);
+  T *out = arena().take<T>(width * depth);
   for (long i = 0; i < width; i++)
-    for (long j = 0; j < depth; j++) room[i * depth + j] = w[i * depth + j] * norm_w[j];
-  return room.data();
+    for (long j = 0; j < depth; j++) out[i * depth + j] = w[i * depth + j] * norm_w[j];
+  return out;
+}
+
+template <class T> T dot(const T *a, const T *b, long d) {
+  Vec<T> sum{};
+  for (long j = 0; j < d; j += LANES) sum += load(a + j) * load(b + j);
+  return sum_lanes<T>(sum);
 }
 
 // A linear layer x -> x W^T + b as torch keeps it, W (width, depth), with the norm before it folded
 // in; packed for the forward pass and, if asked for, for the backward pass.
 template <class T> struct Linear {
-  std::vector<T> bias;
-  PackedMatrix<T> forward, backward;
+  T *bias;
+  Packed<T> forward, backward;
   Linear(const T *w, const T *b, const T *norm_w, const T *norm_b, long width, long depth,
          bool with_backward, bool bf16)
-      : bias(b, b + width) {
-    std::vector<T> room;
-    const T *source = folded(w, norm_w, width, depth, room);
-    if (norm_w)
-      for (long i = 0; i < width; i++)
-        for (long j = 0; j < depth; j++) bias[i] += w[i * depth + j] * norm_b[j];
-    forward = PackedMatrix<T>(source, 1, depth, depth, width, bf16);
-    if (with_backward) backward = PackedMatrix<T>(source, depth, 1, width, depth, bf16);
+      : bias(arena().take<T>(width)) {
+    const T *source = folded(w, norm_w, width, depth);
+    for (long i = 0; i < width; i++)
+      bias[i] = b[i] + (norm_w ? dot(w + i * depth, norm_b, depth) : T(0));
+    forward = pack(source, 1, depth, depth, width, bf16);
+    if (with_backward) backward = pack(source, depth, 1, width, depth, bf16);
   }
 };
 

@@ -11,8 +11,8 @@ constexpr long RUNS = 3 * LANES; // x0, x1, v of a group
 template <class T> class Projection {
 public:
   long groups, d, taps;
-  std::vector<PackedMatrix<T>> matrix; // per group (D, 48)
-  std::vector<PackedMatrix<T>> back;   // per group (48, D)
+  std::vector<Packed<T>> matrix; // per group (D, 48)
+  std::vector<Packed<T>> back;   // per group (48, D)
   std::vector<T> bias;       // per group 48
   std::vector<T> short_taps; // per group (K + 1, 48): taps, then the bias
 
@@ -23,18 +23,14 @@ public:
     for (long g = 0; g < groups; g++) {
       for (long c = 0; c < RUNS; c++) {
         const long source = (c / LANES) * d + s.from + g * LANES + c % LANES;
-        T sum = w.in_b[source];
-        for (long j = 0; j < d; j++) {
-          rows[c * d + j] = w.in_w[source * d + j] * w.norm1_w[j];
-          sum += w.in_w[source * d + j] * w.norm1_b[j];
-        }
-        bias[g * RUNS + c] = sum;
+        for (long j = 0; j < d; j++) rows[c * d + j] = w.in_w[source * d + j] * w.norm1_w[j];
+        bias[g * RUNS + c] = w.in_b[source] + dot(w.in_w + source * d, w.norm1_b, d);
         for (long k = 0; k < taps; k++)
           short_taps[(g * (taps + 1) + k) * RUNS + c] = w.short_w[source * taps + k];
         short_taps[(g * (taps + 1) + taps) * RUNS + c] = w.short_b[source];
       }
-      matrix.emplace_back(rows.data(), 1, d, d, RUNS, s.bf16);
-      if (backward) back.emplace_back(rows.data(), d, 1, RUNS, d, s.bf16);
+      matrix.push_back(pack(rows.data(), 1, d, d, RUNS, s.bf16));
+      if (backward) back.push_back(pack(rows.data(), d, 1, RUNS, d, s.bf16));
     }
   }
 

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -57,6 +58,42 @@ public:
     if (size_ > KEPT) release();
   }
 };
+
+// Memory for the weights of a call in the layout of the inner loops: handed out piece by piece, all of
+// it void at the next call, and kept, since fresh pages cost more than the packing.
+class Arena {
+  struct Part {
+    std::unique_ptr<char[]> memory;
+    size_t size;
+  };
+  std::vector<Part> parts_;
+  size_t part_ = 0, used_ = 0;
+
+public:
+  static constexpr size_t PART = size_t(1) << 20;
+  void reset() { part_ = used_ = 0; }
+  template <class T> T *take(long count) {
+    const size_t bytes = ((size_t)count * sizeof(T) + 63) / 64 * 64;
+    while (part_ < parts_.size() && used_ + bytes > parts_[part_].size) part_++, used_ = 0;
+    if (part_ == parts_.size()) {
+      const size_t size = bytes + 64 > PART ? bytes + 64 : PART;
+      parts_.push_back({std::unique_ptr<char[]>(new char[size]), size});
+    }
+    char *start = parts_[part_].memory.get();
+    const size_t skew = (64 - (size_t)start % 64) % 64;
+    char *p = start + skew + used_;
+    used_ += bytes;
+    if (skew + used_ > parts_[part_].size) { // the last piece of a part that is not aligned
+      used_ = parts_[part_].size;
+      return take<T>(count);
+    }
+    return (T *)p;
+  }
+};
+inline Arena &arena() {
+  static thread_local Arena mine;
+  return mine;
+}
 
 // For a task; void when the task ends.
 inline Scratch &scratch() {

@@ -32,6 +32,7 @@ def peak_bytes(trainer: Trainer) -> int:
             checkpointing=config.gradient_checkpointing,
             precision=config.precision,
             average=config.ema is not None,
+            engine=trainer.device.type == "cpu",
         )
         for length, count in rows.items()
     )

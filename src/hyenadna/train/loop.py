@@ -14,6 +14,7 @@ from torch import Tensor
 from hyenadna.alphabet import IGNORED
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
+from hyenadna.model.engine.alone import one_thread
 from hyenadna.model.likelihood import target_nats
 from hyenadna.train.optim import WeightAverage, learning_rate, make_optimizer
 from hyenadna.training_config import PretrainConfig, Stage
@@ -122,6 +123,13 @@ class Trainer:
         loss = self._accumulate(inputs, targets)
         if loss is None:
             return self._report(math.nan, lr, math.nan, inputs, start, skipped=True)
+        with one_thread():
+            norm, finite = self._update(loss)
+        self._guard(finite, loss)
+        return self._report(loss, lr, norm, inputs, start, skipped=not finite)
+
+    def _update(self, loss: float) -> tuple[float, bool]:
+        """Clip, step and average; returns the gradient's norm and whether all was finite."""
         self.scaler.unscale_(self.optimizer)
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip))
         finite = math.isfinite(norm) and math.isfinite(loss)
@@ -131,8 +139,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         if finite and self.average:
             self.average.update(self.model)
-        self._guard(finite, loss)
-        return self._report(loss, lr, norm, inputs, start, skipped=not finite)
+        return norm, finite
 
     def _report(
         self, loss: float, lr: float, norm: float, inputs: Tensor, start: float, *, skipped: bool

@@ -79,11 +79,12 @@ class Workload:
     def block(self, channels: int) -> int:
         """Buffers of one block of channels.
 
-        Projections 3 T c and the filters' spectrum 2 m c; in training also gradients of the
-        filters, L c.
+        Projections 3 T c (native inference: the gated signal, T c) and the filters' spectrum 2 m c;
+        in training also gradients of the filters, L c.
         """
         tokens = self.batch * self.length
-        each = 3 * tokens + 2 * self._transform + (self.length if self.training else 0)
+        projected = tokens if self.native and not self.training else 3 * tokens
+        each = projected + 2 * self._transform + (self.length if self.training else 0)
         return each * channels * self.itemsize
 
     def fixed(self) -> int:
