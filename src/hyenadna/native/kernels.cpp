@@ -13,11 +13,14 @@ template <class Work> static int guarded(const Work &work) {
   } catch (const std::bad_alloc &) {
     result = 1;
   }
-  scratch().trim();
-  call_scratch().trim();
   return result;
 }
 
+// Gives large work space of this thread back; between calls it is kept.
+extern "C" void release() {
+  scratch().trim();
+  call_scratch().trim();
+}
 extern "C" int has_bf16() { return HAS_BF16; }
 extern "C" int64_t fft_length(int64_t minimum) { return Fft<float>::good_length(minimum); }
 

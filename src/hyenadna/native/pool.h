@@ -29,7 +29,7 @@ class Scratch {
   }
 
 public:
-  static constexpr size_t KEPT = size_t(48) << 20;
+  static constexpr size_t KEPT = size_t(64) << 20;
   ~Scratch() { release(); }
   // Makes room; everything taken before is void.
   void reserve(size_t bytes) {

@@ -106,6 +106,8 @@ class _BlockFunction(torch.autograd.Function):
             sums, network = _backward(
                 ctx.run, _layer(ctx.tables, tuple(tensors)), h, y, grad, train_filter
             )
+        if ctx.tables.layer == 0:  # the last one to come
+            ctx.run.kernels.release()
         found = (grad, *sums.tensors(), *network.tensors())
         wanted = ctx.needs_input_grad[2:]
         return None, None, *(g if need else None for g, need in zip(found, wanted, strict=True))

@@ -20,12 +20,18 @@ class Kernels(Protocol):
 
     name: str
 
+    def release(self) -> None:
+        """Lets go of large work spaces, at the end of a pass."""
+        ...
+
     def channel_step(self) -> int:
         """Channel blocks must start at a multiple of this, and hold a multiple of it."""
         ...
 
     def hidden(self, network: FilterNetwork, z: Tensor, length: int) -> Tensor:
         """Output of the filter network's last sine at lags 0..length-1: (L, F).
+
+        It may be void at the next call of this function.
 
         z: features (M, E) of the lags.
         """
@@ -38,9 +44,17 @@ class Kernels(Protocol):
         ...
 
     def spectrum(
-        self, hidden: Tensor, w: BlockWeights, window: FilterWindow, channels: slice
+        self,
+        hidden: Tensor,
+        w: BlockWeights,
+        window: FilterWindow,
+        channels: slice,
+        *,
+        kept: bool = True,
     ) -> Tensor:
         """Transform of the filters of a block of channels, in a layout of the provider's own.
+
+        kept: False where the result is not needed any more at the next call of this function.
 
         hidden: (L, F), output of the filter network's last sine. The filter at lag l is
         `(last_weight hidden[l]) * (exp(-t_l rate) + shift)`, plus `skip` at lag 0.

@@ -87,6 +87,11 @@ class NativeKernels:
         self._bf16 = gemm == torch.bfloat16
         self._threads = threads or torch.get_num_threads()
 
+    def release(self) -> None:
+        """See `Kernels.release`."""
+        pages.release()
+        _library().release()
+
     def channel_step(self) -> int:
         """Channel blocks are multiples of 16."""
         return GROUP
@@ -94,7 +99,7 @@ class NativeKernels:
     def hidden(self, network: FilterNetwork, z: Tensor, length: int) -> Tensor:
         """See `Kernels.hidden`."""
         call = _Call(network.weights[0].dtype)
-        out = pages.empty((length, network.weights[0].shape[0]), call.dtype, z.device)
+        out = pages.work_space("hidden", network.freq, length, network.freq.numel())
         features = z[:length].to(call.dtype)
         call("sine_network", call.network(network), length, self._threads, features, out)
         return out
@@ -116,12 +121,22 @@ class NativeKernels:
         return sums
 
     def spectrum(
-        self, hidden: Tensor, w: BlockWeights, window: FilterWindow, channels: slice
+        self,
+        hidden: Tensor,
+        w: BlockWeights,
+        window: FilterWindow,
+        channels: slice,
+        *,
+        kept: bool = True,
     ) -> Tensor:
         """See `Kernels.spectrum`. Result: (channels / 16, N, 2, 16)."""
         call = _Call(hidden.dtype)
         groups = (channels.stop - channels.start) // GROUP
-        out = pages.empty_like(hidden, groups, _library().fft_length(len(hidden)), 2, GROUP)
+        size = (groups, _library().fft_length(len(hidden)), 2, GROUP)
+        if kept:
+            out = pages.empty_like(hidden, *size)
+        else:
+            out = pages.work_space("spectrum", hidden, *size)
         shape = self._shape(w, 1, len(hidden), channels)
         call("spectrum", shape, call.weights(w), call.filter(hidden, window), out)
         return out

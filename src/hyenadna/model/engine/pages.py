@@ -70,6 +70,13 @@ def work_space(name: str, like: Tensor, *shape: int) -> Tensor:
     return kept[key][:count].view(shape)
 
 
+def release() -> None:
+    """Lets go of this thread's larger work spaces, at the end of a pass."""
+    kept = _work_spaces.by_name
+    for key in [key for key, space in kept.items() if space.nbytes > SMALLEST]:
+        del kept[key]
+
+
 def kept_bytes() -> int:
     """Bytes of the work spaces that this thread keeps."""
     return sum(space.nbytes for space in _work_spaces.by_name.values())

@@ -55,6 +55,7 @@ def run_blocks(run: Pass, blocks: Sequence[Block], h: Tensor) -> Tensor:
         else:
             with alone(run.kernels, h.device.type):
                 block_inference(run, layer, h, y, h)
+    run.kernels.release()
     return h
 
 
@@ -69,6 +70,7 @@ def run_states(run: Pass, blocks: Sequence[Block], h: Tensor) -> list[Tensor]:
             states.append(pages.empty_like(h))
             with alone(run.kernels, h.device.type):
                 block_inference(run, layer, states[-2], states[-1], states[-1])
+    run.kernels.release()
     return states[1:]
 
 

@@ -122,7 +122,7 @@ class LayerSpectra:
     def __call__(self, channels: slice) -> Tensor:
         """The spectrum of a block of channels."""
         if not self.limit:
-            return self._compute(channels)
+            return self._compute(channels, kept=False)
         length = len(self.tables.window.t)
         dtype = self.weights.last_weight.dtype
         key = (
@@ -130,12 +130,13 @@ class LayerSpectra:
         )  # fmt: skip
         spectrum = self.cache.get(key)
         if spectrum is None:
-            spectrum = self._compute(channels)
+            spectrum = self._compute(channels, kept=True)
             self.cache.put(key, spectrum, self.limit)
         return spectrum
 
-    def _compute(self, channels: slice) -> Tensor:
-        return self.kernels.spectrum(self.hidden, self.weights, self.tables.window, channels)
+    def _compute(self, channels: slice, *, kept: bool) -> Tensor:
+        window = self.tables.window
+        return self.kernels.spectrum(self.hidden, self.weights, window, channels, kept=kept)
 
 
 def _bytes(t: Tensor) -> int:

@@ -38,6 +38,10 @@ class TorchKernels(TorchEnds):
         self.gemm = Gemm(gemm)
         self._room: Tensor | None = None
 
+    def release(self) -> None:
+        """See `Kernels.release`."""
+        self._room = None
+
     def channel_step(self) -> int:
         """Any block of channels will do."""
         return 1
@@ -53,7 +57,13 @@ class TorchKernels(TorchEnds):
         return network_backward(network, z, grad_hidden)
 
     def spectrum(
-        self, hidden: Tensor, w: BlockWeights, window: FilterWindow, channels: slice
+        self,
+        hidden: Tensor,
+        w: BlockWeights,
+        window: FilterWindow,
+        channels: slice,
+        *,
+        kept: bool = True,
     ) -> Tensor:
         """Complex (c, m): right-angle transform of the filters with their skip at lag 0."""
         k = filters_at_lags(hidden, w, window, channels, self.exact)
