@@ -274,7 +274,11 @@ void mix_backward(const Shape &s, const Weights<T> &w, const T *h, const T *spec
   });
   auto group = [&](long g, T *memory, int threads) {
     T *first = memory, *second = first + n * CELL<T>, *spectrum_sum = second + n * CELL<T>;
-    std::fill_n(spectrum_sum, n * CELL<T>, T(0));
+    const long parts = threads > 1 ? 8 * threads : 1;
+    pool().run(parts, threads, [&](long i) {
+      const Range cells = piece(n, parts, i);
+      std::fill(spectrum_sum + cells.start * CELL<T>, spectrum_sum + cells.stop * CELL<T>, T(0));
+    });
     const MixerBackward<T> backward(s, projection, *fft, threads);
     for (long b = 0; b < s.B; b++)
       backward.run(g, projected + (b * G + g) * L * RUNS,
@@ -283,9 +287,12 @@ void mix_backward(const Shape &s, const Weights<T> &w, const T *h, const T *spec
     T *arrays[1] = {spectrum_sum};
     fft->template run<false, true, 1>(arrays, threads, [](long, long) {});
     const Vec<T> one = splat(T(1) / T(n));
-    for (long t = 0; t < L; t++)
-      store(grad_k + t * s.count + g * LANES,
-            fft->untwisted(spectrum_sum + t * CELL<T>, t) * one);
+    pool().run(parts, threads, [&](long i) {
+      const Range lags = piece(L, parts, i);
+      for (long t = lags.start; t < lags.stop; t++)
+        store(grad_k + t * s.count + g * LANES,
+              fft->untwisted(spectrum_sum + t * CELL<T>, t) * one);
+    });
   };
   if (n >= SHARED_CELLS) {
     call_scratch().reserve((3 * n * CELL<T> + 256) * sizeof(T));
