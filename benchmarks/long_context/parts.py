@@ -9,6 +9,7 @@ from typing import Any, Final
 import torch
 from benchmarks.long_context.competitors import build, random_tokens
 from benchmarks.long_context.jobs import Job
+from benchmarks.long_context.kernel_times import kernel_times
 from benchmarks.long_context.limits import forward_work
 
 from hyenadna.config import preset
@@ -39,7 +40,8 @@ def profile_parts(job: Job, name: str) -> dict[str, Any]:
     """Seconds of one warm forward pass, by part, and its work by the formulas.
 
     `seconds`: wall time, under the profiler. `parts`: those of torch's operators, by their own time
-    in the thread that calls; what remains is code of ours, native or Python.
+    in the thread that calls; what remains is code of ours, native or Python. `kernels`: see
+    `kernel_times`, of a training step.
     """
     config = preset(job.shape)
     competitor = build(name, config)
@@ -59,8 +61,10 @@ def profile_parts(job: Job, name: str) -> dict[str, Any]:
     parts[OUTSIDE] = max(0.0, wall - sum(parts.values()))
     twin = config.replace(mixer="attention") if name == "attention" else config
     work = forward_work(twin, job.length)
+    kernels = kernel_times(job, competitor, config) if name.startswith("native") else {}
     return {
         "seconds": wall,
         "parts": parts,
         "work": {k: job.batch * v for k, v in vars(work).items()},
+        "kernels": kernels,
     }

@@ -31,6 +31,9 @@ def machine(records: Sequence[Record]) -> list[str]:
     for record in records:
         if record.job.task == "parts" and not record.failed:
             lines += ["", *_parts(record, found, max(fft.values()))]
+            for name, profile in record.result["competitors"].items():
+                if profile.get("kernels"):
+                    lines += ["", *_kernels(record, name, profile["kernels"], found)]
     return lines
 
 
@@ -52,6 +55,33 @@ def _parts(record: Record, limits: dict[str, Any], fft: float) -> list[str]:
     for part in names:
         row = [_part(p, n, part, limits, fft) for n, p in profiles.items()]
         lines.append(cells([f"{part}, s", *row]))
+    return lines
+
+
+def _kernels(
+    record: Record, name: str, kernels: dict[str, Any], limits: dict[str, Any]
+) -> list[str]:
+    job, peak = record.job, _product_peak(name, limits)
+    lines = [
+        f"The kernels of {NAMES[name]} in a training step of {job.shape} at {job.length:,}, "
+        "without the optimiser. Backward kernels compute the forward products again. "
+        "Share: what the products alone would take at the peak, of the kernel's time.",
+        "",
+        *table_head(["kernel", "seconds", "products, GF", "FFT, GF", "both, GF/s", "share"]),
+    ]
+    for kernel, found in sorted(kernels.items(), key=lambda item: -item[1]["seconds"]):
+        products, transforms, spent = found["products"], found["transforms"], found["seconds"]
+        lines.append(cells([
+            f"`{kernel}`", figure(spent), f"{products / 1e9:,.1f}", f"{transforms / 1e9:,.1f}",
+            f"{(products + transforms) / spent / 1e9:,.0f}", f"{products / peak / spent:.0%}",
+        ]))  # fmt: skip
+    total = sum(found["seconds"] for found in kernels.values())
+    products = sum(found["products"] for found in kernels.values())
+    transforms = sum(found["transforms"] for found in kernels.values())
+    lines.append(cells([
+        "all", figure(total), f"{products / 1e9:,.1f}", f"{transforms / 1e9:,.1f}",
+        f"{(products + transforms) / total / 1e9:,.0f}", f"{products / peak / total:.0%}",
+    ]))  # fmt: skip
     return lines
 
 

@@ -27,6 +27,7 @@ from benchmarks.long_context.jobs import (
     rounds_for,
     train_million,
 )
+from benchmarks.long_context.kernel_times import kernel_times, kernel_work
 from benchmarks.long_context.limits import forward_work, machine_limits
 from benchmarks.long_context.original import Original
 from benchmarks.long_context.parts import OUTSIDE, part_of, profile_parts
@@ -36,6 +37,7 @@ from benchmarks.long_context.worker import race, resident_bytes
 
 from hyenadna.config import ModelConfig, preset
 from hyenadna.errors import InputError
+from hyenadna.native import library, why_not
 
 SMALL = ModelConfig(d_model=16, n_layer=2, max_seq_len=80, filter_order=16, embed_dropout=0.0)
 TINY = Job(part="lengths", task="forward", shape="tiny-1k", length=128, competitors=("original",))
@@ -194,6 +196,16 @@ def test_parts_of_a_forward_pass():
     assert {"matrix products", "FFT", "Conv1d", "GELU", "norms", OUTSIDE} <= set(profile["parts"])
     assert sum(profile["parts"].values()) == pytest.approx(profile["seconds"], rel=0.5)
     assert part_of("aten::_fft_r2c") == "FFT" and part_of("Function") == OUTSIDE
+
+
+@pytest.mark.skipif(library() is None, reason=f"no native kernels: {why_not()}")
+def test_every_native_kernel_of_a_step_is_timed_and_its_work_counted():
+    config = preset("tiny-1k").replace(embed_dropout=0.0)
+    times = kernel_times(TINY, build("native", config), config)
+    assert set(times) == set(kernel_work(config, 1, 128))
+    assert all(found["seconds"] > 0 for found in times.values())
+    # T (3 D^2 + 5 D I) multiply-adds in each of two layers
+    assert times["finish_backward"]["products"] == 2 * 2 * 128 * (3 * 128**2 + 5 * 128 * 512)
 
 
 def test_growth_crossover_and_extrapolation():

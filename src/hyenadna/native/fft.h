@@ -204,11 +204,11 @@ public:
     }
   }
 
-  // The smallest length >= minimum that is 2^a 3^b 5^c with b <= 2, c <= 1.
+  // The smallest length >= minimum that is a power of two times one of these: at most an eighth more.
   static long good_length(long minimum) {
     long best = 1;
     while (best < minimum) best *= 2;
-    for (long odd : {3, 5, 9, 15, 45}) {
+    for (long odd : {3, 5, 9, 15, 25, 27, 45, 75, 225}) {
       long length = odd;
       while (length < minimum) length *= 2;
       if (length < best) best = length;

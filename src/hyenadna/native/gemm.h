@@ -104,12 +104,6 @@ INLINE u32x16 rounded_half(const float *p) { // to nearest, ties to even
   const u32x16 bits = *(const u32x16 *)p;
   return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
 }
-INLINE uint32_t rounded_half(float x) {
-  uint32_t bits;
-  __builtin_memcpy(&bits, &x, 4);
-  return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-}
-
 // Pairs along a row: (rows, depth) -> (rows, depth / 2).
 inline void pair_columns(long rows, const float *a, long a_row, long depth, uint32_t *out) {
   for (long r = 0; r < rows; r++) {
@@ -198,23 +192,37 @@ template <class T> struct Packed {
   const uint32_t *halves = nullptr;
 };
 
-// The matrix with element (k, j) = source[k * row + j * col], packed into the arena.
+// The matrix with element (k, j) = source[k * row + j * col], packed into the arena. One of row and
+// col is 1. Blocks of 16 x 16; the last one along the depth may be cut off.
 template <class T>
 Packed<T> pack(const T *source, long row, long col, long depth, long width, bool bf16) {
   T *data = bf16 ? nullptr : arena().take<T>(depth * width);
   uint32_t *halves = bf16 ? arena().take<uint32_t>(depth / 2 * width) : nullptr;
-  for (long at = 0; at < width; at += PANEL<T>) {
-    const long wide = panel_vectors<T>(width, at) * LANES;
-    const T *from = source + at * col;
-    if (bf16) {
-      for (long k = 0; k < depth; k += 2)
-        for (long j = 0; j < wide; j++)
-          halves[(at * depth + k * wide) / 2 + j] =
-              rounded_half((float)from[k * row + j * col]) |
-              rounded_half((float)from[(k + 1) * row + j * col]) << 16;
-    } else {
-      for (long k = 0; k < depth; k++)
-        for (long j = 0; j < wide; j++) data[at * depth + k * wide + j] = from[k * row + j * col];
+  for (long at = 0; at < width; at += LANES) {
+    const long panel = at / PANEL<T> * PANEL<T>; // first column of this block's panel
+    const long wide = panel_vectors<T>(width, panel) * LANES;
+    for (long from = 0; from < depth; from += LANES) {
+      const long rows = depth - from < LANES ? depth - from : LANES;
+      Vec<T> block[LANES] = {};
+      if (col == 1) {
+        for (long k = 0; k < rows; k++) block[k] = load(source + (from + k) * row + at);
+      } else if (rows == LANES) {
+        for (long j = 0; j < LANES; j++) block[j] = load(source + (at + j) * col + from);
+        transpose(block);
+      } else {
+        for (long j = 0; j < LANES; j++)
+          for (long k = 0; k < rows; k++) block[k][j] = source[(at + j) * col + from + k];
+      }
+      const long to = panel * depth + from * wide + at - panel;
+      if (!bf16) {
+        for (long k = 0; k < rows; k++) store(data + to + k * wide, block[k]);
+        continue;
+      }
+      if constexpr (sizeof(T) == 4)
+        for (long k = 0; k < rows; k += 2)
+          *(u32x16 *)(halves + panel * depth / 2 + (from + k) / 2 * wide + at - panel) =
+              rounded_half((const float *)&block[k]) | rounded_half((const float *)&block[k + 1])
+                                                           << 16;
     }
   }
   return {data, depth, width, halves};

@@ -30,6 +30,31 @@ template <class T> INLINE T sum_lanes(Vec<T> v) {
   return (s[0] + s[1]) + (s[2] + s[3]);
 }
 
+// Rows and columns of 16 vectors exchanged, by exchanging blocks of 8, 4, 2, 1.
+template <int S, class V> INLINE void swap_blocks(V *v) {
+#define FROM_LOW(l) ((l)&S ? LANES + (l)-S : (l))
+#define FROM_HIGH(l) ((l)&S ? LANES + (l) : (l) + S)
+#define ALL_LANES(F)                                                                               \
+  F(0), F(1), F(2), F(3), F(4), F(5), F(6), F(7), F(8), F(9), F(10), F(11), F(12), F(13), F(14),   \
+      F(15)
+#pragma GCC unroll 16
+  for (int i = 0; i < LANES; i++)
+    if (!(i & S)) {
+      const V a = v[i], b = v[i + S];
+      v[i] = __builtin_shufflevector(a, b, ALL_LANES(FROM_LOW));
+      v[i + S] = __builtin_shufflevector(a, b, ALL_LANES(FROM_HIGH));
+    }
+#undef FROM_LOW
+#undef FROM_HIGH
+#undef ALL_LANES
+}
+template <class V> INLINE void transpose(V *v) {
+  swap_blocks<8>(v);
+  swap_blocks<4>(v);
+  swap_blocks<2>(v);
+  swap_blocks<1>(v);
+}
+
 template <class T> struct ExpConstants;
 template <> struct ExpConstants<float> {
   static constexpr float magic = 12582912.0f; // 1.5 * 2^23: adding it rounds to an integer

@@ -1,7 +1,7 @@
 """How large the engine's chunks are, and the bytes of every buffer that follows (no torch).
 
 Letters as in docs/notation.md; T = B L positions, s bytes a number, m the transform's length (up
-to 6 % above L), c channels of a block.
+to an eighth above L), c channels of a block.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Workload:
 
     @property
     def _transform(self) -> int:
-        return self.length + self.length // 16 + 2
+        return self.length + self.length // 8 + 2
 
     def _transforms(self) -> int:
         """Numbers in the temporaries of the transforms that run together."""
