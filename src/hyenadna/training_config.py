@@ -77,7 +77,8 @@ class PretrainConfig:
     """Type of the matrix products; the residual stream, the filter network and the FFTs stay in
     float32."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: about 3 times less memory, a third more time."""
+    """Recompute activations in the backward pass: about 3 times less memory, a third more time.
+    For models and devices that the CPU engine does not run; the engine always does."""
     ema: float | None = None
     """Decay of an exponential moving average of the weights, which is then evaluated and saved as
     the best."""

@@ -15,7 +15,13 @@ from hyenadna import __version__
 from hyenadna.cli.console import make_console
 from hyenadna.cli.memory import explain_memory, limit_memory, peak_memory
 from hyenadna.cli.pretrain import comma_list
-from hyenadna.cli.process import available_memory, choose_device, prepare_process, set_threads
+from hyenadna.cli.process import (
+    announce_native,
+    available_memory,
+    choose_device,
+    prepare_process,
+    set_threads,
+)
 from hyenadna.cli.progress import progress_bar
 from hyenadna.cli.units import bases, duration, size
 
@@ -79,12 +85,13 @@ def embed(
     set_threads(threads)
     from hyenadna.checkpoint.load import load
     from hyenadna.genome.fasta import Genome
-    from hyenadna.infer.embed import tile_genome
+    from hyenadna.infer.embed import BATCH_TOKENS, tile_genome
     from hyenadna.infer.embeddings_file import require_free
     from hyenadna.train.loop import PRECISIONS
 
     console = make_console()
     require_free(out, resume=resume)
+    announce_native(console)
     where = choose_device(device)
     reader = Genome.open(genome)
     network = load(model).to(where)
@@ -96,6 +103,8 @@ def embed(
         summary = reader.check(progress=show)
     for warning in summary.warnings:
         console.print(f"note: {warning}")
+    longest = min(tiling.length, max(tiling.contigs.values()))
+    need = network.pass_memory(max(1, min(BATCH_TOKENS, tiling.bases) // longest), longest)
     settings = {
         "hyenadna": __version__,
         "model": model,
@@ -107,7 +116,9 @@ def embed(
         "precision": precision,
     }
     file = _open_file(out, tiling, network, settings, resume, console)
-    _announce(console, tiling, network, where, out)
+    if need is None:
+        need = _plain_memory(network, max(longest, min(BATCH_TOKENS, tiling.bases)))
+    _announce(console, tiling, network, where, out, need)
     with explain_memory("give --max-memory or a shorter --length, and --resume"):
         _run(file, network, reader, PRECISIONS[precision], console)
 
@@ -140,20 +151,21 @@ def _open_file(
     return file
 
 
-def _announce(
-    console: Console, tiling: Tiling, network: HyenaDNA, where: torch.device, out: Path
-) -> None:
-    from hyenadna.infer.embed import BATCH_TOKENS
+def _plain_memory(network: HyenaDNA, tokens: int) -> int:
+    """Estimated bytes of the process in a pass of the plain modules."""
     from hyenadna.model.memory import inference_bytes
 
-    longest = min(tiling.length, max(tiling.contigs.values()))
-    tokens = max(longest, min(BATCH_TOKENS, tiling.bases))
-    need, free = inference_bytes(network.config, tokens=tokens), available_memory()
-    held = peak_memory() or 0  # by Python, torch and the weights, before the first window
+    return (peak_memory() or 0) + inference_bytes(network.config, tokens=tokens, engine=False)
+
+
+def _announce(
+    console: Console, tiling: Tiling, network: HyenaDNA, where: torch.device, out: Path, need: int
+) -> None:
+    free = available_memory()
     console.print(
         f"{tiling.count:,} windows of up to {tiling.length:,} bases, {bases(tiling.bases)} in all; "
         f"{tiling.rows:,} rows of {network.config.d_model} ({size(_file_bytes(tiling, network))}) "
-        f"for {out}; about {size(held + need)} of memory"
+        f"for {out}; about {size(need)} of memory"
     )
     if where.type == "cpu" and free is not None and need > free:
         console.print(f"note: only {size(free)} are free; give --max-memory or a shorter --length")

@@ -15,7 +15,13 @@ from rich.console import Console
 from hyenadna.cli.console import make_console, make_table
 from hyenadna.cli.memory import limit_memory
 from hyenadna.cli.pretrain import Repeated, comma_list
-from hyenadna.cli.process import choose_device, most_loaded, prepare_process, set_threads
+from hyenadna.cli.process import (
+    announce_native,
+    choose_device,
+    most_loaded,
+    prepare_process,
+    set_threads,
+)
 from hyenadna.cli.progress import progress_bar
 from hyenadna.errors import InputError
 from hyenadna.training_config import Precision, SoftMasked
@@ -95,8 +101,8 @@ def evaluate(
     set_threads(threads)
     from hyenadna.checkpoint.load import load
     from hyenadna.data.corpus import SplitRule
+    from hyenadna.infer.evaluate import BATCH_TOKENS, fit_markov, require_window, with_yardsticks
     from hyenadna.infer.evaluate import evaluate as measure
-    from hyenadna.infer.evaluate import fit_markov, require_window, with_yardsticks
     from hyenadna.train.loop import PRECISIONS
     from hyenadna.train.run_folder import RunFolder
 
@@ -107,7 +113,9 @@ def evaluate(
     run = RunFolder.open(Path(model)) if (Path(model) / "run.json").is_file() else None
     network = load(model).to(choose_device(device))
     limit_memory(network, max_memory)
-    require_window(network, length, context)
+    window, _ = require_window(network, length, context)
+    announce_native(console)
+    network.pass_memory(max(1, BATCH_TOKENS // window), window)
     if not -1 <= markov <= 12:
         raise InputError(f"--markov is {markov}; it must be 0 to 12, or -1 for none")
     corpus = _corpus(run, list(fasta), rule, console)

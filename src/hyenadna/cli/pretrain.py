@@ -15,6 +15,7 @@ from hyenadna import __version__
 from hyenadna.cli.console import make_console
 from hyenadna.cli.memory import limit_memory
 from hyenadna.cli.process import (
+    announce_native,
     available_memory,
     choose_device,
     most_loaded,
@@ -181,7 +182,7 @@ def start_run(
 
     from hyenadna.data.corpus import split_as_bed
     from hyenadna.train.build import genome_records
-    from hyenadna.train.estimate import estimate
+    from hyenadna.train.estimate import estimate, require_memory
     from hyenadna.train.run_folder import RunFolder, require_free
 
     require_free(out)
@@ -191,6 +192,8 @@ def start_run(
     limit_memory(model, max_memory)
     corpus = _open(request.fasta, request.rule, request.weights, console)
     trainer, validation = _trainer(model.to(where), corpus, request.options)
+    announce_native(console)
+    require_memory(trainer)
     _announce(console, trainer, corpus, out)
     seconds = estimate(trainer)
     description = {
@@ -228,7 +231,7 @@ def _resume(
     import torch
 
     from hyenadna.train.build import require_same_genomes
-    from hyenadna.train.estimate import estimate
+    from hyenadna.train.estimate import estimate, require_memory
 
     own = PretrainConfig.from_dict(stored["options"])
     _require_same_options(out, options, own)
@@ -251,6 +254,7 @@ def _resume(
     require_same_genomes(stored["genomes"], corpus)
     trainer, validation = _trainer(model.to(where), corpus, own)
     run.restore(trainer)
+    require_memory(trainer)
     _announce(console, trainer, corpus, out)
     console.print(f"resuming after step {trainer.steps_done:,}")
     return _train(run, trainer, validation, estimate(trainer), console)

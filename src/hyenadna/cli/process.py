@@ -12,6 +12,7 @@ from hyenadna.errors import InputError
 
 if TYPE_CHECKING:
     import torch
+    from rich.console import Console
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
@@ -58,6 +59,14 @@ def set_threads(threads: int | None) -> None:
     import torch
 
     torch.set_num_threads(threads)
+
+
+def announce_native(console: Console) -> None:
+    """Say so when this command will be the first to compile the native kernels."""
+    from hyenadna.native import must_compile
+
+    if must_compile():
+        console.print("note: compiling the native kernels; once, some seconds")
 
 
 def choose_device(name: str) -> torch.device:

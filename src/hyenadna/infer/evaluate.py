@@ -26,6 +26,8 @@ from hyenadna.training_config import SoftMasked
 COMPRESSION_ORDERS: Final = (2, 4, 8, 11, 12, 16)
 MOST_COMPRESSED: Final = 10_000_000
 """Bases that the compression yardstick reads at most: it takes about 100 bytes of memory a base."""
+BATCH_TOKENS: Final = 32768
+"""Tokens of a forward pass over several windows; a longer window makes a pass of its own."""
 _BLOCK: Final = 4_000_000
 
 Progress = Callable[[int, int], None]
@@ -96,7 +98,7 @@ def evaluate(
     length: int | None = None,
     context: int | None = None,
     soft_masked: SoftMasked = "keep",
-    batch_tokens: int = 32768,
+    batch_tokens: int = BATCH_TOKENS,
     precision: torch.dtype | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:

@@ -35,7 +35,7 @@ from hyenadna.model.engine.run import (
     run_blocks,
     run_states,
 )
-from hyenadna.model.engine.sizes import Workload
+from hyenadna.model.engine.sizes import Workload, resident_bytes
 from hyenadna.model.engine.spectra import SpectrumCache
 from hyenadna.model.filter import ImplicitFilter, Sine, StoredTables
 from hyenadna.model.operator import HyenaOperator, ShortFilter
@@ -347,6 +347,17 @@ class HyenaDNA(nn.Module):
         for and there are none; and later, before a pass that the budget is too small for.
         """
         self.backbone.set_engine(kernels, max_memory, offload=offload)
+
+    def pass_memory(self, batch: int, length: int, *, training: bool = False) -> int | None:
+        """Estimated bytes of this process in a pass over (B, L) tokens; None for plain modules.
+
+        training: with a backward pass. Raises InputError where that is more than `max_memory`, with
+        the length that would fit.
+        """
+        table = self.backbone.embeddings.word_embeddings.weight
+        with torch.set_grad_enabled(training):
+            run = self.backbone.engine_pass(table, batch, length)
+        return None if run is None else resident_bytes() + run.plan.total_bytes
 
     def set_checkpointing(self, *, mixer: bool, mlp: bool) -> None:
         """Switch the recomputation of activations in the backward pass on or off.

@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 def _outcome() -> tuple[ctypes.CDLL | None, str]:
     if os.environ.get("HYENADNA_NATIVE") == "0":
         return None, "HYENADNA_NATIVE=0"
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, _COMPILERS), None)
+    compiler = _compiler()
     if compiler is None:
         return None, f"no C++ compiler ({', '.join(_COMPILERS)})"
     try:
@@ -54,11 +54,27 @@ def library() -> ctypes.CDLL | None:
     return _outcome()[0]
 
 
+def must_compile() -> bool:
+    """Whether the first call of `library` will compile them, which takes some seconds."""
+    compiler = _compiler()
+    if compiler is None or os.environ.get("HYENADNA_NATIVE") == "0":
+        return False
+    try:
+        return not (_folder() / f"kernels-{_key(compiler)}.so").exists()
+    except (OSError, subprocess.SubprocessError):
+        return False
+
+
 def why_not() -> str:
     """Why there are no native kernels, in one line; empty where there are."""
     return _outcome()[1]
 
 
+def _compiler() -> str | None:
+    return os.environ.get("CXX") or next(filter(shutil.which, _COMPILERS), None)
+
+
+@lru_cache(maxsize=1)
 def _folder() -> Path:
     base = os.environ.get("HYENADNA_CACHE")
     folder = Path(base) if base else Path.home() / ".cache" / "hyenadna"

@@ -204,7 +204,7 @@ public:
     }
   }
 
-  // The smallest length >= minimum that is a power of two times one of these: at most an eighth more.
+  // The smallest length >= minimum that is a power of two times one of these: at most a seventh more.
   static long good_length(long minimum) {
     long best = 1;
     while (best < minimum) best *= 2;
@@ -216,7 +216,9 @@ public:
     return best;
   }
 
-  // Plans are shared; the few most recent lengths are kept.
+  int64_t bytes() const { return 4 * n * (int64_t)sizeof(T); } // of both tables, about
+
+  // Plans are shared; those of the most recent lengths are kept, as far as they are small.
   static std::shared_ptr<const Fft> plan(long length) {
     static std::mutex mutex;
     static std::vector<std::shared_ptr<const Fft>> kept;
@@ -228,8 +230,16 @@ public:
         kept.push_back(found);
         return found;
       }
-    if (kept.size() >= 8) kept.erase(kept.begin());
+    constexpr int64_t MOST = int64_t(32) << 20;
     kept.push_back(std::make_shared<const Fft>(length));
+    kept_bytes() += kept.back()->bytes();
+    int64_t all = 0;
+    for (const auto &plan : kept) all += plan->bytes();
+    while (kept.size() > 1 && (all > MOST || kept.size() > 8)) {
+      all -= kept.front()->bytes();
+      kept_bytes() -= kept.front()->bytes();
+      kept.erase(kept.begin());
+    }
     return kept.back();
   }
 

@@ -21,6 +21,8 @@ extern "C" void release() {
   scratch().trim();
   call_scratch().trim();
 }
+// Bytes of work space and tables that are kept between calls.
+extern "C" int64_t kept() { return kept_bytes(); }
 extern "C" int has_bf16() { return HAS_BF16; }
 extern "C" int64_t fft_length(int64_t minimum) { return Fft<float>::good_length(minimum); }
 

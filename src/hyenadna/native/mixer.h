@@ -66,7 +66,8 @@ void project_and_gate(const Shape &s, const Weights<T> &w, const T *h, T *gated,
   const Projection<T> projection(s, w, false);
   const int threads = useful_threads(s.threads, 2.0 * s.rows() * s.D * RUNS * projection.groups);
   const long halo = s.K - 1;
-  const long step = std::max<long>(1, std::max(chunk_rows(s.L, s.B < threads ? threads : 1), 2 * halo) - halo);
+  const long chunk = std::max(chunk_rows(s.L, s.B < threads ? threads : 1), 2 * halo);
+  const long step = std::max<long>(1, chunk - halo);
   const long chunks = divide_up(s.L, step);
   const long n_row = s.D + LANES, G = projection.groups;
   pool().run(s.B * chunks, threads, [&](long task) {
@@ -131,23 +132,25 @@ template <class T> void convolve(const Shape &s, const T *gated, const T *spectr
 
 // Backward pass of gates, long convolution and short filter for one group of 16 channels and one
 // sequence. p (L, 48): projection in, its gradient out. `spectrum_sum` gathers the spectrum of the
-// filter's gradient. With threads > 1 they share the work.
+// filter's gradient. `shared`: all threads work on one group, in a fixed number of ranges.
 template <class T> class MixerBackward {
   const Shape &s_;
   const Projection<T> &projection_;
   const Fft<T> &fft_;
+  bool shared_;
   int threads_;
-  static constexpr long RANGES = 32; // when shared: fixed, so that sums do not depend on threads
+  static constexpr long RANGES = 32; // does not depend on threads, so that sums do not either
 
 public:
-  MixerBackward(const Shape &s, const Projection<T> &projection, const Fft<T> &fft, int threads)
-      : s_(s), projection_(projection), fft_(fft), threads_(threads) {}
+  MixerBackward(const Shape &s, const Projection<T> &projection, const Fft<T> &fft, bool shared)
+      : s_(s), projection_(projection), fft_(fft), shared_(shared),
+        threads_(shared ? (int)s.threads : 1) {}
 
   // short_sum (K + 1, 48): gradients of taps and bias, added to.
   void run(long g, T *p, const T *grad_y, const T *spectrum, T *spectrum_sum, T *first, T *second,
            double *short_sum) const {
     const long L = s_.L, n = fft_.n, K = s_.K, halo = K - 1;
-    const long ranges = threads_ > 1 ? std::min(RANGES, std::max<long>(1, L / (4 * K))) : 1;
+    const long ranges = shared_ ? std::min(RANGES, std::max<long>(1, L / (4 * K))) : 1;
     auto each = [&](auto work) { pool().run(ranges, threads_, work); };
     each([&](long i) { // both factors, twisted
       const Range range = piece(n, ranges, i);
@@ -272,14 +275,15 @@ void mix_backward(const Shape &s, const Weights<T> &w, const T *h, const T *spec
     for (long g = 0; g < G; g++)
       projection.project(g, rows, normal, d_row, projected + ((b * G + g) * L + from) * RUNS);
   });
-  auto group = [&](long g, T *memory, int threads) {
+  auto group = [&](long g, T *memory, bool shared) {
+    const int threads = shared ? (int)s.threads : 1;
     T *first = memory, *second = first + n * CELL<T>, *spectrum_sum = second + n * CELL<T>;
     const long parts = threads > 1 ? 8 * threads : 1;
     pool().run(parts, threads, [&](long i) {
       const Range cells = piece(n, parts, i);
       std::fill(spectrum_sum + cells.start * CELL<T>, spectrum_sum + cells.stop * CELL<T>, T(0));
     });
-    const MixerBackward<T> backward(s, projection, *fft, threads);
+    const MixerBackward<T> backward(s, projection, *fft, shared);
     for (long b = 0; b < s.B; b++)
       backward.run(g, projected + (b * G + g) * L * RUNS,
                    grad_y + b * L * D + s.from + g * LANES, spectrum + g * n * CELL<T>,
@@ -297,11 +301,11 @@ void mix_backward(const Shape &s, const Weights<T> &w, const T *h, const T *spec
   if (n >= SHARED_CELLS) {
     call_scratch().reserve((3 * n * CELL<T> + 256) * sizeof(T));
     T *memory = call_scratch().take<T>(3 * n * CELL<T>);
-    for (long g = 0; g < G; g++) group(g, memory, (int)s.threads);
+    for (long g = 0; g < G; g++) group(g, memory, true);
   } else {
     pool().run(G, (int)s.threads, [&](long g) {
       scratch().reserve((3 * n * CELL<T> + 256) * sizeof(T));
-      group(g, scratch().take<T>(3 * n * CELL<T>), 1);
+      group(g, scratch().take<T>(3 * n * CELL<T>), false);
     });
   }
   // Sums: per group the gradient of the folded matrix (48, D), then per group that of the bias.

@@ -9,21 +9,32 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cstdint>
 #include <cstdlib>
 #include <new>
+
+// Bytes that all threads keep between calls.
+inline std::atomic<int64_t> &kept_bytes() {
+  static std::atomic<int64_t> bytes{0};
+  return bytes;
+}
 
 // Memory of one thread that is kept from call to call up to a limit, in large pages where it can.
 class Scratch {
   char *memory_ = nullptr;
   size_t size_ = 0, used_ = 0;
   void release() {
-    if (memory_) munmap(memory_, size_);
+    if (memory_) {
+      munmap(memory_, size_);
+      kept_bytes() -= (int64_t)size_;
+    }
     memory_ = nullptr;
     size_ = 0;
   }
@@ -44,6 +55,7 @@ public:
       throw std::bad_alloc();
     }
     memory_ = (char *)p;
+    kept_bytes() += (int64_t)size_;
 #ifdef MADV_HUGEPAGE
     if (size_ > page) madvise(memory_, size_, MADV_HUGEPAGE);
 #endif
@@ -71,6 +83,9 @@ class Arena {
 
 public:
   static constexpr size_t PART = size_t(1) << 20;
+  ~Arena() {
+    for (const Part &part : parts_) kept_bytes() -= (int64_t)part.size;
+  }
   void reset() { part_ = used_ = 0; }
   template <class T> T *take(long count) {
     const size_t bytes = ((size_t)count * sizeof(T) + 63) / 64 * 64;
@@ -78,6 +93,7 @@ public:
     if (part_ == parts_.size()) {
       const size_t size = bytes + 64 > PART ? bytes + 64 : PART;
       parts_.push_back({std::unique_ptr<char[]>(new char[size]), size});
+      kept_bytes() += (int64_t)size;
     }
     char *start = parts_[part_].memory.get();
     const size_t skew = (64 - (size_t)start % 64) % 64;
@@ -162,7 +178,10 @@ public:
       std::lock_guard<std::mutex> hold(callers_, std::adopt_lock);
       {
         std::lock_guard<std::mutex> lock(mutex_);
-        while ((int)threads_.size() < helpers) threads_.emplace_back([this] { live(); });
+        try {
+          while ((int)threads_.size() < helpers) threads_.emplace_back([this] { live(); });
+        } catch (const std::system_error &) { // no more threads to be had: fewer will do
+        }
         job_ = &job;
         wanted_ = helpers;
         generation_++;

@@ -15,16 +15,30 @@ from hyenadna.train.loop import Trainer
 _PROBE_TOKENS = 16384
 
 
-def peak_bytes(trainer: Trainer) -> int:
-    """Memory of weights, optimiser and activations, by arithmetic; the interpreter takes about 0.4
-    GB more."""
+def rows_at_once(trainer: Trainer) -> dict[int, int]:
+    """Sequences of one forward and backward pass, by their length."""
     config = trainer.config
-    rows = {
+    return {
         stage.length: max(
             1, min(trainer.batch_size(stage.length), config.micro_batch_tokens // stage.length)
         )
         for stage in trainer.stages
     }
+
+
+def require_memory(trainer: Trainer) -> None:
+    """Nothing, where the passes of all stages fit the model's `max_memory`.
+
+    Raises InputError otherwise, with the length that would fit.
+    """
+    for length, rows in rows_at_once(trainer).items():
+        trainer.model.pass_memory(rows, length, training=True)
+
+
+def peak_bytes(trainer: Trainer) -> int:
+    """Memory of weights, optimiser and activations, by arithmetic; the interpreter takes about 0.4
+    GB more."""
+    config = trainer.config
     return max(
         training_bytes(
             trainer.model.config,
@@ -34,7 +48,7 @@ def peak_bytes(trainer: Trainer) -> int:
             average=config.ema is not None,
             engine=trainer.device.type == "cpu",
         )
-        for length, count in rows.items()
+        for length, count in rows_at_once(trainer).items()
     )
 
 

@@ -24,6 +24,10 @@ class Kernels(Protocol):
         """Lets go of large work spaces, at the end of a pass."""
         ...
 
+    def kept_bytes(self) -> int:
+        """Bytes of work spaces that are kept between passes, and used by the next."""
+        ...
+
     def channel_step(self) -> int:
         """Channel blocks must start at a multiple of this, and hold a multiple of it."""
         ...

@@ -92,6 +92,10 @@ class NativeKernels:
         pages.release()
         _library().release()
 
+    def kept_bytes(self) -> int:
+        """See `Kernels.kept_bytes`."""
+        return pages.kept_bytes() + int(_library().kept())
+
     def channel_step(self) -> int:
         """Channel blocks are multiples of 16."""
         return GROUP
@@ -285,6 +289,7 @@ def _library() -> Any:
     assert found is not None, "asked for native kernels where there are none"
     found.fft_length.restype = ctypes.c_int64
     found.fft_length.argtypes = [ctypes.c_int64]
+    found.kept.restype = ctypes.c_int64
     return found
 
 

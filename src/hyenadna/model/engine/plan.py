@@ -19,7 +19,7 @@ CACHE_BYTES: Final = 288 << 20
 length takes 256 MiB)."""
 KEEP_BYTES: Final = 1 << 30
 """Without a budget, mixed signals up to this are kept for the backward pass."""
-_MARGIN: Final = 1.04  # what the allocator keeps beyond the buffers
+_MARGIN: Final = 1.02  # what the allocator keeps beyond the buffers
 
 _UNITS: Final = {
     "": 1, "b": 1,

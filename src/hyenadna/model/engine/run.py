@@ -35,7 +35,8 @@ def make_pass(
     """
     resident = 0
     if settings.max_memory is not None:
-        resident = max(0, resident_bytes() - held - cache.bytes - pages.kept_bytes())
+        pages.give_back_heap()
+        resident = max(0, resident_bytes() - held - cache.bytes - kernels.kept_bytes())
     plan = make_plan(
         work, step=kernels.channel_step(), max_memory=settings.max_memory, resident=resident
     )

@@ -36,6 +36,12 @@ def resident_bytes() -> int:
         return PROCESS_BYTES
 
 
+def native_transform(length: int) -> int:
+    """Points of the native kernels' transform: `Fft::good_length` of native/fft.h."""
+    odd = (1, 3, 5, 9, 15, 25, 27, 45, 75, 225)
+    return min(n << max(0, (-(-length // n) - 1).bit_length()) for n in odd)
+
+
 @dataclass(frozen=True)
 class Workload:
     """One forward pass, or one forward and backward pass, over B sequences of L tokens."""
@@ -111,6 +117,8 @@ class Workload:
 
     @property
     def _transform(self) -> int:
+        if self.native:
+            return native_transform(self.length)
         return self.length + self.length // 8 + 2
 
     def _transforms(self) -> int:

@@ -42,6 +42,10 @@ class TorchKernels(TorchEnds):
         """See `Kernels.release`."""
         self._room = None
 
+    def kept_bytes(self) -> int:
+        """See `Kernels.kept_bytes`."""
+        return pages.kept_bytes()
+
     def channel_step(self) -> int:
         """Any block of channels will do."""
         return 1
