@@ -201,7 +201,8 @@ def test_without_a_working_compiler(tmp_path):
 
 @needs_native
 def test_the_name_follows_sources_and_processor(monkeypatch):
-    compiler = os.environ.get("CXX") or "c++"
+    compiler = build._compiler()
+    assert compiler is not None
     before = build._key(compiler)
     assert before == build._key(compiler)
     monkeypatch.setattr(build, "_processor", lambda: "another")

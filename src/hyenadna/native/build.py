@@ -11,16 +11,18 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
+import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
 _SOURCES: Final = Path(__file__).parent
 _COMPILERS: Final = ("c++", "g++", "clang++")
-_FLAGS: Final = ("-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
+_FLAGS: Final = ("-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared", "-fvisibility=hidden")
 # The first set that the compiler accepts and whose result loads.
 _TARGETS: Final = (
     ("-march=native", "-mprefer-vector-width=512"),
@@ -31,8 +33,18 @@ _TARGETS: Final = (
 _log = logging.getLogger(__name__)
 
 
-@lru_cache(maxsize=1)
+_lock = threading.Lock()
+_found: list[tuple[ctypes.CDLL | None, str]] = []
+
+
 def _outcome() -> tuple[ctypes.CDLL | None, str]:
+    with _lock:  # two threads must not compile at once
+        if not _found:
+            _found.append(_find())
+    return _found[0]
+
+
+def _find() -> tuple[ctypes.CDLL | None, str]:
     if os.environ.get("HYENADNA_NATIVE") == "0":
         return None, "HYENADNA_NATIVE=0"
     compiler = _compiler()
@@ -40,9 +52,12 @@ def _outcome() -> tuple[ctypes.CDLL | None, str]:
         return None, f"no C++ compiler ({', '.join(_COMPILERS)})"
     try:
         path = _folder() / f"kernels-{_key(compiler)}.so"
-        if not path.exists():
-            _compile(compiler, path)
-        return ctypes.CDLL(str(path)), ""
+        if path.exists():
+            try:
+                return ctypes.CDLL(str(path)), ""
+            except OSError:
+                path.unlink(missing_ok=True)  # damaged: once more
+        return _compile(compiler, path), ""
     except (OSError, subprocess.SubprocessError) as error:
         reason = " ".join(str(error).split())[:300]
         _log.warning("native kernels are off: %s", reason)
@@ -70,31 +85,32 @@ def why_not() -> str:
     return _outcome()[1]
 
 
-def _compiler() -> str | None:
-    return os.environ.get("CXX") or next(filter(shutil.which, _COMPILERS), None)
+def _compiler() -> tuple[str, ...] | None:
+    """The command, words of `CXX` or the first that is there."""
+    given = tuple(shlex.split(os.environ.get("CXX", "")))
+    return given or next(((name,) for name in _COMPILERS if shutil.which(name)), None)
 
 
 @lru_cache(maxsize=1)
 def _folder() -> Path:
     base = os.environ.get("HYENADNA_CACHE")
-    folder = Path(base) if base else Path.home() / ".cache" / "hyenadna"
-    folder = folder / "native"
     try:
+        folder = (Path(base) if base else Path.home() / ".cache" / "hyenadna") / "native"
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
             return folder
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: there is no home
         pass
     # A home that cannot be written, as on some clusters: compiled anew in each process.
     return Path(tempfile.mkdtemp(prefix="hyenadna-native-"))
 
 
-def _key(compiler: str) -> str:
+def _key(compiler: tuple[str, ...]) -> str:
     """Hash of all that the result depends on."""
     digest = hashlib.sha256()
     for source in sorted([*_SOURCES.glob("*.h"), *_SOURCES.glob("*.cpp")]):
         digest.update(source.read_bytes())
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=60)
+    version = subprocess.run([*compiler, "--version"], capture_output=True, check=True, timeout=60)
     digest.update(version.stdout)
     digest.update(repr((_FLAGS, _TARGETS, platform.machine(), _processor())).encode())
     return digest.hexdigest()[:16]
@@ -110,13 +126,15 @@ def _processor() -> str:
     return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
 
 
-def _compile(compiler: str, path: Path) -> None:
+def _compile(compiler: tuple[str, ...], path: Path) -> ctypes.CDLL:
     """Compiles into a file beside and renames it, so that no process sees half of one."""
-    beside = path.with_suffix(f".{os.getpid()}.tmp")
     error = ""
-    try:
-        for target in _TARGETS:
-            command = [compiler, *_FLAGS, *target, "-pthread", "-o", str(beside)]
+    for target in _TARGETS:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix="kernels-", suffix=".tmp")
+        os.close(handle)
+        beside = Path(name)
+        try:
+            command = [*compiler, *_FLAGS, *target, "-pthread", "-o", name]
             done = subprocess.run(
                 [*command, str(_SOURCES / "kernels.cpp")],
                 capture_output=True,
@@ -124,10 +142,13 @@ def _compile(compiler: str, path: Path) -> None:
                 timeout=600,
             )
             if done.returncode == 0:
-                ctypes.CDLL(str(beside))  # raises where the result does not load
+                found = ctypes.CDLL(name)  # raises where the result does not load
                 beside.replace(path)
-                return
-            error = error or next(iter(done.stderr.splitlines()), f"exit code {done.returncode}")
-    finally:
-        beside.unlink(missing_ok=True)
-    raise OSError(f"{compiler} failed: {error}")
+                return found
+            said = next(iter(done.stderr.splitlines()), f"exit code {done.returncode}")
+        except OSError as problem:
+            said = str(problem)
+        finally:
+            beside.unlink(missing_ok=True)
+        error = error or said
+    raise OSError(f"{' '.join(compiler)} failed: {error}")

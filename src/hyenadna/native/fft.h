@@ -222,16 +222,20 @@ public:
   static std::shared_ptr<const Fft> plan(long length) {
     static std::mutex mutex;
     static std::vector<std::shared_ptr<const Fft>> kept;
-    std::lock_guard<std::mutex> lock(mutex);
-    for (size_t i = 0; i < kept.size(); i++)
-      if (kept[i]->n == length) {
-        auto found = kept[i];
-        kept.erase(kept.begin() + i);
-        kept.push_back(found);
-        return found;
-      }
     constexpr int64_t MOST = int64_t(32) << 20;
-    kept.push_back(std::make_shared<const Fft>(length));
+    {
+      std::lock_guard<std::mutex> lock(mutex);
+      for (size_t i = 0; i < kept.size(); i++)
+        if (kept[i]->n == length) {
+          auto found = kept[i];
+          kept.erase(kept.begin() + i);
+          kept.push_back(found);
+          return found;
+        }
+    }
+    auto made = std::make_shared<const Fft>(length); // long: not under the lock
+    std::lock_guard<std::mutex> lock(mutex);
+    kept.push_back(made);
     kept_bytes() += kept.back()->bytes();
     int64_t all = 0;
     for (const auto &plan : kept) all += plan->bytes();
@@ -240,7 +244,7 @@ public:
       kept_bytes() -= kept.front()->bytes();
       kept.erase(kept.begin());
     }
-    return kept.back();
+    return made;
   }
 
   // Sample j times w^j, w as above.

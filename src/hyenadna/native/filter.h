@@ -25,7 +25,7 @@ void sine_network(const SineNetwork<T> &net, long L, long threads, const T *z, T
   }
   const double flops = (double)L * F * (2 * F + 40) * net.layers;
   pool().run(divide_up(L, CHUNK), useful_threads(threads, flops), [&](long task) {
-    const long from = task * CHUNK, rows = std::min(CHUNK, L - from);
+    const long from = task * CHUNK, rows = std::min<long>(CHUNK, L - from);
     scratch().reserve((2 * CHUNK * F + 256) * sizeof(T));
     T *room[2] = {scratch().take<T>(CHUNK * F), scratch().take<T>(CHUNK * F)};
     const T *x = z + from * net.E;
@@ -162,7 +162,7 @@ void make_spectrum(const Shape &s, const Weights<T> &w, const Filter<T> &filter,
   for (long g = 0; g < s.groups(); g++) {
     const long parts = divide_up(s.L, 64 * CHUNK);
     pool().run(parts, s.threads, [&](long i) {
-      fill(g, matrices[g], i * 64 * CHUNK, std::min(s.L, (i + 1) * 64 * CHUNK));
+      fill(g, matrices[g], i * 64 * CHUNK, std::min<long>(s.L, (i + 1) * 64 * CHUNK));
     });
     zero_rest(g);
     T *z[1] = {out + g * n * CELL<T>};

@@ -102,7 +102,8 @@ typedef uint32_t u32x16 __attribute__((vector_size(64), aligned(4), may_alias));
 
 INLINE u32x16 rounded_half(const float *p) { // to nearest, ties to even
   const u32x16 bits = *(const u32x16 *)p;
-  return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  const auto nan = (bits & 0x7fffffff) > 0x7f800000; // rounding up could make it a number
+  return nan ? (bits >> 16) | 0x40 : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
 }
 // Pairs along a row: (rows, depth) -> (rows, depth / 2).
 inline void pair_columns(long rows, const float *a, long a_row, long depth, uint32_t *out) {
@@ -203,12 +204,12 @@ Packed<T> pack(const T *source, long row, long col, long depth, long width, bool
     const long wide = panel_vectors<T>(width, panel) * LANES;
     for (long from = 0; from < depth; from += LANES) {
       const long rows = depth - from < LANES ? depth - from : LANES;
-      Vec<T> block[LANES] = {};
+      alignas(128) Vec<T> block[LANES] = {};
       if (col == 1) {
         for (long k = 0; k < rows; k++) block[k] = load(source + (from + k) * row + at);
       } else if (rows == LANES) {
         for (long j = 0; j < LANES; j++) block[j] = load(source + (at + j) * col + from);
-        transpose(block);
+        transpose<T>(block);
       } else {
         for (long j = 0; j < LANES; j++)
           for (long k = 0; k < rows; k++) block[k][j] = source[(at + j) * col + from + k];

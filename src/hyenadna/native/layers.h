@@ -14,6 +14,7 @@ constexpr long MOST_TAPS = 16;
 constexpr long CHUNK = 96;          // rows of a chunk: a multiple of all tile heights
 constexpr long SLABS = 16;          // partial sums of weight gradients: fixed, so that the result
 constexpr long SLAB_ROWS = 512;     // does not depend on the number of threads
+constexpr long SLAB_NUMBERS = 1L << 24; // of all slabs together, unless two need more
 constexpr double SERIAL_FLOPS = 2e7; // less is done before another thread has woken up
 
 // Sizes of a call; `from` and `count` choose a block of channels.
@@ -116,7 +117,8 @@ template <class T> struct Linear {
 // the next such call.
 template <class T, class Work>
 const T *in_slabs(long all_rows, long numbers, long threads, const Work &work) {
-  const long slabs = std::clamp<long>(all_rows / SLAB_ROWS, 1, SLABS);
+  const long most = std::clamp<long>(SLAB_NUMBERS / numbers, 2, SLABS);
+  const long slabs = std::clamp<long>(all_rows / SLAB_ROWS, 1, most);
   const long chunks = divide_up(all_rows, CHUNK);
   call_scratch().reserve((slabs * numbers + 256) * sizeof(T));
   T *base = call_scratch().take<T>(slabs * numbers);

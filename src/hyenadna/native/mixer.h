@@ -71,7 +71,7 @@ void project_and_gate(const Shape &s, const Weights<T> &w, const T *h, T *gated,
   const long chunks = divide_up(s.L, step);
   const long n_row = s.D + LANES, G = projection.groups;
   pool().run(s.B * chunks, threads, [&](long task) {
-    const long b = task / chunks, from = task % chunks * step, to = std::min(s.L, from + step);
+    const long b = task / chunks, from = task % chunks * step, to = std::min<long>(s.L, from + step);
     const long before = std::min(from, halo), rows = to - from + before;
     scratch().reserve((rows * (n_row + RUNS) + 256) * sizeof(T));
     T *n = scratch().take<T>(rows * n_row), *p = scratch().take<T>(rows * RUNS);
@@ -186,7 +186,7 @@ public:
     }
     std::vector<double> sums(ranges * (K + 1) * RUNS);
     each([&](long i) {
-      slopes(g, p, grad_y, first, second, piece(L, ranges, i), &before[i * halo * RUNS],
+      slopes(g, p, grad_y, first, second, piece(L, ranges, i), before.data() + i * halo * RUNS,
              &sums[i * (K + 1) * RUNS]);
     });
     for (long i = 0; i < ranges; i++)
@@ -197,7 +197,7 @@ public:
       for (long r = 0; r < halo; r++)
         if (stop + r < L) std::copy_n(p + (stop + r) * RUNS, RUNS, &after[(i * halo + r) * RUNS]);
     }
-    each([&](long i) { adjoint(g, p, piece(L, ranges, i), &after[i * halo * RUNS]); });
+    each([&](long i) { adjoint(g, p, piece(L, ranges, i), after.data() + i * halo * RUNS); });
   }
 
 private:
@@ -267,7 +267,7 @@ void mix_backward(const Shape &s, const Weights<T> &w, const T *h, const T *spec
   const long chunks = divide_up(L, CHUNK);
   std::vector<double> short_sums(G * (s.K + 1) * RUNS);
   pool().run(s.B * chunks, (int)s.threads, [&](long task) {
-    const long b = task / chunks, from = task % chunks * CHUNK, rows = std::min(CHUNK, L - from);
+    const long b = task / chunks, from = task % chunks * CHUNK, rows = std::min<long>(CHUNK, L - from);
     scratch().reserve((CHUNK * d_row + 256) * sizeof(T));
     T *normal = scratch().take<T>(CHUNK * d_row);
     for (long r = 0; r < rows; r++)

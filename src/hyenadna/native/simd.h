@@ -31,7 +31,7 @@ template <class T> INLINE T sum_lanes(Vec<T> v) {
 }
 
 // Rows and columns of 16 vectors exchanged, by exchanging blocks of 8, 4, 2, 1.
-template <int S, class V> INLINE void swap_blocks(V *v) {
+template <int S, class T> INLINE void swap_blocks(Vec<T> *v) {
 #define FROM_LOW(l) ((l)&S ? LANES + (l)-S : (l))
 #define FROM_HIGH(l) ((l)&S ? LANES + (l) : (l) + S)
 #define ALL_LANES(F)                                                                               \
@@ -40,7 +40,7 @@ template <int S, class V> INLINE void swap_blocks(V *v) {
 #pragma GCC unroll 16
   for (int i = 0; i < LANES; i++)
     if (!(i & S)) {
-      const V a = v[i], b = v[i + S];
+      const Vec<T> a = v[i], b = v[i + S];
       v[i] = __builtin_shufflevector(a, b, ALL_LANES(FROM_LOW));
       v[i + S] = __builtin_shufflevector(a, b, ALL_LANES(FROM_HIGH));
     }
@@ -48,11 +48,11 @@ template <int S, class V> INLINE void swap_blocks(V *v) {
 #undef FROM_HIGH
 #undef ALL_LANES
 }
-template <class V> INLINE void transpose(V *v) {
-  swap_blocks<8>(v);
-  swap_blocks<4>(v);
-  swap_blocks<2>(v);
-  swap_blocks<1>(v);
+template <class T> INLINE void transpose(Vec<T> *v) {
+  swap_blocks<8, T>(v);
+  swap_blocks<4, T>(v);
+  swap_blocks<2, T>(v);
+  swap_blocks<1, T>(v);
 }
 
 template <class T> struct ExpConstants;

@@ -120,7 +120,7 @@ class NativeKernels:
         features = z[:length].to(call.dtype)
         call(
             "sine_network_backward", call.network(network), length, self._threads, features,
-            grad_hidden, call.pointers(sums.weights), call.pointers(sums.biases), sums.freq,
+            grad_hidden, call.sums(sums.weights), call.sums(sums.biases), sums.freq,
         )  # fmt: skip
         return sums
 
@@ -160,7 +160,7 @@ class NativeKernels:
         shape = self._shape(w, 1, len(hidden), channels)
         call(
             "filter_backward", shape, call.weights(w), call.filter(hidden, window), grad_k,
-            grad_hidden, call.weights(sums),
+            grad_hidden, call.sums(sums.tensors()),
         )  # fmt: skip
 
     def mix(
@@ -172,6 +172,7 @@ class NativeKernels:
         groups = (channels.stop - channels.start) // GROUP
         gated = pages.work_space("gated", h, batch, groups, length, GROUP)
         shape = self._shape(w, batch, length, channels, eps)
+        self._require(spectrum, groups, length)
         call("mix", shape, call.weights(w), h, spectrum, gated, y)
 
     def finish(self, h: Tensor, y: Tensor, w: BlockWeights, eps: float, out: Tensor) -> None:
@@ -185,7 +186,7 @@ class NativeKernels:
         """See `Kernels.finish_backward`."""
         call = _Call(h.dtype)
         shape = self._whole(w, h, eps)
-        call("finish_backward", shape, call.weights(w), h, y, grad, call.weights(sums))
+        call("finish_backward", shape, call.weights(w), h, y, grad, call.sums(sums.tensors()))
 
     def mix_backward(
         self,
@@ -202,11 +203,12 @@ class NativeKernels:
         call = _Call(h.dtype)
         batch, length, _ = h.shape
         count = channels.stop - channels.start
+        self._require(spectrum, count // GROUP, length)
         projected = pages.work_space("projected", h, batch, count // GROUP, length, 3 * GROUP)
         grad_k = pages.work_space("grad_k", h, length, count)
         call(
             "mix_backward", self._shape(w, batch, length, channels, eps), call.weights(w), h,
-            spectrum, grad_y, projected, grad_k, grad_n, call.weights(sums),
+            spectrum, grad_y, projected, grad_k, grad_n, call.sums(sums.tensors()),
         )  # fmt: skip
         return grad_k
 
@@ -258,6 +260,11 @@ class NativeKernels:
         )  # fmt: skip
         return grad_h, sums[0], sums[1], sums[2]
 
+    def _require(self, spectrum: Tensor, groups: int, length: int) -> None:
+        """The kernels read the whole of it."""
+        wanted = (groups, _library().fft_length(length), 2, GROUP)
+        assert spectrum.shape == wanted, f"spectrum {tuple(spectrum.shape)}, not {wanted}"
+
     def _rows(self, h: Tensor, eps: float = 0.0) -> _Shape:
         length = h.shape[1]
         return _Shape(B=h.shape[0], L=length, D=h.shape[2], eps=eps, threads=self._threads)
@@ -299,6 +306,16 @@ class _Call:
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
         self._kept: list[Tensor] = []
+
+    def written(self, tensor: Tensor) -> int:
+        """Address of a tensor that the kernel writes: never of a copy."""
+        assert tensor.is_contiguous() and tensor.dtype == self.dtype
+        self._kept.append(tensor)
+        return tensor.data_ptr()
+
+    def sums(self, tensors: Sequence[Tensor]) -> Any:
+        """A C array of the addresses of tensors that the kernel adds to."""
+        return (ctypes.c_void_p * len(tensors))(*map(self.written, tensors))
 
     def address(self, tensor: Tensor) -> int:
         """Of the first number; the tensor, or a contiguous copy, lives as long as the call."""

@@ -93,7 +93,7 @@ def _layer(index: int, block: Block, length: int) -> Layer:
         norm1_bias=block.norm1.bias.contiguous(),
         in_weight=mixer.in_proj.weight.contiguous(),
         in_bias=mixer.in_proj.bias.contiguous(),
-        short_weight=mixer.short_filter.weight[:, 0],
+        short_weight=mixer.short_filter.weight[:, 0].contiguous(),
         short_bias=mixer.short_filter.bias.contiguous(),
         last_weight=last.contiguous(),
         skip=mixer.filter_fn.bias.contiguous(),

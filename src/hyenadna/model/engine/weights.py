@@ -38,7 +38,9 @@ class BlockWeights:
 
     def zeros(self) -> BlockWeights:
         """Tensors of the same shapes and types to sum gradients into."""
-        return BlockWeights(*(torch.zeros_like(t) for t in self.tensors()))
+        return BlockWeights(
+            *(torch.zeros(t.shape, dtype=t.dtype, device=t.device) for t in self.tensors())
+        )
 
 
 @dataclass(frozen=True)
