@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -25,6 +26,7 @@ from hyenadna.model.engine.choose import (
     EngineSettings,
     all_like,
     choose_kernels,
+    expects_call,
     require_native,
     untouched,
 )
@@ -140,9 +142,22 @@ _ENGINE_TYPES: Final = frozenset(
 )  # fmt: skip
 
 
-def engine_fits(block: Block) -> bool:
-    """Whether the engine computes what this block does now: order 2, no dropout, nothing added."""
+@lru_cache(maxsize=8)
+def _block_shapes(config: ModelConfig) -> dict[str, torch.Size]:
+    """Shapes of a block's parameters by name."""
+    with torch.device("meta"):
+        return {name: p.shape for name, p in Block(config).named_parameters()}
+
+
+def engine_fits(block: Block, config: ModelConfig) -> bool:
+    """Whether the engine computes what this block does now.
+
+    Order 2, no dropout, nothing added, and every parameter of the shape that the configuration says:
+    the kernels read memory by it.
+    """
     mixer = block.mixer
+    if {name: p.shape for name, p in block.named_parameters()} != _block_shapes(config):
+        return False
     if not untouched(block, _ENGINE_TYPES) or not isinstance(mixer, HyenaOperator):
         return False
     dropout = any(m.training and m.p > 0 for m in (block.dropout, mixer.dropout))
@@ -201,7 +216,12 @@ class Backbone(nn.Module):
         kernels = choose_kernels(self.engine, self.config, like)
         if kernels is None or min(batch, length, len(blocks)) < 1:
             return None
-        if not all(engine_fits(block) and all_like(like, block.parameters()) for block in blocks):
+        if length > self.config.max_seq_len or like.shape[-1] != self.config.d_model:
+            return None  # the modules say what is wrong
+        if not all(
+            engine_fits(block, self.config) and all_like(like, block.parameters())
+            for block in blocks
+        ):
             return None
         work = Workload(
             self.config,
@@ -297,6 +317,9 @@ class HyenaDNA(nn.Module):
 
     def embed(self, tokens: Tensor | npt.ArrayLike) -> Tensor:
         """Hidden states (B, L, D) after the final norm; arguments and errors as for `forward`."""
+        if expects_call(self.backbone):
+            out: Tensor = self.backbone(self.backbone.embeddings(self._check(tokens)))
+            return out
         h, run = self.residual_stream(tokens)
         return self.backbone.norm(h, run)
 
@@ -309,7 +332,8 @@ class HyenaDNA(nn.Module):
         embeddings = self.backbone.embeddings
         table = embeddings.word_embeddings.weight
         run = self.backbone.engine_pass(table, ids.shape[0], ids.shape[1])
-        if run is not None and untouched(embeddings, frozenset({Embeddings, nn.Embedding})):
+        bare = untouched(embeddings, frozenset({Embeddings, nn.Embedding}))
+        if run is not None and bare and table.shape == (self.vocab_rows, self.config.d_model):
             h = embed_tokens(run.kernels, table, ids)
             return self.backbone.stream(h, run, owned=True), run
         return self.backbone.stream(embeddings(ids), run, owned=False), run
@@ -342,6 +366,8 @@ class HyenaDNA(nn.Module):
         size such as `4GiB`, that the whole process may hold; blocks are cut to fit, and a plain
         pass does not heed it. offload: a folder for the blocks' inputs between the forward and the
         backward pass, on a disk with room for n_layer B L D numbers; None keeps them in memory.
+
+        There are no second derivatives through the engine; take `plain` for them.
 
         Raises InputError for an unknown name, size or folder, and where native kernels are asked
         for and there are none; and later, before a pass that the budget is too small for.

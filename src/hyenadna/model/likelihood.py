@@ -10,7 +10,7 @@ from torch import Tensor
 from hyenadna.alphabet import IGNORED
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
-from hyenadna.model.engine.choose import all_like
+from hyenadna.model.engine.choose import all_like, expects_call
 from hyenadna.model.engine.ends import stream_nats
 
 
@@ -25,22 +25,27 @@ def target_nats(model: HyenaDNA, inputs: Tensor, targets: Tensor) -> Tensor:
     Errors as for `model(inputs)`; InputError for targets of another shape or out of range.
     """
     _check_targets(model, inputs, targets)
-    h, run = model.residual_stream(inputs)
     backbone, head = model.backbone, model.head_weight
-    if run is not None and backbone.plain_norm(h) and all_like(h, [head]):
-        norm = backbone.ln_f
-        return stream_nats(run.kernels, h, (norm.weight, norm.bias), norm.eps, head, targets.long())
-    logits = model.logits(backbone.norm(h, run))
+    if expects_call(model) or expects_call(backbone):
+        logits = model(inputs)
+    else:
+        h, run = model.residual_stream(inputs)
+        usual = head.shape == (model.vocab_rows, h.shape[-1]) and all_like(h, [head])
+        if run is not None and usual and backbone.plain_norm(h):
+            norm = (backbone.ln_f.weight, backbone.ln_f.bias)
+            eps = backbone.ln_f.eps
+            return stream_nats(run.kernels, h, norm, eps, head, targets.long())
+        logits = model.logits(backbone.norm(h, run))
     return torch.nn.functional.cross_entropy(
         logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
     )
 
 
 def _check_targets(model: HyenaDNA, inputs: Tensor, targets: Tensor) -> None:
-    if inputs.shape != targets.shape:
+    if inputs.shape != targets.shape or inputs.ndim != 2:
         raise InputError(
             f"loss: targets have shape {tuple(targets.shape)}, but the inputs "
-            f"{tuple(inputs.shape)}; give one target for each token"
+            f"{tuple(inputs.shape)}; give both as (B, L), one target for each token"
         )
     if targets.device.type == "cpu":
         wrong = targets[(targets != IGNORED) & ((targets < 0) | (targets >= model.vocab_rows))]

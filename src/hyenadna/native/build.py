@@ -22,7 +22,15 @@ from typing import Final
 
 _SOURCES: Final = Path(__file__).parent
 _COMPILERS: Final = ("c++", "g++", "clang++")
-_FLAGS: Final = ("-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared", "-fvisibility=hidden")
+_FLAGS: Final = (
+    "-O3",
+    "-std=c++17",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fPIC",
+    "-shared",
+    "-fvisibility=hidden",
+)
 # The first set that the compiler accepts and whose result loads.
 _TARGETS: Final = (
     ("-march=native", "-mprefer-vector-width=512"),

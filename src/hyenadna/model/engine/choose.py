@@ -94,12 +94,22 @@ def untouched(module: nn.Module, types: frozenset[type]) -> bool:
     The engine reads their weights and calls none of them, so whatever was added to one would be
     passed over.
     """
-    return all(
-        type(m) in types
-        and "forward" not in m.__dict__
-        and not (m._forward_hooks or m._forward_pre_hooks)
-        and not (m._backward_hooks or m._backward_pre_hooks)
-        for m in module.modules()
+    return all(type(m) in types and not expects_call(m) for m in module.modules())
+
+
+def expects_call(module: nn.Module) -> bool:
+    """Whether somebody wants to know when this module is called: hooks, or a forward of its own."""
+    everywhere = torch.nn.modules.module
+    return bool(
+        "forward" in module.__dict__
+        or module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or everywhere._global_forward_hooks
+        or everywhere._global_forward_pre_hooks
+        or everywhere._global_backward_hooks
+        or everywhere._global_backward_pre_hooks
     )
 
 
@@ -113,4 +123,5 @@ def all_like(h: Tensor, tensors: Iterable[Tensor]) -> bool:
 
 def _traced(h: Tensor) -> bool:
     ordinary = type(h) in (nn.Parameter, Tensor)
-    return not ordinary or torch.compiler.is_compiling() or torch.jit.is_tracing()
+    forward_mode = torch.autograd.forward_ad._current_level >= 0
+    return not ordinary or forward_mode or torch.compiler.is_compiling() or torch.jit.is_tracing()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -47,10 +48,11 @@ class FilterState:
 class SpectrumCache:
     """Spectra by layer, length, block and provider; the least used go first when room is short.
 
-    A copied or pickled cache is empty.
+    A copied or pickled cache is empty. Several threads may use one.
     """
 
     def __init__(self) -> None:
+        self._lock = threading.RLock()
         self._states: dict[int, FilterState] = {}
         self._spectra: OrderedDict[tuple[Hashable, ...], Tensor] = OrderedDict()
 
@@ -63,33 +65,38 @@ class SpectrumCache:
     @property
     def bytes(self) -> int:
         """Memory of the spectra held."""
-        return sum(_bytes(t) for t in self._spectra.values())
+        with self._lock:
+            return sum(_bytes(t) for t in self._spectra.values())
 
     def check(self, tables: FilterTables, trained: Sequence[Tensor]) -> None:
         """Drop the spectra of a layer whose filters have changed."""
-        state = self._states.get(tables.layer)
-        if state is None or not state.holds(tables, trained):
-            for key in [k for k in self._spectra if k[0] == tables.layer]:
-                del self._spectra[key]
-            self._states[tables.layer] = FilterState(tables, trained)
+        with self._lock:
+            state = self._states.get(tables.layer)
+            if state is None or not state.holds(tables, trained):
+                for key in [k for k in self._spectra if k[0] == tables.layer]:
+                    del self._spectra[key]
+                self._states[tables.layer] = FilterState(tables, trained)
 
     def get(self, key: tuple[Hashable, ...]) -> Tensor | None:
         """The spectrum of a key that starts with the layer, if it is there."""
-        found = self._spectra.get(key)
-        if found is not None:
-            self._spectra.move_to_end(key)
-        return found
+        with self._lock:
+            found = self._spectra.get(key)
+            if found is not None:
+                self._spectra.move_to_end(key)
+            return found
 
     def put(self, key: tuple[Hashable, ...], spectrum: Tensor, limit: int) -> None:
         """Keep a spectrum within `limit` bytes in all."""
-        self._spectra[key] = spectrum
-        self.shrink(limit)
+        with self._lock:
+            self._spectra[key] = spectrum
+            self.shrink(limit)
 
     def shrink(self, limit: int) -> None:
         """Drop the least used spectra until `limit` bytes are left at most."""
-        held = self.bytes
-        while held > limit:
-            held -= _bytes(self._spectra.popitem(last=False)[1])
+        with self._lock:
+            held = self.bytes
+            while held > limit:
+                held -= _bytes(self._spectra.popitem(last=False)[1])
 
 
 class LayerSpectra:
