@@ -152,8 +152,8 @@ def _block_shapes(config: ModelConfig) -> dict[str, torch.Size]:
 def engine_fits(block: Block, config: ModelConfig) -> bool:
     """Whether the engine computes what this block does now.
 
-    Order 2, no dropout, nothing added, and every parameter of the shape that the configuration says:
-    the kernels read memory by it.
+    Order 2, no dropout, nothing added, and every parameter of the shape that the configuration
+    says: the kernels read memory by it.
     """
     mixer = block.mixer
     if {name: p.shape for name, p in block.named_parameters()} != _block_shapes(config):

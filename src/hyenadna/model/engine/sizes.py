@@ -112,6 +112,9 @@ class Workload:
         dropped = 0
         if self.training:
             numbers += 2 * c.num_parameters()
+            if self.native:  # partial sums of a block's gradients: native/layers.h
+                block = c.d_model * c.d_model + 2 * c.d_model * c.inner_width
+                numbers += max(2 * block, min(16 * block, 1 << 24))
             dropped = tokens * c.d_model if c.embed_dropout else 0  # one byte each
         return self.streams * self.stream + numbers * s + dropped
 
