@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import numpy as np
@@ -11,7 +12,9 @@ import torch
 from hyenadna.alphabet import decode
 from hyenadna.checkpoint.save import save
 from hyenadna.cli.app import run
+from hyenadna.cli.memory import limit_memory
 from hyenadna.config import ModelConfig
+from hyenadna.errors import InputError
 from hyenadna.genome.fasta import Genome
 from hyenadna.infer.embeddings_file import EmbeddingsFile
 from hyenadna.model.backbone import HyenaDNA
@@ -76,7 +79,7 @@ def test_an_interrupted_run_goes_on(place, capsys, monkeypatch):
     assert "e.npz: exists" in capsys.readouterr().err
 
 
-def test_a_run_with_other_weights_starts_over(place, capsys, monkeypatch):
+def test_a_run_with_other_weights_is_refused(place, capsys, monkeypatch):
     def full(file):
         raise OSError(28, "No space left on device", str(file.path))
 
@@ -87,8 +90,12 @@ def test_a_run_with_other_weights_starts_over(place, capsys, monkeypatch):
     assert not (place / "e.npz").exists()
     torch.manual_seed(1)
     save(HyenaDNA(CONFIG), place / "model")
-    assert run([*WORDS, "--resume"]) == 0
-    assert "was made with other weights; starting over" in capsys.readouterr().out
+    rows = (place / "e.npz.part" / "embeddings.npy").read_bytes()
+    assert run([*WORDS, "--resume"]) == 2
+    error = capsys.readouterr().err
+    assert "was made with other weights; resume with the same, or remove e.npz.part" in error
+    assert error.count("\n") == 1
+    assert (place / "e.npz.part" / "embeddings.npy").read_bytes() == rows
 
 
 def test_bf16_is_close(place):
@@ -127,19 +134,123 @@ def test_a_bad_letter_is_told_before_the_first_window(place, capsys):
     assert not list(place.glob("e.npz*"))
 
 
-def test_max_memory_of_the_other_commands(place, capsys):
-    """A bound changes neither the loss nor what a resumed run remembers."""
+EVALUATE = ["evaluate", "model", "g.fa", "--test-contigs", "b", "--markov", "-1"]
+EVALUATE += ["--no-compression", "--json"]
+PRETRAIN = ["pretrain", "g.fa", "--out", "RUN", "--n-layer", "1", "--max-seq-len", "34"]
+PRETRAIN += ["--steps", "2", "--valid-contigs", "b", "--tokens-per-step", "64", "--d-model", "8"]
+
+
+@pytest.mark.parametrize("words", [WORDS, EVALUATE, PRETRAIN], ids=lambda words: words[0])
+def test_too_small_a_budget_is_one_line(place, capsys, words):
+    for budget, message in (("1MiB", "max_memory is 1 MiB, but"), ("lots", "lots")):
+        assert run([*words, "--max-memory", budget]) == 2
+        error = [line for line in capsys.readouterr().err.splitlines() if "hyenadna:" in line]
+        assert len(error) == 1 and message in error[0]
+    assert not (place / "RUN").exists() and not (place / "e.npz.part").exists()
+
+
+@pytest.mark.parametrize("words", [WORDS, EVALUATE], ids=lambda words: words[0])
+def test_a_budget_makes_passes_smaller(place, capsys, monkeypatch, words):
+    """Windows go into smaller passes, down to one, before a budget is refused."""
+    sizes, embed, fits = [], HyenaDNA.residual_stream, HyenaDNA.pass_memory
+
+    def watched(model, tokens):
+        sizes.append(tokens.numel())
+        return embed(model, tokens)
+
+    def bounded(model, batch, length, *, training=False):
+        if batch * length > 130:
+            raise InputError(f"max_memory is too small for {batch} x {length}")
+        return fits(model, batch, length, training=training)
+
+    monkeypatch.setattr(HyenaDNA, "residual_stream", watched)
+    assert run([*words, "--length", "20"]) == 0
+    assert max(sizes) > 130
+    sizes.clear()
+    monkeypatch.setattr(HyenaDNA, "pass_memory", bounded)
+    (place / "e.npz").unlink(missing_ok=True)
+    assert run([*words, "--length", "20"]) == 0
+    assert 20 < max(sizes) <= 130
+    if words is WORDS:
+        with np.load(place / "e.npz") as found:
+            assert json.loads(str(found["settings"]))["batch_tokens"] <= 130
+
+
+def test_a_resumed_run_keeps_its_batches(place, capsys, monkeypatch):
+    """Also where there is more memory now, or a budget that they fit."""
+
+    def interrupted(file, rows):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddingsFile, "append", interrupted)
+        patch.setattr("hyenadna.infer.embed.BATCH_TOKENS", 96)
+        assert run(WORDS) == 130
+    assert run([*WORDS, "--resume", "--max-memory", "4GiB"]) == 0
+    with np.load(place / "e.npz") as found:
+        assert json.loads(str(found["settings"]))["batch_tokens"] == 96
+
+
+def test_a_budget_changes_no_loss(place, capsys):
     losses = []
-    words = ["--test-contigs", "b", "--json", "--markov", "-1", "--no-compression"]
-    for more in ([], ["--max-memory", "1GiB"]):
-        assert run(["evaluate", "model", "g.fa", *words, *more]) == 0
+    for more in ([], ["--max-memory", "4GiB"]):
+        assert run([*EVALUATE, *more]) == 0
         losses.append(json.loads(capsys.readouterr().out)["genomes"][0]["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    small = ["--d-model", "8", "--n-layer", "1", "--max-seq-len", "34", "--steps", "2"]
-    split = ["--valid-contigs", "b", "--test-contigs", "", "--tokens-per-step", "64"]
-    start = ["pretrain", "g.fa", "--out", "RUN", *small, *split, "--max-memory", "1GiB"]
-    assert run(start) == 0
-    assert json.loads((place / "RUN" / "run.json").read_text())["max_memory"] == "1GiB"
-    assert run(["pretrain", "--out", "RUN", "--resume", "--max-memory", "2GiB"]) == 0
-    assert run(["evaluate", "model", "g.fa", *words, "--max-memory", "lots"]) == 2
-    assert "lots" in capsys.readouterr().err
+
+
+def test_a_run_remembers_its_budget(place, monkeypatch):
+    given = []
+
+    def watched(model, max_memory):
+        given.append(max_memory)
+        limit_memory(model, max_memory)
+
+    monkeypatch.setattr("hyenadna.cli.pretrain.limit_memory", watched)
+    assert run([*PRETRAIN, "--max-memory", "4GiB"]) == 0
+    assert run(["pretrain", "--out", "RUN", "--resume"]) == 0
+    assert run(["pretrain", "--out", "RUN", "--resume", "--max-memory", "5GiB"]) == 0
+    assert given == ["4GiB", "4GiB", "5GiB"]
+    assert json.loads((place / "RUN" / "run.json").read_text())["max_memory"] == "4GiB"
+    assert run(["pretrain", "--out", "RUN", "--resume", "--max-memory", "1MiB"]) == 2
+
+
+@pytest.mark.parametrize("words", [WORDS, EVALUATE, PRETRAIN], ids=lambda words: words[0])
+def test_a_budget_without_effect_is_told(place, capsys, words):
+    save(HyenaDNA(CONFIG.replace(mixer="attention", num_heads=2)), place / "model")
+    if words is PRETRAIN:
+        words = [*words, "--mixer", "attention", "--num-heads", "2"]
+    assert run(words) == 0
+    assert "no effect" not in "".join(capsys.readouterr())
+    for name in ("e.npz", "RUN"):
+        if (place / name).exists():
+            (place / name).rename(place / f"old-{name}")
+    assert run([*words, "--max-memory", "4GiB"]) == 0
+    assert "".join(capsys.readouterr()).count("--max-memory has no effect here") == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("words", "way"),
+    [
+        (WORDS, "--resume and a (smaller) --max-memory"),
+        (EVALUATE, "smaller --max-memory or a shorter --length"),
+        (PRETRAIN, "give --max-memory, a smaller --micro-batch-tokens"),
+        ([*PRETRAIN, "--mixer", "attention", "--num-heads", "2"], "give --gradient-checkpointing"),
+    ],
+)
+def test_running_out_of_memory_is_one_line(place, capsys, monkeypatch, words, way, error):
+    def failing(model, tokens):
+        raise error
+
+    monkeypatch.setattr(HyenaDNA, "residual_stream", failing)
+    assert run(words) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "hyenadna:" in line]
+    assert len(lines) == 1 and "not enough memory; " in lines[0] and way in lines[0]

@@ -15,7 +15,7 @@ from hyenadna.genome.fasta import Genome
 from hyenadna.genome.intervals import Interval
 from hyenadna.infer import embed as embed_module
 from hyenadna.infer.embed import batches, bin_means, embed, last_boundary, tile_genome
-from hyenadna.infer.embeddings_file import EmbeddingsFile, require_free
+from hyenadna.infer.embeddings_file import EmbeddingsFile, require_free, stored_settings
 from hyenadna.model.backbone import HyenaDNA
 
 CONFIG = ModelConfig(d_model=8, n_layer=2, max_seq_len=66, filter_order=8)
@@ -214,15 +214,36 @@ def test_rows_of_other_settings_are_not_mixed_in(tmp_path, genome, model):
     tiling = tile_genome(CONFIG, genome, length=30, bin=10)
     path = tmp_path / "e.npz"
     write(path, model, genome, tiling, stop_after=40)
-    rows, note = write(
-        path, model, genome, tiling, stop_after=40, settings=SETTINGS | {"bin": 9}, resume=True
-    )
-    assert rows == 0 and "was made with bin 10, not 9; starting over" in note
-    changed = SETTINGS | {"bin": 9, "weights": "x" * 64}
-    _, note = write(path, model, genome, tiling, settings=changed, resume=True, stop_after=1)
-    assert "weights" in note and "starting over" in note
-    (tmp_path / "e.npz.part" / "embeddings.npy").write_bytes(b"\x93NUMPY")
-    rows, note = write(path, model, genome, tiling, settings=changed, resume=True)
+    part = tmp_path / "e.npz.part"
+    before = (part / "embeddings.npy").read_bytes()
+    for other, message in (
+        (
+            {"bin": 9},
+            "was made with bin 10, not 9; resume with the same, or remove .*part to",
+        ),
+        ({"weights": "x" * 80}, "was made with other weights; resume"),
+        ({"batch_tokens": 64}, "was made with batch_tokens None, not 64; resume"),
+    ):
+        with pytest.raises(InputError, match=message):
+            write(path, model, genome, tiling, settings=SETTINGS | other, resume=True)
+        assert (part / "embeddings.npy").read_bytes() == before
+    assert stored_settings(path) == SETTINGS
+    rows, note = write(path, model, genome, tiling, resume=True)
+    assert rows > 0 and note == "" and path.exists()
+
+
+@pytest.mark.parametrize("name", ["embeddings.npy", "settings.json"])
+@pytest.mark.parametrize("damage", [b"\x93NUMPY", b"[1]", None])
+def test_a_damaged_run_starts_over(tmp_path, genome, model, name, damage):
+    tiling = tile_genome(CONFIG, genome, length=30, bin=10)
+    path = tmp_path / "e.npz"
+    write(path, model, genome, tiling, stop_after=40)
+    file = tmp_path / "e.npz.part" / name
+    if damage is None:
+        file.unlink()
+    else:
+        file.write_bytes(damage)
+    rows, note = write(path, model, genome, tiling, resume=True)
     assert rows == 0 and "damaged, starting over" in note and path.exists()
 
 

@@ -12,10 +12,11 @@ from hyenadna.alphabet import IGNORED
 from hyenadna.config import PRESETS, ModelConfig, preset
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA, rescale_filters
+from hyenadna.model.engine.sizes import resident_bytes
 from hyenadna.model.likelihood import mean_nats, target_nats
 from hyenadna.model.memory import inference_bytes, training_bytes
 from hyenadna.report.plots import training_curve
-from hyenadna.train.estimate import estimate, peak_bytes
+from hyenadna.train.estimate import estimate, peak_bytes, require_memory, runs_engine
 from hyenadna.train.loop import Trainer
 from hyenadna.train.optim import WeightAverage, learning_rate, parameter_groups
 from hyenadna.train.pretrain import EvaluationReport, pretrain
@@ -202,6 +203,53 @@ def test_an_estimate_leaves_everything_as_it_was():
     assert one.step().loss == other.step().loss
     for p, q in zip(one.model.parameters(), other.model.parameters(), strict=True):
         assert torch.equal(p, q)
+
+
+def test_memory_of_a_run_is_that_of_the_model_that_runs():
+    """The engine's plan where it runs, else the plain count, which is several times as much."""
+    options = {"tokens_per_step": 1 << 16, "steps": 4}
+    engine = trainer(**options)
+    plain = trainer(**options, precision="fp16")
+    assert runs_engine(engine) and not runs_engine(plain)
+    process = resident_bytes()
+    wanted = training_bytes(SMALL, tokens=1 << 16, precision="fp16", engine=False)
+    assert peak_bytes(plain) - process == pytest.approx(wanted, rel=0.2)
+    inside = peak_bytes(engine) - process
+    plan = engine.model.pass_memory(4096, 16, training=True) - process
+    assert inside == pytest.approx(plan + 8 * SMALL.num_parameters(), rel=0.2)
+    # one more copy of the weights is there already, and moments only from the first step on
+    before = peak_bytes(engine) - resident_bytes()
+    engine.step()
+    moments = before - (peak_bytes(engine) - resident_bytes())
+    assert moments == pytest.approx(8 * SMALL.num_parameters(), abs=1 << 20)
+
+
+def test_moments_take_their_part_of_a_budget(monkeypatch):
+    run = trainer()
+    monkeypatch.setattr("hyenadna.model.engine.run.resident_bytes", lambda: 0)
+    moments = 8 * SMALL.num_parameters()
+
+    def fits(budget: int) -> bool:
+        run.model.set_engine(max_memory=budget)
+        try:
+            require_memory(run)
+        except InputError as error:
+            assert "max_memory is" in str(error)
+            return False
+        finally:
+            assert run.model.backbone.engine.max_memory == budget
+        return True
+
+    def least() -> int:
+        low, high = 1, 1 << 30
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if fits(middle) else (middle + 1, high)
+        return low
+
+    before = least()
+    run.step()
+    assert before - least() == moments and runs_engine(run)
 
 
 def test_memory_grows_with_tokens_and_falls_with_checkpointing():

@@ -13,7 +13,13 @@ from rich.console import Console
 
 from hyenadna import __version__
 from hyenadna.cli.console import make_console
-from hyenadna.cli.memory import explain_memory, limit_memory, peak_memory
+from hyenadna.cli.memory import (
+    explain_memory,
+    fit_batch,
+    limit_memory,
+    note_no_effect,
+    peak_memory,
+)
 from hyenadna.cli.pretrain import comma_list
 from hyenadna.cli.process import (
     announce_native,
@@ -71,9 +77,10 @@ def embed(
     contigs
         Contigs to read, separated by commas; all when left out.
     resume
-        Go on with an interrupted run of the same command.
+        Go on with an interrupted run of the same command; one with other settings is refused.
     max_memory
-        Memory that the model may take, such as `4GiB`; the result does not change beyond rounding.
+        Memory that this process may take, such as `4GiB`; the result does not change beyond
+        rounding.
     precision
         Type of the matrix products.
     device
@@ -86,7 +93,7 @@ def embed(
     from hyenadna.checkpoint.load import load
     from hyenadna.genome.fasta import Genome
     from hyenadna.infer.embed import BATCH_TOKENS, tile_genome
-    from hyenadna.infer.embeddings_file import require_free
+    from hyenadna.infer.embeddings_file import require_free, stored_settings
     from hyenadna.train.loop import PRECISIONS
 
     console = make_console()
@@ -104,7 +111,16 @@ def embed(
     for warning in summary.warnings:
         console.print(f"note: {warning}")
     longest = min(tiling.length, max(tiling.contigs.values()))
-    need = network.pass_memory(max(1, min(BATCH_TOKENS, tiling.bases) // longest), longest)
+    # a resumed run must keep its batches, whatever memory there is now
+    stored = stored_settings(out) if resume else {}
+    batch_tokens, need = fit_batch(
+        network,
+        longest,
+        _count(stored.get("batch_tokens"), BATCH_TOKENS),
+        precision=PRECISIONS[precision],
+        most=tiling.bases,
+    )
+    note_no_effect(console, max_memory, engine=need is not None)
     settings = {
         "hyenadna": __version__,
         "model": model,
@@ -114,13 +130,21 @@ def embed(
         "length": tiling.length,
         "bin": tiling.bin,
         "precision": precision,
+        "batch_tokens": batch_tokens,
     }
     file = _open_file(out, tiling, network, settings, resume, console)
     if need is None:
-        need = _plain_memory(network, max(longest, min(BATCH_TOKENS, tiling.bases)))
+        need = _plain_memory(network, max(longest, min(batch_tokens, tiling.bases)))
     _announce(console, tiling, network, where, out, need)
-    with explain_memory("give --max-memory or a shorter --length, and --resume"):
-        _run(file, network, reader, PRECISIONS[precision], console)
+    with explain_memory(
+        "go on with --resume and a (smaller) --max-memory, or start over with a shorter --length"
+    ):
+        _run(file, network, reader, batch_tokens, PRECISIONS[precision], console)
+
+
+def _count(value: object, default: int) -> int:
+    """A number of tokens from a file that may be damaged."""
+    return value if isinstance(value, int) and value > 0 else default
 
 
 def weights_digest(model: HyenaDNA) -> str:
@@ -161,13 +185,15 @@ def _plain_memory(network: HyenaDNA, tokens: int) -> int:
 def _announce(
     console: Console, tiling: Tiling, network: HyenaDNA, where: torch.device, out: Path, need: int
 ) -> None:
+    from hyenadna.model.engine.sizes import resident_bytes
+
     free = available_memory()
     console.print(
         f"{tiling.count:,} windows of up to {tiling.length:,} bases, {bases(tiling.bases)} in all; "
         f"{tiling.rows:,} rows of {network.config.d_model} ({size(_file_bytes(tiling, network))}) "
         f"for {out}; about {size(need)} of memory"
     )
-    if where.type == "cpu" and free is not None and need > free:
+    if where.type == "cpu" and free is not None and need - resident_bytes() > free:
         console.print(f"note: only {size(free)} are free; give --max-memory or a shorter --length")
 
 
@@ -179,6 +205,7 @@ def _run(
     file: EmbeddingsFile,
     network: HyenaDNA,
     genome: Genome,
+    batch_tokens: int,
     precision: torch.dtype | None,
     console: Console,
 ) -> None:
@@ -187,16 +214,24 @@ def _run(
     from hyenadna.infer.embed import embed as run
 
     tiling = file.tiling
-    windows, rows, before = last_boundary(tiling, file.rows_done)
+    windows, rows, before = last_boundary(tiling, file.rows_done, batch_tokens)
     file.keep(rows)
     if windows:
         console.print(f"resuming after window {windows:,}")
-    first = sum(each.length for each in next(batches(islice(tiling.windows(), windows, None)), []))
+    left = islice(tiling.windows(), windows, None)
+    first = sum(each.length for each in next(batches(left, batch_tokens), []))
     left = islice(tiling.windows(), windows, None)
     begun, done = time.monotonic(), before
     try:
         with progress_bar(console, f"embedding {genome.name}") as show:
-            for each in run(network, genome, left, bin=tiling.bin, precision=precision):
+            for each in run(
+                network,
+                genome,
+                left,
+                bin=tiling.bin,
+                batch_tokens=batch_tokens,
+                precision=precision,
+            ):
                 file.append(each.embeddings)
                 if done == before:
                     seconds = (tiling.bases - before) / first * (time.monotonic() - begun)

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from hyenadna.cli.console import make_console, make_table
-from hyenadna.cli.memory import limit_memory
+from hyenadna.cli.memory import explain_memory, fit_batch, limit_memory, note_no_effect
 from hyenadna.cli.pretrain import Repeated, comma_list
 from hyenadna.cli.process import (
     announce_native,
@@ -91,7 +91,8 @@ def evaluate(
     threads
         CPU threads; all cores when left out.
     max_memory
-        Memory that the model may take, such as `4GiB`; the result does not change beyond rounding.
+        Memory that this process may take, such as `4GiB`; the result does not change beyond
+        rounding.
     json_
         Print JSON instead of tables.
     out
@@ -115,10 +116,12 @@ def evaluate(
     limit_memory(network, max_memory)
     window, _ = require_window(network, length, context)
     announce_native(console)
-    network.pass_memory(max(1, BATCH_TOKENS // window), window)
     if not -1 <= markov <= 12:
         raise InputError(f"--markov is {markov}; it must be 0 to 12, or -1 for none")
+    dtype = PRECISIONS[precision]
     corpus = _corpus(run, list(fasta), rule, console)
+    _, need = fit_batch(network, window, BATCH_TOKENS, precision=dtype)
+    note_no_effect(console, max_memory, engine=need is not None)
     parts = [part or ("test" if g.split.test.bases > 1 else "valid") for g in corpus]
     for genome, chosen in zip(corpus, parts, strict=True):
         if genome.split.part(chosen).bases < 2:
@@ -137,7 +140,12 @@ def evaluate(
     results = []
     for genome, chosen in zip(corpus, parts, strict=True):
         regions = genome.split.part(chosen)
-        with progress_bar(console, f"{genome.name} ({chosen})") as show:
+        # again: the Markov models are in memory by now
+        batch_tokens, _ = fit_batch(network, window, BATCH_TOKENS, precision=dtype)
+        with (
+            progress_bar(console, f"{genome.name} ({chosen})") as show,
+            explain_memory("give a smaller --max-memory or a shorter --length"),
+        ):
             result = measure(
                 network,
                 genome.reader,
@@ -145,7 +153,8 @@ def evaluate(
                 length=length,
                 context=context,
                 soft_masked=soft_masked,
-                precision=PRECISIONS[precision],
+                batch_tokens=batch_tokens,
+                precision=dtype,
                 progress=show,
             )
         with console.status(f"yardsticks on {genome.name} …"):

@@ -15,8 +15,8 @@ def models() -> None:
     console = make_console()
     wide = console.width >= 112
     table = Table(title="Published HyenaDNA models", caption=(
-        "Memory for one sequence of the longest input, float32; training with gradient "
-        "checkpointing. Each is published as LongSafari/hyenadna-SIZE-seqlen and, in another "
+        "Memory on the CPU for one sequence of the longest input, float32, beside about 0.3 GiB "
+        "for the interpreter. Each is published as LongSafari/hyenadna-SIZE-seqlen and, in another "
         "layout, with -hf behind; both load by name or by preset."
     ))  # fmt: skip
     table.add_column("preset", no_wrap=True)
@@ -34,6 +34,6 @@ def models() -> None:
             f"{config.num_parameters():,}",
             f"{length:,}",
             size(inference_bytes(config, tokens=length)),
-            size(training_bytes(config, tokens=length, checkpointing=True)),
+            size(training_bytes(config, tokens=length)),
         )
     console.print(table)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from hyenadna import __version__
 from hyenadna.cli.console import make_console
-from hyenadna.cli.memory import limit_memory
+from hyenadna.cli.memory import explain_memory, limit_memory, note_no_effect
 from hyenadna.cli.process import (
     announce_native,
     available_memory,
@@ -107,7 +107,8 @@ def pretrain(
     threads
         CPU threads; all cores when left out.
     max_memory
-        Memory that the model may take, such as `4GiB`; the result does not change beyond rounding.
+        Memory that this process may take, such as `4GiB`; the result does not change beyond
+        rounding.
     options
         Training options.
     """
@@ -182,7 +183,6 @@ def start_run(
 
     from hyenadna.data.corpus import split_as_bed
     from hyenadna.train.build import genome_records
-    from hyenadna.train.estimate import estimate, require_memory
     from hyenadna.train.run_folder import RunFolder, require_free
 
     require_free(out)
@@ -193,9 +193,8 @@ def start_run(
     corpus = _open(request.fasta, request.rule, request.weights, console)
     trainer, validation = _trainer(model.to(where), corpus, request.options)
     announce_native(console)
-    require_memory(trainer)
-    _announce(console, trainer, corpus, out)
-    seconds = estimate(trainer)
+    _announce(console, trainer, corpus, out, max_memory)
+    seconds = _seconds(trainer)
     description = {
         "hyenadna": __version__,
         "torch": torch.__version__,
@@ -231,7 +230,6 @@ def _resume(
     import torch
 
     from hyenadna.train.build import require_same_genomes
-    from hyenadna.train.estimate import estimate, require_memory
 
     own = PretrainConfig.from_dict(stored["options"])
     _require_same_options(out, options, own)
@@ -247,17 +245,33 @@ def _resume(
         raise InputError(
             f"{out}: stopped before its first checkpoint; remove the folder and start again"
         )
-    limit_memory(model, max_memory or stored.get("max_memory"))
+    max_memory = stored.get("max_memory") if max_memory is None else max_memory
+    limit_memory(model, max_memory)
     paths = fasta or [Path(genome["path"]) for genome in stored["genomes"]]
     weights = [genome["weight"] for genome in stored["genomes"]]
     corpus = _open(paths, SplitRule(beds=run.split_beds()), weights, console)
     require_same_genomes(stored["genomes"], corpus)
     trainer, validation = _trainer(model.to(where), corpus, own)
     run.restore(trainer)
-    require_memory(trainer)
-    _announce(console, trainer, corpus, out)
+    _announce(console, trainer, corpus, out, max_memory)
     console.print(f"resuming after step {trainer.steps_done:,}")
-    return _train(run, trainer, validation, estimate(trainer), console)
+    return _train(run, trainer, validation, _seconds(trainer), console)
+
+
+def _seconds(trainer: Trainer) -> float:
+    """Estimated seconds for the steps that are left."""
+    from hyenadna.train.estimate import estimate
+
+    with explain_memory(_less_memory(trainer)):
+        return estimate(trainer)
+
+
+def _less_memory(trainer: Trainer) -> str:
+    """What to give where memory does not do; checkpointing helps the plain modules only."""
+    from hyenadna.train.estimate import runs_engine
+
+    first = "--max-memory" if runs_engine(trainer) else "--gradient-checkpointing"
+    return f"give {first}, a smaller --micro-batch-tokens or a shorter --length"
 
 
 def _train(
@@ -278,7 +292,7 @@ def _train(
     line = TrainingLine(console, steps, trainer.tokens_after)
     board = _TensorBoard(run.path, trainer.steps_done, console)
     with board, stop_on_signals() as stopped:
-        try:
+        with explain_memory(_less_memory(trainer)):
             for report in run_pretraining(
                 trainer, validation, run, should_stop=lambda: stopped() is not None
             ):
@@ -289,21 +303,8 @@ def _train(
                     line.show(report)
                     board.add("train/bits_per_base", report.bits_per_base, report.step)
                     board.add("train/lr", report.lr, report.step)
-        except (MemoryError, RuntimeError) as error:
-            _explain_memory(error)
-            raise
         signal = stopped()
     return _finish(console, run, trainer, signal)
-
-
-def _explain_memory(error: BaseException) -> None:
-    """Raise an InputError with the way out where torch had too little memory."""
-    text = str(error).lower()
-    if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
-        raise InputError(
-            "not enough memory for a training step; give a smaller --micro-batch-tokens, "
-            "--gradient-checkpointing or a shorter --length"
-        ) from error
 
 
 def _finish(console: Console, run: RunFolder, trainer: Trainer, signal: int | None) -> int:
@@ -422,10 +423,17 @@ def _open(
 
 
 def _announce(
-    console: Console, trainer: Trainer, corpus: Sequence[CorpusGenome], out: Path
+    console: Console,
+    trainer: Trainer,
+    corpus: Sequence[CorpusGenome],
+    out: Path,
+    max_memory: str | None,
 ) -> None:
-    from hyenadna.train.estimate import peak_bytes
+    """Say what will be trained on what; refuse a `max_memory` that is too small for it."""
+    from hyenadna.model.engine.sizes import resident_bytes
+    from hyenadna.train.estimate import peak_bytes, require_memory, runs_engine
 
+    require_memory(trainer)
     config, options = trainer.model.config, trainer.config
     console.print(
         f"{config.mixer} model: {config.n_layer} layers, width {config.d_model}, "
@@ -446,11 +454,9 @@ def _announce(
     )
     need, free = peak_bytes(trainer), available_memory()
     console.print(f"about {size(need)} of memory")
-    if trainer.device.type == "cpu" and free is not None and need > free:
-        console.print(
-            f"note: only {size(free)} are free; --gradient-checkpointing or a smaller "
-            "--micro-batch-tokens need less"
-        )
+    if trainer.device.type == "cpu" and free is not None and need - resident_bytes() > free:
+        console.print(f"note: only {size(free)} are free; {_less_memory(trainer)}")
+    note_no_effect(console, max_memory, engine=runs_engine(trainer))
 
 
 class _TensorBoard:

@@ -45,6 +45,15 @@ def require_free(path: Path, *, resume: bool = False) -> None:
         )
 
 
+def stored_settings(path: Path) -> Mapping[str, Any]:
+    """Settings of the interrupted run beside `path`; empty without one, or a damaged one."""
+    try:
+        stored = json.loads((_part(path) / "settings.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return stored if isinstance(stored, dict) else {}
+
+
 class EmbeddingsFile:
     """The rows of one run on their way into an `.npz`; made by `start` or `resume`."""
 
@@ -82,20 +91,22 @@ class EmbeddingsFile:
     ) -> tuple[Self, str]:
         """The file of an interrupted run with its rows, and an empty text.
 
-        Where there is none, or it was made with other settings, a file without rows and a line that
-        says why. Raises InputError where `path` cannot be written.
+        Where there is none, or a damaged one, a file without rows and a line that says why. Raises
+        InputError where it was made with other settings (its rows stay), and where `path` cannot be
+        written.
         """
         folder = _part(path)
-        try:
-            stored = json.loads((folder / "settings.json").read_text())
-        except FileNotFoundError:
+        if not folder.exists():
             return cls.start(path, tiling, width, settings), f"{folder}: nothing to resume"
-        except (OSError, ValueError):
+        stored = stored_settings(path)
+        if not stored:
             return cls.start(path, tiling, width, settings), f"{folder}: damaged, starting over"
         other = _difference(stored, settings)
         if other:
-            note = f"{folder}: was made with {other}; starting over"
-            return cls.start(path, tiling, width, settings), note
+            raise InputError(
+                f"{folder}: was made with {other}; resume with the same, or remove {folder} to "
+                "start over"
+            )
         file = cls(path, tiling, width, settings)
         try:
             with file._spill.open("rb") as stream:
@@ -173,13 +184,11 @@ def _column(tiling: Tiling, column: Column) -> Iterator[npt.NDArray[Any]]:
             yield column(contig, index, bases)
 
 
-def _difference(stored: object, settings: Mapping[str, Any]) -> str:
+def _difference(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """The first setting in which two runs differ, in words; empty where there is none.
 
     The model's name does not count: `weights` says whether it is the same.
     """
-    if not isinstance(stored, dict):
-        return "unknown settings"
     for key in sorted({*stored, *settings} - {"model"}):
         if stored.get(key) != settings.get(key):
             old, new = str(stored.get(key)), str(settings.get(key))

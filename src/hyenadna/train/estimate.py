@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import time
+from dataclasses import replace
 
 import torch
 
+from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
+from hyenadna.model.engine.sizes import resident_bytes
 from hyenadna.model.likelihood import target_nats
 from hyenadna.model.memory import training_bytes
 from hyenadna.train.loop import Trainer
@@ -32,23 +35,69 @@ def require_memory(trainer: Trainer) -> None:
     Raises InputError otherwise, with the length that would fit.
     """
     for length, rows in rows_at_once(trainer).items():
-        trainer.model.pass_memory(rows, length, training=True)
+        engine_bytes(trainer, rows, length)
+
+
+def runs_engine(trainer: Trainer) -> bool:
+    """Whether the passes run through the engine: it heeds `max_memory`, and keeps inputs only."""
+    (length, rows), *_ = rows_at_once(trainer).items()
+    try:
+        return engine_bytes(trainer, rows, length) is not None
+    except InputError:  # the engine's budget
+        return True
+
+
+def engine_bytes(trainer: Trainer, rows: int, length: int) -> int | None:
+    """Estimated bytes of the process in a step with passes over (rows, length) tokens.
+
+    The engine's plan under the run's autocast, and the optimiser's moments; gradients are in the
+    plan, and a moving average is in memory since the trainer was made. None where the plain modules
+    run. Raises InputError where `max_memory` is too small.
+    """
+    model, moments = trainer.model, _moments_to_come(trainer)
+    settings = model.backbone.engine
+    with torch.autocast(
+        trainer.device.type, dtype=trainer.precision, enabled=trainer.precision is not None
+    ):
+        need = model.pass_memory(rows, length, training=True)
+        if need is None or settings.max_memory is None:
+            return None if need is None else need + moments
+        # from the second step on, the moments take their part of the budget
+        model.backbone.engine = replace(settings, max_memory=max(1, settings.max_memory - moments))
+        try:
+            need = model.pass_memory(rows, length, training=True)
+        finally:
+            model.backbone.engine = settings
+    return None if need is None else need + moments
+
+
+def _moments_to_come(trainer: Trainer) -> int:
+    """Bytes of AdamW's two moments of the parameters that have none yet."""
+    parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
+    return sum(
+        2 * p.numel() * p.element_size() for p in parameters if not trainer.optimizer.state.get(p)
+    )
 
 
 def peak_bytes(trainer: Trainer) -> int:
-    """Memory of weights, optimiser and activations, by arithmetic; the interpreter takes about 0.4
-    GB more."""
+    """Memory of a training step, by arithmetic: of the whole process on a CPU, else of the GPU."""
+    needs = [_peak(trainer, rows, length) for length, rows in rows_at_once(trainer).items()]
+    return max(needs)
+
+
+def _peak(trainer: Trainer, rows: int, length: int) -> int:
     config = trainer.config
-    return max(
-        training_bytes(
-            trainer.model.config,
-            tokens=count * length,
-            checkpointing=config.gradient_checkpointing,
-            precision=config.precision,
-            average=config.ema is not None,
-            engine=trainer.device.type == "cpu",
-        )
-        for length, count in rows_at_once(trainer).items()
+    need = engine_bytes(trainer, rows, length)
+    if need is not None:
+        return need
+    process = resident_bytes() if trainer.device.type == "cpu" else 0
+    return process + training_bytes(
+        trainer.model.config,
+        tokens=rows * length,
+        checkpointing=config.gradient_checkpointing,
+        precision=config.precision,
+        average=config.ema is not None,
+        engine=False,
     )
 
 
