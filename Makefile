@@ -8,7 +8,7 @@ TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg
 
 .PHONY: demo test lint docs test-slow test-gpu format clean
 
-# The main job on the embedded default genome, about two minutes; DEMO=genome.fa for one of yours.
+# The main job on the embedded default genome, about a minute; DEMO=genome.fa for one of yours.
 demo: $(VENV)/.ready
 	$(BIN)/hyenadna demo $(DEMO)
 

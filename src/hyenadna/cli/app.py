@@ -31,7 +31,7 @@ COMMANDS = {
     "embed": "Turn a genome into embeddings: mean hidden states over each stretch of bases.",
     "models": "List the published shapes: parameters, longest input, memory.",
     "convert": "Rewrite a checkpoint in another layout.",
-    "demo": "Train a small model in about two minutes and show what it learned.",
+    "demo": "Train a small model in about a minute and show what it learned.",
 }
 for _name, _help in COMMANDS.items():
     app.command(f"hyenadna.cli.{_name}:{_name}", name=_name, help=_help)

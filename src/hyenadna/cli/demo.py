@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hyenadna.genome.synthetic import SyntheticContig, SyntheticGenome
     from hyenadna.infer.evaluate import ContextBin, Evaluation
 
-# A shape that learns the embedded genome in about two minutes on two cores: more positional
+# A shape that learns the embedded genome in about a minute on two cores: more positional
 # features than the published shapes, because it must find lags to the base.
 SHAPE = ModelConfig(
     d_model=64,
@@ -34,7 +34,7 @@ TRAIN_BASES, VALID_BASES, TEST_BASES = 4_000_000, 66_000, 263_000
 
 
 def demo(fasta: Path | None = None, /, *, out: Path | None = None, steps: int = 1500) -> int:
-    """Train a small model in about two minutes and show what it learned.
+    """Train a small model in about a minute and show what it learned.
 
     Without a FASTA the genome is one that we generate: motifs, copies at fixed distances and
     hairpins, with an exactly known entropy, so that the model can be held against the best that

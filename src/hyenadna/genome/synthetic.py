@@ -101,7 +101,7 @@ class SyntheticContig:
     """Position of each base in its segment, header included."""
 
 
-# Chosen so that a Hyena model of 130,000 parameters learns most of it in two minutes on two CPU
+# Chosen so that a Hyena model of 130,000 parameters learns most of it in a minute on two CPU
 # cores: copies at three lags, each of which a longer window opens up, a first-order background for
 # short-context models, and hairpins, whose source is nearer than 48 bases but at no fixed lag: a
 # model of that size hardly learns them in that time.
