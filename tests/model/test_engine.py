@@ -13,14 +13,15 @@ import torch
 
 from hyenadna.alphabet import IGNORED, PAD
 from hyenadna.config import ModelConfig, preset
+from hyenadna.conv.fft import smooth_length
+from hyenadna.conv.right_angle import RightAngle
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
-from hyenadna.model.engine import choose, filter_passes, pages, plan, right_angle
+from hyenadna.model.engine import choose, filter_passes, pages, plan, torch_kernels
 from hyenadna.model.engine.ends import stream_nats
 from hyenadna.model.engine.gemm import Gemm, fused_linear_works
 from hyenadna.model.engine.native_kernels import available
 from hyenadna.model.engine.plan import make_plan, parse_memory
-from hyenadna.model.engine.right_angle import RightAngle, smooth_length
 from hyenadna.model.engine.sizes import Workload, resident_bytes
 from hyenadna.model.engine.torch_kernels import TorchKernels
 from hyenadna.model.likelihood import target_nats
@@ -81,7 +82,7 @@ def smallest_pieces(monkeypatch) -> None:
     monkeypatch.setattr(plan, "BLOCK_BYTES", 1)
     monkeypatch.setattr(choose, "TorchKernels", partial(TorchKernels, rows=7))
     monkeypatch.setattr(filter_passes, "FILTER_ROWS", 5)
-    monkeypatch.setattr(right_angle, "TRANSFORM_SAMPLES", 1)
+    monkeypatch.setattr(torch_kernels, "TRANSFORM_SAMPLES", 1)
     monkeypatch.setattr(pages, "SMALLEST", 1)
 
 

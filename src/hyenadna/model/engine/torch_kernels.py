@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hyenadna.conv import short_convolution
+from hyenadna.conv.right_angle import RightAngle
 from hyenadna.model.engine import pages
 from hyenadna.model.engine.filter_passes import (
     FilterNetwork,
@@ -17,8 +18,7 @@ from hyenadna.model.engine.filter_passes import (
 )
 from hyenadna.model.engine.gemm import Gemm, row_chunks
 from hyenadna.model.engine.norm import standardise, standardise_backward
-from hyenadna.model.engine.right_angle import RightAngle
-from hyenadna.model.engine.sizes import ROWS
+from hyenadna.model.engine.sizes import ROWS, TRANSFORM_SAMPLES
 from hyenadna.model.engine.torch_ends import TorchEnds
 from hyenadna.model.engine.weights import BlockWeights, FilterWindow
 
@@ -73,7 +73,7 @@ class TorchKernels(TorchEnds):
         k = filters_at_lags(hidden, w, window, channels, self.exact)
         fft = RightAngle(k.shape[1], k.dtype, k.device)
         out = pages.empty((len(k), fft.m), fft.complex, k.device)
-        for part in fft.parts(len(k), 1):
+        for part in fft.parts(len(k), 1, TRANSFORM_SAMPLES):
             out[part] = fft.forward(k[part])
         return out
 
@@ -105,7 +105,7 @@ class TorchKernels(TorchEnds):
         p = self._project(h, w, eps, channels).view(3, width, batch, length)
         taps, bias = _short_rows(w, channels)
         fft = RightAngle(length, h.dtype, h.device)
-        for part in fft.parts(width, batch):
+        for part in fft.parts(width, batch, TRANSFORM_SAMPLES):
             u = _short(p[2, part], taps[2, part], bias[2, part])
             u *= _short(p[1, part], taps[1, part], bias[1, part])
             f = fft.forward(u)
@@ -182,7 +182,7 @@ class TorchKernels(TorchEnds):
         grad_k = pages.empty_like(h, width, length)
         d_taps, d_bias = torch.zeros_like(taps), torch.zeros_like(bias)
         columns = grad_y.view(-1, d_model)[:, channels]
-        for part in fft.parts(width, batch):
+        for part in fft.parts(width, batch, TRANSFORM_SAMPLES):
             g = columns[:, part].T.contiguous().view(-1, batch, length)
             x = [_short(shaped[i, part], taps[i, part], bias[i, part]) for i in range(3)]
             gates = _mix_gradients(fft, g, x, spectrum[part, None], grad_k[part])

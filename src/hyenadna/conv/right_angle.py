@@ -17,36 +17,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from hyenadna.model.engine.sizes import TRANSFORM_SAMPLES
+from hyenadna.conv.fft import smooth_length
 
 DEVICE_BLOCK_SAMPLES = 1 << 27
 """Samples transformed together on a GPU, where they only bound the memory."""
-
-
-@lru_cache(maxsize=1024)
-def smooth_length(minimum: int) -> int:
-    """The smallest 5-smooth number >= minimum: complex FFTs of such lengths are fast."""
-    best = 1 << max(minimum - 1, 0).bit_length()
-    power5 = 1
-    while power5 < best:
-        power35 = power5
-        while power35 < best:
-            n = power35
-            while n < minimum:
-                n *= 2
-            best = min(best, n)
-            power35 *= 3
-        power5 *= 5
-    return best
-
-
-def channels_at_once(samples: int, device: str, threads: int) -> int:
-    """Channels whose transforms run together. samples: complex samples of one channel.
-
-    At least one for each thread: a transform alone runs on one of them.
-    """
-    most = TRANSFORM_SAMPLES if device == "cpu" else DEVICE_BLOCK_SAMPLES
-    return max(threads if device == "cpu" else 1, most // samples)
 
 
 @lru_cache(maxsize=4)
@@ -59,7 +33,7 @@ def _twists(m: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, T
 
 
 class RightAngle:
-    """Transforms for convolutions of signals of one length and type."""
+    """Transforms for convolutions of signals of one length L and type (float32 or float64)."""
 
     def __init__(self, length: int, dtype: torch.dtype, device: torch.device) -> None:
         self.length, self.m = length, smooth_length(length)
@@ -67,10 +41,16 @@ class RightAngle:
         self.device = device
         self.twist, self.untwist = _twists(self.m, self.complex, device)
 
-    def parts(self, channels: int, batch: int) -> Iterator[slice]:
-        """Blocks of channels to transform together. batch: signals of each channel."""
-        threads = torch.get_num_threads()
-        width = channels_at_once(batch * self.m, self.device.type, threads)
+    def parts(self, channels: int, batch: int, samples: int) -> Iterator[slice]:
+        """Blocks of channels to transform together.
+
+        batch: signals of each channel. samples: complex samples of a block on a CPU, where a block
+        has at least one channel for each thread: a transform alone runs on one of them.
+        """
+        if self.device.type == "cpu":
+            width = max(torch.get_num_threads(), samples // (batch * self.m))
+        else:
+            width = max(1, DEVICE_BLOCK_SAMPLES // (batch * self.m))
         for start in range(0, channels, width):
             yield slice(start, min(start + width, channels))
 
