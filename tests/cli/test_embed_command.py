@@ -184,7 +184,7 @@ def test_a_resumed_run_keeps_its_batches(place, capsys, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(EmbeddingsFile, "append", interrupted)
-        patch.setattr("hyenadna.infer.embed.BATCH_TOKENS", 96)
+        patch.setattr("hyenadna.data.batches.BATCH_TOKENS", 96)
         assert run(WORDS) == 130
     assert run([*WORDS, "--resume", "--max-memory", "4GiB"]) == 0
     with np.load(place / "e.npz") as found:

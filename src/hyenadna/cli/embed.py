@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from itertools import islice
 from pathlib import Path
@@ -90,9 +89,11 @@ def embed(
     """
     prepare_process()
     set_threads(threads)
+    from hyenadna.checkpoint.digest import weights_digest
     from hyenadna.checkpoint.load import load
+    from hyenadna.data.batches import BATCH_TOKENS
     from hyenadna.genome.fasta import Genome
-    from hyenadna.infer.embed import BATCH_TOKENS, tile_genome
+    from hyenadna.infer.embed import tile_genome
     from hyenadna.infer.embeddings_file import require_free, stored_settings
     from hyenadna.train.loop import PRECISIONS
 
@@ -145,15 +146,6 @@ def embed(
 def _count(value: object, default: int) -> int:
     """A number of tokens from a file that may be damaged."""
     return value if isinstance(value, int) and value > 0 else default
-
-
-def weights_digest(model: HyenaDNA) -> str:
-    """SHA-256 (hex) of the shape and all tensors of a model."""
-    total = hashlib.sha256(repr(sorted(model.config.to_dict().items())).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        total.update(name.encode())
-        total.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return total.hexdigest()
 
 
 def _open_file(

@@ -101,9 +101,10 @@ def evaluate(
     prepare_process()
     set_threads(threads)
     from hyenadna.checkpoint.load import load
+    from hyenadna.data.batches import BATCH_TOKENS
     from hyenadna.data.corpus import SplitRule
-    from hyenadna.infer.evaluate import BATCH_TOKENS, fit_markov, require_window, with_yardsticks
     from hyenadna.infer.evaluate import evaluate as measure
+    from hyenadna.infer.evaluate import fit_markov, require_window, with_yardsticks
     from hyenadna.train.loop import PRECISIONS
     from hyenadna.train.run_folder import RunFolder
 

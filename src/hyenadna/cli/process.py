@@ -37,8 +37,8 @@ def reuse_freed_memory() -> bool:
     """Tell glibc to keep freed memory instead of giving it back; returns whether it did.
 
     A training step allocates and frees the same large buffers again and again; by default glibc
-    maps each of them anew: half of the time of plain modules at 32k; native kernels gain little.
-    See docs/decisions/process-settings.md.
+    maps each of them anew. Native kernels, which reuse their own, gain 3 %; see
+    docs/decisions/process-settings.md.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -31,6 +31,8 @@ from hyenadna.genome.intervals import require_within
 from hyenadna.training_config import NTargets, SoftMasked
 
 _COUNTED_AT_ONCE: Final = 1 << 22
+BATCH_TOKENS: Final = 32768
+"""Tokens of a forward pass over several windows; a longer window makes a pass of its own."""
 MAX_REDRAWS: Final = 200
 """Windows tried in place of one that is nearly all N."""
 

@@ -13,13 +13,12 @@ from torch import Tensor
 
 from hyenadna.alphabet import PAD
 from hyenadna.config import ModelConfig
+from hyenadna.data.batches import BATCH_TOKENS
 from hyenadna.errors import InputError
 from hyenadna.genome.fasta import GenomeReader
 from hyenadna.genome.intervals import Interval, unknown_contig
 from hyenadna.model.backbone import HyenaDNA
 
-BATCH_TOKENS: Final = 32768
-"""Tokens of a forward pass over several windows; a longer window makes a pass of its own."""
 _SUMMED_AT_ONCE: Final = 8192
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from hyenadna.alphabet import BASES, IGNORED, Ids, N
-from hyenadna.data.batches import EvalBatch, evaluation_batches
+from hyenadna.data.batches import BATCH_TOKENS, EvalBatch, evaluation_batches
 from hyenadna.data.windows import Regions
 from hyenadna.errors import InputError
 from hyenadna.genome.compression import adaptive_bits, mixture_bits
@@ -26,8 +26,6 @@ from hyenadna.training_config import SoftMasked
 COMPRESSION_ORDERS: Final = (2, 4, 8, 11, 12, 16)
 MOST_COMPRESSED: Final = 10_000_000
 """Bases that the compression yardstick reads at most: it takes about 100 bytes of memory a base."""
-BATCH_TOKENS: Final = 32768
-"""Tokens of a forward pass over several windows; a longer window makes a pass of its own."""
 _BLOCK: Final = 4_000_000
 
 Progress = Callable[[int, int], None]

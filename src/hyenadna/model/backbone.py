@@ -201,12 +201,12 @@ class Backbone(nn.Module):
         return self.norm(self.stream(h, run, owned=False), run)
 
     def engine_pass(
-        self, like: Tensor, batch: int, length: int, *, states: bool = False
+        self, like: Tensor, batch: int, length: int, *, states: bool = False, besides: int = 0
     ) -> Pass | None:
         """How the engine will run (B, L) tokens; None where it does not fit.
 
         like: the embedded tokens, or the table that they will come from. states: whether the
-        outputs of all blocks will be kept.
+        outputs of all blocks will be kept. besides: bytes that others will take by then.
 
         It fits hyena models of order 2 without dropout inside the blocks, in float32 or float64 (or
         under bf16 autocast), on the CPU; with kernels="torch" on any device. Raises InputError
@@ -236,7 +236,7 @@ class Backbone(nn.Module):
         )
         # what is embedded already is the first of the streams that a backward pass keeps
         held = work.stream if work.training and like.ndim == 3 else 0
-        return make_pass(kernels, self.engine, work, self._spectra, held)
+        return make_pass(kernels, self.engine, work, self._spectra, held, besides)
 
     def stream(self, h: Tensor, run: Pass | None, *, owned: bool) -> Tensor:
         """The residual stream (B, L, D) after all blocks, before the final norm.
@@ -374,16 +374,18 @@ class HyenaDNA(nn.Module):
         """
         self.backbone.set_engine(kernels, max_memory, offload=offload)
 
-    def pass_memory(self, batch: int, length: int, *, training: bool = False) -> int | None:
+    def pass_memory(
+        self, batch: int, length: int, *, training: bool = False, besides: int = 0
+    ) -> int | None:
         """Estimated bytes of this process in a pass over (B, L) tokens; None for plain modules.
 
-        training: with a backward pass. Raises InputError where that is more than `max_memory`, with
-        the length that would fit.
+        training: with a backward pass. besides: bytes that will be held by then and are not yet.
+        Raises InputError where that is more than `max_memory`, with the length that would fit.
         """
         table = self.backbone.embeddings.word_embeddings.weight
         with torch.set_grad_enabled(training):
-            run = self.backbone.engine_pass(table, batch, length)
-        return None if run is None else resident_bytes() + run.plan.total_bytes
+            run = self.backbone.engine_pass(table, batch, length, besides=besides)
+        return None if run is None else resident_bytes() + besides + run.plan.total_bytes
 
     def set_checkpointing(self, *, mixer: bool, mlp: bool) -> None:
         """Switch the recomputation of activations in the backward pass on or off.

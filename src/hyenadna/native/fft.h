@@ -14,7 +14,6 @@
 #include "pool.h"
 #include "simd.h"
 
-#include <map>
 #include <memory>
 #include <vector>
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import time
-from dataclasses import replace
 
 import torch
 
@@ -54,21 +53,12 @@ def engine_bytes(trainer: Trainer, rows: int, length: int) -> int | None:
     plan, and a moving average is in memory since the trainer was made. None where the plain modules
     run. Raises InputError where `max_memory` is too small.
     """
-    model, moments = trainer.model, _moments_to_come(trainer)
-    settings = model.backbone.engine
     with torch.autocast(
         trainer.device.type, dtype=trainer.precision, enabled=trainer.precision is not None
     ):
-        need = model.pass_memory(rows, length, training=True)
-        if need is None or settings.max_memory is None:
-            return None if need is None else need + moments
-        # from the second step on, the moments take their part of the budget
-        model.backbone.engine = replace(settings, max_memory=max(1, settings.max_memory - moments))
-        try:
-            need = model.pass_memory(rows, length, training=True)
-        finally:
-            model.backbone.engine = settings
-    return None if need is None else need + moments
+        # the moments take their part of the budget from the second step on
+        moments = _moments_to_come(trainer)
+        return trainer.model.pass_memory(rows, length, training=True, besides=moments)
 
 
 def _moments_to_come(trainer: Trainer) -> int:

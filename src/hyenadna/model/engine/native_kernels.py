@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import torch
@@ -291,6 +292,7 @@ class NativeKernels:
         return self._shape(w, h.shape[0], h.shape[1], slice(0, h.shape[2]), eps)
 
 
+@lru_cache(maxsize=1)
 def _library() -> Any:
     found = library()
     assert found is not None, "asked for native kernels where there are none"

@@ -24,7 +24,7 @@ KEPT: Final = 256 << 20
 
 
 def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """An uninitialised tensor, or one of zeros."""
+    """A tensor of any content (large ones on a CPU are zero). Raises MemoryError."""
     count = torch.Size(shape).numel()
     size = count * dtype.itemsize
     if device.type != "cpu" or size < SMALLEST or not hasattr(mmap, "MAP_PRIVATE"):
@@ -60,7 +60,8 @@ _work_spaces = _WorkSpaces()
 def work_space(name: str, like: Tensor, *shape: int) -> Tensor:
     """An uninitialised tensor for the length of one call; the next of that name may be the same.
 
-    Fresh pages would cost a tenth of a training step, so up to `KEPT` bytes are kept.
+    Fresh pages for the projections alone cost a tenth of a training step (tiny-1k, 16 x 1,024), so
+    up to `KEPT` bytes are kept.
     """
     count = torch.Size(shape).numel()
     if like.device.type != "cpu" or count * like.element_size() > KEPT:

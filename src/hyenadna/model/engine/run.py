@@ -26,17 +26,24 @@ if TYPE_CHECKING:
 
 
 def make_pass(
-    kernels: Kernels, settings: EngineSettings, work: Workload, cache: SpectrumCache, held: int
+    kernels: Kernels,
+    settings: EngineSettings,
+    work: Workload,
+    cache: SpectrumCache,
+    held: int,
+    besides: int = 0,
 ) -> Pass:
     """What the blocks of one pass share, planned within the budget of the settings.
 
     Lets go of cached spectra that the plan has no room for. held: bytes that the plan counts and
-    that are allocated already. Raises InputError where the budget is too small.
+    that are allocated already. besides: bytes that others will take by then. Raises InputError
+    where the budget is too small.
     """
     resident = 0
     if settings.max_memory is not None:
         pages.give_back_heap()
-        resident = max(0, resident_bytes() - held - cache.bytes - kernels.kept_bytes())
+        counted = held + cache.bytes + kernels.kept_bytes()
+        resident = max(0, resident_bytes() - counted) + besides
     plan = make_plan(
         work, step=kernels.channel_step(), max_memory=settings.max_memory, resident=resident
     )
@@ -47,15 +54,10 @@ def make_pass(
 
 def run_blocks(run: Pass, blocks: Sequence[Block], h: Tensor) -> Tensor:
     """The residual stream after all blocks; h (B, L, D) is overwritten where nothing is trained."""
-    length, training = h.shape[1], needs_gradients(blocks, h)
+    training = needs_gradients(blocks, h)
     y = None if training else pages.empty_like(h)
     for index, block in enumerate(blocks):
-        layer = _layer(index, block, length)
-        if y is None:
-            h = block_training(run, layer, h)
-        else:
-            with alone(run.kernels, h.device.type):
-                block_inference(run, layer, h, y, h)
+        h = _run_block(run, _layer(index, block, h.shape[1]), h, y, h)
     run.kernels.release()
     return h
 
@@ -64,15 +66,19 @@ def run_states(run: Pass, blocks: Sequence[Block], h: Tensor) -> list[Tensor]:
     """The residual stream after each block, each (B, L, D); h is left as it is."""
     training, states = needs_gradients(blocks, h), [h]
     for index, block in enumerate(blocks):
-        layer = _layer(index, block, h.shape[1])
-        if training:
-            states.append(block_training(run, layer, states[-1]))
-        else:
-            states.append(pages.empty_like(h))
-            with alone(run.kernels, h.device.type):
-                block_inference(run, layer, states[-2], states[-1], states[-1])
+        y = None if training else pages.empty_like(h)
+        states.append(_run_block(run, _layer(index, block, h.shape[1]), states[-1], y, y))
     run.kernels.release()
     return states[1:]
+
+
+def _run_block(run: Pass, layer: Layer, h: Tensor, y: Tensor | None, out: Tensor | None) -> Tensor:
+    """The block's output for h (B, L, D): with a graph where y is None, else in `out` through y."""
+    if y is None or out is None:
+        return block_training(run, layer, h)
+    with alone(run.kernels, h.device.type):
+        block_inference(run, layer, h, y, out)
+    return out
 
 
 def needs_gradients(blocks: Sequence[Block], h: Tensor) -> bool:
@@ -87,27 +93,26 @@ def _layer(index: int, block: Block, length: int) -> Layer:
     assert isinstance(mixer, HyenaOperator)
     last = mixer.filter_fn.implicit_filter[-1].weight
     assert isinstance(last, Tensor)
-    # contiguous, which they are unless someone replaced one: the kernels rely on it
     weights = BlockWeights(
-        norm1_weight=block.norm1.weight.contiguous(),
-        norm1_bias=block.norm1.bias.contiguous(),
-        in_weight=mixer.in_proj.weight.contiguous(),
-        in_bias=mixer.in_proj.bias.contiguous(),
-        short_weight=mixer.short_filter.weight[:, 0].contiguous(),
-        short_bias=mixer.short_filter.bias.contiguous(),
-        last_weight=last.contiguous(),
-        skip=mixer.filter_fn.bias.contiguous(),
-        out_weight=mixer.out_proj.weight.contiguous(),
-        out_bias=mixer.out_proj.bias.contiguous(),
-        norm2_weight=block.norm2.weight.contiguous(),
-        norm2_bias=block.norm2.bias.contiguous(),
-        fc1_weight=mlp.fc1.weight.contiguous(),
-        fc1_bias=mlp.fc1.bias.contiguous(),
-        fc2_weight=mlp.fc2.weight.contiguous(),
-        fc2_bias=mlp.fc2.bias.contiguous(),
+        norm1_weight=block.norm1.weight,
+        norm1_bias=block.norm1.bias,
+        in_weight=mixer.in_proj.weight,
+        in_bias=mixer.in_proj.bias,
+        short_weight=mixer.short_filter.weight[:, 0],
+        short_bias=mixer.short_filter.bias,
+        last_weight=last,
+        skip=mixer.filter_fn.bias,
+        out_weight=mixer.out_proj.weight,
+        out_bias=mixer.out_proj.bias,
+        norm2_weight=block.norm2.weight,
+        norm2_bias=block.norm2.bias,
+        fc1_weight=mlp.fc1.weight,
+        fc1_bias=mlp.fc1.bias,
+        fc2_weight=mlp.fc2.weight,
+        fc2_bias=mlp.fc2.bias,
     )
     tables = _tables(index, mixer.filter_fn, length)
-    return Layer(weights, FilterNetwork.of(mixer.filter_fn), tables)
+    return Layer(weights.contiguous(), FilterNetwork.of(mixer.filter_fn), tables)
 
 
 def _tables(index: int, filter_fn: ImplicitFilter, length: int) -> FilterTables:

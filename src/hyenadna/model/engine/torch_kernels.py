@@ -10,7 +10,6 @@ from hyenadna.conv import short_convolution
 from hyenadna.conv.right_angle import RightAngle
 from hyenadna.model.engine import pages
 from hyenadna.model.engine.filter_passes import (
-    FilterNetwork,
     filters_at_lags,
     filters_backward,
     hidden_at_lags,
@@ -26,9 +25,10 @@ from hyenadna.model.engine.weights import BlockWeights, FilterWindow
 class TorchKernels(TorchEnds):
     """The protocol `Kernels` in torch.
 
-    gemm: type of the operands of the large products (None: that of the model; bfloat16 rounds the
-    operands and nothing else). rows: positions of a chunk. Keeps one workspace from call to call,
-    so an instance serves one forward or backward pass at a time and is dropped with it.
+    gemm: type of the large products, operands and results (None: that of the model; with bfloat16
+    filters, transforms, gates, norms and the residual stream keep the model's). rows: positions of
+    a chunk. Keeps one workspace from call to call, so an instance serves one forward or backward
+    pass at a time and is dropped with it.
     """
 
     name = "torch"
@@ -50,15 +50,9 @@ class TorchKernels(TorchEnds):
         """Any block of channels will do."""
         return 1
 
-    def hidden(self, network: FilterNetwork, z: Tensor, length: int) -> Tensor:
-        """See `Kernels.hidden`."""
-        return hidden_at_lags(network, z, length)
-
-    def hidden_backward(
-        self, network: FilterNetwork, z: Tensor, grad_hidden: Tensor
-    ) -> FilterNetwork:
-        """See `Kernels.hidden_backward`."""
-        return network_backward(network, z, grad_hidden)
+    hidden = staticmethod(hidden_at_lags)
+    hidden_backward = staticmethod(network_backward)
+    filters_backward = staticmethod(filters_backward)
 
     def spectrum(
         self,
@@ -76,19 +70,6 @@ class TorchKernels(TorchEnds):
         for part in fft.parts(len(k), 1, TRANSFORM_SAMPLES):
             out[part] = fft.forward(k[part])
         return out
-
-    def filters_backward(
-        self,
-        grad_k: Tensor,
-        hidden: Tensor,
-        w: BlockWeights,
-        window: FilterWindow,
-        channels: slice,
-        sums: BlockWeights,
-        grad_hidden: Tensor,
-    ) -> None:
-        """See `Kernels.filters_backward`."""
-        filters_backward(grad_k, hidden, w, window, channels, sums, grad_hidden)
 
     def mix(
         self,

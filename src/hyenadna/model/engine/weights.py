@@ -36,6 +36,10 @@ class BlockWeights:
         """All of them, in the order of the fields."""
         return tuple(getattr(self, field.name) for field in fields(self))
 
+    def contiguous(self) -> BlockWeights:
+        """The same, each in one piece of memory, as the kernels rely on."""
+        return BlockWeights(*(t.contiguous() for t in self.tensors()))
+
     def zeros(self) -> BlockWeights:
         """Tensors of the same shapes and types to sum gradients into."""
         return BlockWeights(
@@ -50,8 +54,3 @@ class FilterWindow:
     t: Tensor  # (L,) normalised lags
     rates: Tensor  # (D,) decay rates, not negative
     shift: float
-
-
-def windowed(channels: slice, d_model: int) -> list[slice]:
-    """The rows of the projection that belong to a block of channels: x0, x1, v."""
-    return [slice(channels.start + i * d_model, channels.stop + i * d_model) for i in range(3)]
