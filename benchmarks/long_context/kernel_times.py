@@ -14,28 +14,26 @@ from benchmarks.long_context.competitors import Competitor, random_tokens
 from benchmarks.long_context.jobs import Job
 
 from hyenadna.config import ModelConfig
-from hyenadna.model.engine import native_kernels
+from hyenadna.model.engine.native_call import Call
 from hyenadna.native import library
-
-_CALL = native_kernels._Call
 
 
 @contextmanager
 def timed() -> Iterator[dict[str, float]]:
     """Seconds by kernel while the block runs."""
     seconds: dict[str, float] = defaultdict(float)
-    call: Callable[..., None] = _CALL.__call__
+    call: Callable[..., None] = Call.__call__
 
     def measured(self: Any, name: str, *arguments: Any) -> None:
         start = time.perf_counter()
         call(self, name, *arguments)
         seconds[name] += time.perf_counter() - start
 
-    _CALL.__call__ = measured  # type: ignore[method-assign]
+    Call.__call__ = measured  # type: ignore[method-assign]
     try:
         yield seconds
     finally:
-        _CALL.__call__ = call  # type: ignore[method-assign]
+        Call.__call__ = call  # type: ignore[method-assign]
 
 
 def kernel_times(job: Job, competitor: Competitor, config: ModelConfig) -> dict[str, Any]:

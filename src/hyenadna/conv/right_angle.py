@@ -55,7 +55,7 @@ class RightAngle:
             yield slice(start, min(start + width, channels))
 
     def forward(self, u: Tensor) -> Tensor:
-        """Spectra (..., m) of real signals u (..., L)."""
+        """Spectra (..., m) of signals u (..., L), real as a rule."""
         z = torch.empty(*u.shape[:-1], self.m, dtype=self.complex, device=u.device)
         torch.mul(u, self.twist[: self.length], out=z[..., : self.length])
         z[..., self.length :] = 0
@@ -63,6 +63,13 @@ class RightAngle:
 
     def back(self, spectra: Tensor) -> Tensor:
         """Real signals (..., L), a strided view, of spectra (..., m)."""
+        return self._untwisted(spectra).real
+
+    def beyond(self, spectra: Tensor) -> Tensor:
+        """What `back` leaves out: the signals at m..m+L-1, (..., L), a strided view."""
+        return self._untwisted(spectra).imag
+
+    def _untwisted(self, spectra: Tensor) -> Tensor:
         z = torch.fft.ifft(spectra)[..., : self.length]
         z *= self.untwist[: self.length]
-        return z.real
+        return z

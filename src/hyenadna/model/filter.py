@@ -115,27 +115,39 @@ class ImplicitFilter(nn.Module):
         room, _, key = name.partition(".")
         getattr(self, room).register_buffer(key, value.clone())
 
-    def forward(self, length: int) -> Tensor:
-        """The filter at lags 0..length-1: (C, length), float32 (float64 in a float64 model).
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type that filters are computed in: float32, or float64 in a float64 model.
 
         Never below float32, also under autocast: rounding z to half precision at a lag axis of
         160,002 changes the filter by 12 % (fp16) or 89 % (bf16).
         """
-        tables = self.tables()
-        dtype = torch.float64 if self.bias.dtype == torch.float64 else torch.float32
-        device_type = self.bias.device.type
-        with torch.autocast(device_type, enabled=False):
-            hidden = tables["pos_emb.z"][0, :length].to(dtype)
+        return torch.float64 if self.bias.dtype == torch.float64 else torch.float32
+
+    def forward(self, length: int) -> Tensor:
+        """The filter at lags 0..length-1: (C, length), without its skip term."""
+        return self.filters(self.hidden(0, length), 0)
+
+    def hidden(self, start: int, stop: int) -> Tensor:
+        """Output of the network's last sine at lags start..stop-1: (stop - start, F)."""
+        with torch.autocast(self.bias.device.type, enabled=False):
+            hidden = self.tables()["pos_emb.z"][0, start:stop].to(self.dtype)
             for layer in list(self.implicit_filter)[:-1]:
                 if isinstance(layer, nn.Linear):
                     hidden = nn.functional.linear(
-                        hidden, layer.weight.to(dtype), layer.bias.to(dtype)
+                        hidden, layer.weight.to(self.dtype), layer.bias.to(self.dtype)
                     )
                 else:
                     hidden = layer(hidden)
-            last = self.implicit_filter[-1].weight
-            assert isinstance(last, Tensor)
-            network = last.to(dtype) @ hidden.T
-            t = tables["pos_emb.t"][0, :length, 0].to(dtype)
-            rate = tables["modulation.deltas"][0, 0].to(dtype).abs()
+        return hidden
+
+    def filters(self, hidden: Tensor, start: int, channels: slice = slice(None)) -> Tensor:
+        """The filter (c, n) at lags start..start+n-1, given `hidden` (n, F) there."""
+        tables = self.tables()
+        last = self.implicit_filter[-1].weight
+        assert isinstance(last, Tensor)
+        with torch.autocast(self.bias.device.type, enabled=False):
+            network = last[channels].to(self.dtype) @ hidden.T
+            t = tables["pos_emb.t"][0, start : start + len(hidden), 0].to(self.dtype)
+            rate = tables["modulation.deltas"][0, 0, channels].to(self.dtype).abs()
             return network * (torch.exp(-rate[:, None] * t) + self.window_shift)

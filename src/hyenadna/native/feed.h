@@ -3,26 +3,32 @@
 
 #include "layers.h"
 
-// out = a + fc2(gelu(fc1(norm2(a)))), a = h + out_proj(y). `out` may be h or y.
-template <class T>
-void finish(const Shape &s, const Weights<T> &w, const T *h, const T *y, T *out) {
-  const long D = s.D, I = s.I;
-  const Linear<T> project(w.out_w, w.out_b, nullptr, nullptr, D, D, false, s.bf16);
-  const Linear<T> fc1(w.fc1_w, w.fc1_b, w.norm2_w, w.norm2_b, I, D, false, s.bf16);
-  const Linear<T> fc2(w.fc2_w, w.fc2_b, nullptr, nullptr, D, I, false, s.bf16);
-  const int threads = useful_threads(s.threads, 2.0 * s.rows() * (D * D + 2 * D * I));
-  const long step = chunk_rows(s.rows(), threads), d_row = D + LANES, i_row = I + LANES;
-  pool().run(divide_up(s.rows(), step), threads, [&](long task) {
-    const long from = task * step, rows = std::min(step, s.rows() - from);
-    scratch().reserve((step * (2 * d_row + i_row) + 256) * sizeof(T));
-    T *a = scratch().take<T>(step * d_row), *n = scratch().take<T>(step * d_row);
-    T *u = scratch().take<T>(step * i_row);
-    multiply<T>(rows, y + from * D, D, project.forward, a, d_row);
+// out = a + fc2(gelu(fc1(norm2(a)))), a = h + out_proj(y), for a chunk of rows.
+template <class T> struct Feed {
+  const long D, I;
+  const T eps;
+  const Linear<T> project, fc1, fc2;
+
+  Feed(const Shape &s, const Weights<T> &w)
+      : D(s.D), I(s.I), eps((T)s.eps),
+        project(w.out_w, w.out_b, nullptr, nullptr, D, D, false, s.bf16),
+        fc1(w.fc1_w, w.fc1_b, w.norm2_w, w.norm2_b, I, D, false, s.bf16),
+        fc2(w.fc2_w, w.fc2_b, nullptr, nullptr, D, I, false, s.bf16) {}
+
+  // Numbers of work space for a chunk; rows lie apart, not all on one cache set.
+  long room(long rows) const { return rows * (2 * (D + LANES) + I + LANES) + 256; }
+
+  // h, y, out (rows, D); `out` may be h or y. Takes room(rows) numbers of this thread's scratch.
+  void run(long rows, const T *h, const T *y, T *out) const {
+    const long d_row = D + LANES, i_row = I + LANES;
+    T *a = scratch().take<T>(rows * d_row), *n = scratch().take<T>(rows * d_row);
+    T *u = scratch().take<T>(rows * i_row);
+    multiply<T>(rows, y, D, project.forward, a, d_row);
     for (long r = 0; r < rows; r++) {
       for (long j = 0; j < D; j += LANES)
-        store(a + r * d_row + j, load(a + r * d_row + j) + load(project.bias + j) +
-                                     load(h + (from + r) * D + j));
-      normalise<T>(a + r * d_row, D, (T)s.eps, n + r * d_row);
+        store(a + r * d_row + j,
+              load(a + r * d_row + j) + load(project.bias + j) + load(h + r * D + j));
+      normalise<T>(a + r * d_row, D, eps, n + r * d_row);
     }
     multiply<T>(rows, n, d_row, fc1.forward, u, i_row);
     for (long r = 0; r < rows; r++)
@@ -31,8 +37,21 @@ void finish(const Shape &s, const Weights<T> &w, const T *h, const T *y, T *out)
     multiply<T>(rows, u, i_row, fc2.forward, n, d_row);
     for (long r = 0; r < rows; r++)
       for (long j = 0; j < D; j += LANES)
-        store(out + (from + r) * D + j, load(a + r * d_row + j) + load(n + r * d_row + j) +
-                                            load(fc2.bias + j));
+        store(out + r * D + j,
+              load(a + r * d_row + j) + load(n + r * d_row + j) + load(fc2.bias + j));
+  }
+};
+
+// The same for all rows. `out` may be h or y.
+template <class T>
+void finish(const Shape &s, const Weights<T> &w, const T *h, const T *y, T *out) {
+  const Feed<T> feed(s, w);
+  const int threads = useful_threads(s.threads, 2.0 * s.rows() * (s.D * s.D + 2 * s.D * s.I));
+  const long step = chunk_rows(s.rows(), threads);
+  pool().run(divide_up(s.rows(), step), threads, [&](long task) {
+    const long from = task * step, rows = std::min(step, s.rows() - from);
+    scratch().reserve(feed.room(step) * sizeof(T));
+    feed.run(rows, h + from * s.D, y + from * s.D, out + from * s.D);
   });
 }
 

@@ -1,9 +1,10 @@
 // What Python calls, for float (f32) and double (f64). Every function returns 0, or 1 when memory
-// has run out.
+// has run out; a step 2 where an id is not in the table.
 
 #include "feed.h"
 #include "mixer.h"
 #include "ends.h"
+#include "step.h"
 
 #define EXPORTED extern "C" __attribute__((visibility("default")))
 
@@ -49,11 +50,25 @@ EXPORTED int64_t fft_length(int64_t minimum) { return Fft<float>::good_length(mi
     return guarded([&] { filter_backward<T>(*s, *w, *filter, grad_k, grad_hidden, *sums); });      \
   }                                                                                                \
   EXPORTED int NAME##_mix(const Shape *s, const Weights<T> *w, const T *h, const T *spectrum,    \
-                            T *gated, T *y) {                                                      \
+                            const Past<T> *past, T *gated, T *y) {                                 \
     return guarded([&] {                                                                           \
-      project_and_gate<T>(*s, *w, h, gated, y);                                                    \
-      convolve<T>(*s, gated, spectrum, y);                                                         \
+      const Past<T> none{};                                                                        \
+      project_and_gate<T>(*s, *w, h, past ? *past : none, gated, y);                               \
+      convolve<T>(*s, gated, spectrum, past ? *past : none, y);                                    \
     });                                                                                            \
+  }                                                                                                \
+  EXPORTED void *NAME##_stepper(const Shape *s, int64_t layers, const Weights<T> *const *w,        \
+                                const Head<T> *head, const T *table) {                             \
+    void *made = nullptr;                                                                          \
+    guarded([&] { made = new Stepper<T>(*s, layers, w, *head, table); });                          \
+    return made;                                                                                   \
+  }                                                                                                \
+  EXPORTED void NAME##_stepper_free(void *stepper) { delete (Stepper<T> *)stepper; }               \
+  EXPORTED int NAME##_step(const void *stepper, const Steps<T> *at, const StepLayer<T> *layers,    \
+                           const int64_t *ids, T *logits) {                                        \
+    const auto &mine = *(const Stepper<T> *)stepper;                                               \
+    if (!mine.knows(ids, at->B)) return 2;                                                         \
+    return guarded([&] { mine.run(*at, layers, ids, logits); });                                   \
   }                                                                                                \
   EXPORTED int NAME##_mix_backward(const Shape *s, const Weights<T> *w, const T *h,              \
                                      const T *spectrum, const T *grad_y, T *projected, T *grad_k,  \

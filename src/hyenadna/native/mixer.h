@@ -60,9 +60,36 @@ public:
   }
 };
 
+// What came before the positions of a call, and what it leaves to the next. All of it may be null.
+template <class T> struct Past {
+  const T *halo;    // (B, K - 1, 3 D): projections at the K - 1 positions before
+  T *next_halo;     // the same at the last positions of this call; not `halo` itself
+  const T *settled; // (B, L, D): effect of earlier samples on the long convolution
+  int64_t settled_batch; // numbers from one sequence to the next; 0 where all share one
+
+  // The rows of a group before position 0, (K - 1, 48).
+  void load_halo(const Shape &s, long b, long g, T *p) const {
+    for (long i = 0; i < (s.K - 1) * 3; i++)
+      store(p + i * LANES, load(halo + at(s, b, g, i)));
+  }
+  // The last K - 1 of `rows` rows of a group; zeros before the first.
+  void store_halo(const Shape &s, long b, long g, const T *p, long rows) const {
+    for (long i = 0; i < (s.K - 1) * 3; i++) {
+      const long from = (rows - (s.K - 1)) * 3 + i;
+      store(next_halo + at(s, b, g, i), from < 0 ? Vec<T>{} : load(p + from * LANES));
+    }
+  }
+
+private:
+  static long at(const Shape &s, long b, long g, long i) {
+    return ((b * (s.K - 1) + i / 3) * 3 + i % 3) * s.D + s.from + g * LANES;
+  }
+};
+
 // Fills gated (B, groups, L, 16) with v x1, and the block's columns of y (B, L, D) with x0.
 template <class T>
-void project_and_gate(const Shape &s, const Weights<T> &w, const T *h, T *gated, T *y) {
+void project_and_gate(const Shape &s, const Weights<T> &w, const T *h, const Past<T> &past,
+                      T *gated, T *y) {
   const Projection<T> projection(s, w, false);
   const int threads = useful_threads(s.threads, 2.0 * s.rows() * s.D * RUNS * projection.groups);
   const long halo = s.K - 1;
@@ -72,13 +99,16 @@ void project_and_gate(const Shape &s, const Weights<T> &w, const T *h, T *gated,
   const long n_row = s.D + LANES, G = projection.groups;
   pool().run(s.B * chunks, threads, [&](long task) {
     const long b = task / chunks, from = task % chunks * step, to = std::min<long>(s.L, from + step);
-    const long before = std::min(from, halo), rows = to - from + before;
+    const long given = from == 0 && past.halo ? halo : 0; // rows of p that are known already
+    const long before = std::min(from, halo) + given, rows = to - from + before;
     scratch().reserve((rows * (n_row + RUNS) + 256) * sizeof(T));
     T *n = scratch().take<T>(rows * n_row), *p = scratch().take<T>(rows * RUNS);
-    for (long r = 0; r < rows; r++)
+    for (long r = given; r < rows; r++)
       normalise<T>(h + (b * s.L + from - before + r) * s.D, s.D, (T)s.eps, n + r * n_row);
     for (long g = 0; g < G; g++) {
-      projection.project(g, rows, n, n_row, p);
+      if (given) past.load_halo(s, b, g, p);
+      projection.project(g, rows - given, n + given * n_row, n_row, p + given * RUNS);
+      if (past.next_halo && to == s.L) past.store_halo(s, b, g, p, rows);
       T *out = gated + ((b * G + g) * s.L + from) * LANES;
       T *gate = y + (b * s.L + from) * s.D + s.from + g * LANES;
       for (long r = before; r < rows; r++) {
@@ -92,12 +122,15 @@ void project_and_gate(const Shape &s, const Weights<T> &w, const T *h, T *gated,
 }
 
 // The block's columns of y: times the long convolution of `gated`.
-template <class T> void convolve(const Shape &s, const T *gated, const T *spectrum, T *y) {
+template <class T>
+void convolve(const Shape &s, const T *gated, const T *spectrum, const Past<T> &past, T *y) {
   const auto fft = Fft<T>::plan(Fft<T>::good_length(s.L));
   const long n = fft->n, G = s.groups();
   auto one = [&](long b, long g, T *z, int threads) {
     const T *in = gated + (b * G + g) * s.L * LANES;
     T *out = y + b * s.L * s.D + s.from + g * LANES;
+    const T *settled =
+        past.settled ? past.settled + b * past.settled_batch + s.from + g * LANES : nullptr;
     const T *k = spectrum + g * n * CELL<T>;
     const long parts = threads > 1 ? 8 * threads : 1;
     pool().run(parts, threads, [&](long i) {
@@ -112,8 +145,11 @@ template <class T> void convolve(const Shape &s, const T *gated, const T *spectr
     });
     pool().run(parts, threads, [&](long i) {
       const Range range = piece(s.L, parts, i);
-      for (long t = range.start; t < range.stop; t++)
-        store(out + t * s.D, load(out + t * s.D) * fft->untwisted(z + t * CELL<T>, t));
+      for (long t = range.start; t < range.stop; t++) {
+        Vec<T> mixed = fft->untwisted(z + t * CELL<T>, t);
+        if (settled) mixed += load(settled + t * s.D);
+        store(out + t * s.D, load(out + t * s.D) * mixed);
+      }
     });
   };
   if (n >= SHARED_CELLS) {

@@ -66,6 +66,9 @@ public:
     if (used_ > size_) throw std::bad_alloc();
     return p;
   }
+  // Everything taken since is void.
+  size_t used() const { return used_; }
+  void back_to(size_t used) { used_ = used; }
   void trim() {
     if (size_ > KEPT) release();
   }
@@ -80,11 +83,14 @@ class Arena {
   };
   std::vector<Part> parts_;
   size_t part_ = 0, used_ = 0;
+  const bool counted_; // among the bytes kept between calls
 
 public:
   static constexpr size_t PART = size_t(1) << 20;
+  explicit Arena(bool counted) : counted_(counted) {}
   ~Arena() {
-    for (const Part &part : parts_) kept_bytes() -= (int64_t)part.size;
+    if (counted_)
+      for (const Part &part : parts_) kept_bytes() -= (int64_t)part.size;
   }
   void reset() { part_ = used_ = 0; }
   template <class T> T *take(long count) {
@@ -93,7 +99,7 @@ public:
     if (part_ == parts_.size()) {
       const size_t size = bytes + 64 > PART ? bytes + 64 : PART;
       parts_.push_back({std::unique_ptr<char[]>(new char[size]), size});
-      kept_bytes() += (int64_t)size;
+      if (counted_) kept_bytes() += (int64_t)size;
     }
     char *start = parts_[part_].memory.get();
     const size_t skew = (64 - (size_t)start % 64) % 64;
@@ -106,10 +112,22 @@ public:
     return (T *)p;
   }
 };
-inline Arena &arena() {
-  static thread_local Arena mine;
+inline Arena *&arena_in_use() {
+  static thread_local Arena of_calls(true);
+  static thread_local Arena *mine = &of_calls;
   return mine;
 }
+inline Arena &arena() { return *arena_in_use(); }
+
+// While it lives, what this thread takes from `arena()` comes from another one.
+class ArenaScope {
+  Arena *const before_;
+
+public:
+  explicit ArenaScope(Arena &other) : before_(arena_in_use()) { arena_in_use() = &other; }
+  ~ArenaScope() { arena_in_use() = before_; }
+  ArenaScope(const ArenaScope &) = delete;
+};
 
 // For a task; void when the task ends.
 inline Scratch &scratch() {

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from hyenadna.model.engine import pages
 from hyenadna.model.engine.alone import alone
 from hyenadna.model.engine.filter_passes import FilterNetwork
-from hyenadna.model.engine.kernels import Kernels
+from hyenadna.model.engine.kernels import Kernels, Past
 from hyenadna.model.engine.offload import OffloadedTensor
 from hyenadna.model.engine.plan import Plan
 from hyenadna.model.engine.spectra import FilterTables, LayerSpectra, SpectrumCache
@@ -51,9 +51,11 @@ class Layer:
         return LayerSpectra(run.kernels, run.cache, limit, self.tables, self.weights, self.network)
 
 
-def block_inference(run: Pass, layer: Layer, h: Tensor, y: Tensor, out: Tensor) -> None:
+def block_inference(
+    run: Pass, layer: Layer, h: Tensor, y: Tensor, out: Tensor, past: Past | None = None
+) -> None:
     """out becomes the output of the block for h (B, L, D); y is overwritten. out may be h or y."""
-    _mix(run, layer, layer.spectra(run), h, y)
+    _mix(run, layer, layer.spectra(run), h, y, past)
     run.kernels.finish(h, y, layer.weights, run.eps, out)
 
 
@@ -65,9 +67,16 @@ def block_training(run: Pass, layer: Layer, h: Tensor) -> Tensor:
     return out
 
 
-def _mix(run: Pass, layer: Layer, spectra: LayerSpectra, h: Tensor, y: Tensor) -> None:
+def _mix(
+    run: Pass,
+    layer: Layer,
+    spectra: LayerSpectra,
+    h: Tensor,
+    y: Tensor,
+    past: Past | None = None,
+) -> None:
     for channels in run.plan.blocks(h.shape[-1]):
-        run.kernels.mix(h, layer.weights, run.eps, spectra(channels), channels, y)
+        run.kernels.mix(h, layer.weights, run.eps, spectra(channels), channels, y, past)
 
 
 def _layer(tables: FilterTables, tensors: tuple[Tensor, ...]) -> Layer:

@@ -7,12 +7,26 @@ channels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
 from hyenadna.model.engine.filter_passes import FilterNetwork
 from hyenadna.model.engine.weights import BlockWeights, FilterWindow
+
+
+@dataclass
+class Past:
+    """What came before the positions of a pass through one layer, and what the next will need."""
+
+    halo: Tensor  # (B, K-1, 3D): projections at the K-1 positions before, 0 before the first
+    settled: Tensor | None  # (1 or B, >= L, D): effect of earlier samples on the long convolution
+    next_halo: Tensor  # filled with the halo of the positions that follow; not `halo` itself
+    keep: Callable[[slice, Tensor], None]
+    """Called with each block of channels and its samples v x1, (B, L, ..., c), c in any number of
+    axes. They are void when it returns."""
 
 
 class Kernels(Protocol):
@@ -89,10 +103,12 @@ class Kernels(Protocol):
         spectrum: Tensor,
         channels: slice,
         y: Tensor,
+        past: Past | None = None,
     ) -> None:
         """Fills `y[..., channels]` with `x0 * (k conv (v * x1))`, from the residual stream h.
 
-        x0, x1, v: short filter of the projection of norm1(h). h, y: (B, L, D).
+        x0, x1, v: short filter of the projection of norm1(h). h, y: (B, L, D). past: what came
+        before these positions, if anything did.
         """
         ...
 

@@ -2,62 +2,22 @@
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
 
-from hyenadna.alphabet import IGNORED
 from hyenadna.config import ModelConfig
 from hyenadna.model.engine import pages
 from hyenadna.model.engine.filter_passes import FilterNetwork
+from hyenadna.model.engine.kernels import Past
+from hyenadna.model.engine.native_call import MOST_LAYERS, NAMES, Call, Shape, native_library
 from hyenadna.model.engine.weights import BlockWeights, FilterWindow
 from hyenadna.native import library
 
 GROUP: Final = 16
 """Channels that are computed side by side."""
-_MOST_TAPS: Final = 16
-_MOST_LAYERS: Final = 16
-_NAMES: Final = {torch.float32: "f32", torch.float64: "f64"}
-
-
-class _Shape(ctypes.Structure):
-    """`Shape` of native/layers.h."""
-
-    _fields_ = (
-        [(name, ctypes.c_int64) for name in ("B", "L", "D", "I", "K", "F", "start", "count")]
-        + [("eps", ctypes.c_double)]
-        + [("threads", ctypes.c_int64), ("bf16", ctypes.c_int64)]
-    )
-
-
-class _Network(ctypes.Structure):
-    """`SineNetwork` of native/filter.h."""
-
-    _fields_ = (
-        [(name, ctypes.c_int64) for name in ("E", "F", "layers")]
-        + [(name, ctypes.c_void_p * _MOST_LAYERS) for name in ("w", "b")]
-        + [("freq", ctypes.c_void_p)]
-    )
-
-
-class _Filter(ctypes.Structure):
-    """`Filter` of native/filter.h."""
-
-    _fields_ = [(name, ctypes.c_void_p) for name in ("hidden", "t", "rates")] + [
-        ("shift", ctypes.c_double)
-    ]
-
-
-class _Head(ctypes.Structure):
-    """`Head` of native/ends.h."""
-
-    _fields_ = [(name, ctypes.c_void_p) for name in ("w", "norm_w", "norm_b")] + [
-        (name, ctypes.c_int64) for name in ("V", "ignored")
-    ]
+MOST_TAPS: Final = 16
 
 
 def available(config: ModelConfig, dtype: torch.dtype, gemm: torch.dtype | None = None) -> bool:
@@ -66,13 +26,13 @@ def available(config: ModelConfig, dtype: torch.dtype, gemm: torch.dtype | None 
     gemm: bfloat16 asks for matrix products in bf16, which need AVX512-BF16.
     """
     widths = (config.d_model, config.inner_width, config.filter_order, config.padded_vocab_size)
-    if dtype not in _NAMES or any(width % GROUP for width in widths):
+    if dtype not in NAMES or any(width % GROUP for width in widths):
         return False
-    if config.short_filter_order > _MOST_TAPS or config.num_inner_mlps >= _MOST_LAYERS:
+    if config.short_filter_order > MOST_TAPS or config.num_inner_mlps >= MOST_LAYERS:
         return False
     if library() is None:
         return False
-    return gemm is None or (dtype == torch.float32 and bool(_library().has_bf16()))
+    return gemm is None or (dtype == torch.float32 and bool(native_library().has_bf16()))
 
 
 class NativeKernels:
@@ -91,11 +51,11 @@ class NativeKernels:
     def release(self) -> None:
         """See `Kernels.release`."""
         pages.release()
-        _library().release()
+        native_library().release()
 
     def kept_bytes(self) -> int:
         """See `Kernels.kept_bytes`."""
-        return pages.kept_bytes() + int(_library().kept())
+        return pages.kept_bytes() + int(native_library().kept())
 
     def channel_step(self) -> int:
         """Channel blocks are multiples of 16."""
@@ -103,7 +63,7 @@ class NativeKernels:
 
     def hidden(self, network: FilterNetwork, z: Tensor, length: int) -> Tensor:
         """See `Kernels.hidden`."""
-        call = _Call(network.weights[0].dtype)
+        call = Call(network.weights[0].dtype)
         out = pages.work_space("hidden", network.freq, length, network.freq.numel())
         features = z[:length].to(call.dtype)
         call("sine_network", call.network(network), length, self._threads, features, out)
@@ -113,7 +73,7 @@ class NativeKernels:
         self, network: FilterNetwork, z: Tensor, grad_hidden: Tensor
     ) -> FilterNetwork:
         """See `Kernels.hidden_backward`."""
-        call = _Call(grad_hidden.dtype)
+        call = Call(grad_hidden.dtype)
         sums = FilterNetwork.join(
             tuple(torch.zeros(t.shape, dtype=t.dtype) for t in network.tensors())
         )
@@ -135,9 +95,9 @@ class NativeKernels:
         kept: bool = True,
     ) -> Tensor:
         """See `Kernels.spectrum`. Result: (channels / 16, N, 2, 16)."""
-        call = _Call(hidden.dtype)
+        call = Call(hidden.dtype)
         groups = (channels.stop - channels.start) // GROUP
-        size = (groups, _library().fft_length(len(hidden)), 2, GROUP)
+        size = (groups, native_library().fft_length(len(hidden)), 2, GROUP)
         if kept:
             out = pages.empty_like(hidden, *size)
         else:
@@ -157,7 +117,7 @@ class NativeKernels:
         grad_hidden: Tensor,
     ) -> None:
         """See `Kernels.filters_backward`."""
-        call = _Call(hidden.dtype)
+        call = Call(hidden.dtype)
         shape = self._shape(w, 1, len(hidden), channels)
         call(
             "filter_backward", shape, call.weights(w), call.filter(hidden, window), grad_k,
@@ -165,27 +125,37 @@ class NativeKernels:
         )  # fmt: skip
 
     def mix(
-        self, h: Tensor, w: BlockWeights, eps: float, spectrum: Tensor, channels: slice, y: Tensor
+        self,
+        h: Tensor,
+        w: BlockWeights,
+        eps: float,
+        spectrum: Tensor,
+        channels: slice,
+        y: Tensor,
+        past: Past | None = None,
     ) -> None:
         """See `Kernels.mix`."""
-        call = _Call(h.dtype)
+        call = Call(h.dtype)
         batch, length, _ = h.shape
         groups = (channels.stop - channels.start) // GROUP
         gated = pages.work_space("gated", h, batch, groups, length, GROUP)
         shape = self._shape(w, batch, length, channels, eps)
         self._require(spectrum, groups, length)
-        call("mix", shape, call.weights(w), h, spectrum, gated, y)
+        before = None if past is None else call.past(past, length)
+        call("mix", shape, call.weights(w), h, spectrum, before, gated, y)
+        if past is not None:
+            past.keep(channels, gated.transpose(1, 2))
 
     def finish(self, h: Tensor, y: Tensor, w: BlockWeights, eps: float, out: Tensor) -> None:
         """See `Kernels.finish`."""
-        call = _Call(h.dtype)
+        call = Call(h.dtype)
         call("finish", self._whole(w, h, eps), call.weights(w), h, y, out)
 
     def finish_backward(
         self, h: Tensor, y: Tensor, w: BlockWeights, eps: float, grad: Tensor, sums: BlockWeights
     ) -> None:
         """See `Kernels.finish_backward`."""
-        call = _Call(h.dtype)
+        call = Call(h.dtype)
         shape = self._whole(w, h, eps)
         call("finish_backward", shape, call.weights(w), h, y, grad, call.sums(sums.tensors()))
 
@@ -201,7 +171,7 @@ class NativeKernels:
         sums: BlockWeights,
     ) -> Tensor:
         """See `Kernels.mix_backward`."""
-        call = _Call(h.dtype)
+        call = Call(h.dtype)
         batch, length, _ = h.shape
         count = channels.stop - channels.start
         self._require(spectrum, count // GROUP, length)
@@ -215,29 +185,29 @@ class NativeKernels:
 
     def norm_backward(self, h: Tensor, eps: float, grad_n: Tensor, grad: Tensor) -> None:
         """See `Kernels.norm_backward`."""
-        _Call(h.dtype)("norm_backward", self._rows(h, eps), h, grad_n, grad)
+        Call(h.dtype)("norm_backward", self._rows(h, eps), h, grad_n, grad)
 
     def embed(self, table: Tensor, ids: Tensor) -> Tensor:
         """See `Kernels.embed`."""
         h = pages.empty_like(table.detach(), *ids.shape, table.shape[1])
-        _Call(h.dtype)("embed", self._rows(h), ids.contiguous(), table.detach().contiguous(), h)
+        Call(h.dtype)("embed", self._rows(h), ids.contiguous(), table.detach().contiguous(), h)
         return h
 
     def embed_backward(self, rows: int, ids: Tensor, grad: Tensor) -> Tensor:
         """See `Kernels.embed_backward`."""
         out = grad.new_zeros(rows, grad.shape[-1])
-        _Call(grad.dtype)("embed_backward", self._rows(grad), ids.contiguous(), rows, grad, out)
+        Call(grad.dtype)("embed_backward", self._rows(grad), ids.contiguous(), rows, grad, out)
         return out
 
     def norm(self, h: Tensor, weight: Tensor, bias: Tensor, eps: float) -> None:
         """See `Kernels.norm`."""
-        _Call(h.dtype)("norm", self._rows(h, eps), weight.detach(), bias.detach(), h, h)
+        Call(h.dtype)("norm", self._rows(h, eps), weight.detach(), bias.detach(), h, h)
 
     def nats(
         self, h: Tensor, norm: tuple[Tensor, Tensor], eps: float, head: Tensor, targets: Tensor
     ) -> Tensor:
         """See `Kernels.nats`."""
-        call = _Call(h.dtype)
+        call = Call(h.dtype)
         out = h.new_empty(targets.shape)
         call("nats", self._rows(h, eps), call.head(head, norm), h, targets.contiguous(), out)
         return out
@@ -252,7 +222,7 @@ class NativeKernels:
         grad: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See `Kernels.nats_backward`."""
-        call = _Call(h.dtype)
+        call = Call(h.dtype)
         grad_h = pages.empty_like(h)
         sums = [torch.zeros(t.shape, dtype=t.dtype) for t in (head, *norm)]
         call(
@@ -263,18 +233,18 @@ class NativeKernels:
 
     def _require(self, spectrum: Tensor, groups: int, length: int) -> None:
         """The kernels read the whole of it."""
-        wanted = (groups, _library().fft_length(length), 2, GROUP)
+        wanted = (groups, native_library().fft_length(length), 2, GROUP)
         assert spectrum.shape == wanted, f"spectrum {tuple(spectrum.shape)}, not {wanted}"
 
-    def _rows(self, h: Tensor, eps: float = 0.0) -> _Shape:
+    def _rows(self, h: Tensor, eps: float = 0.0) -> Shape:
         length = h.shape[1]
-        return _Shape(B=h.shape[0], L=length, D=h.shape[2], eps=eps, threads=self._threads)
+        return Shape(B=h.shape[0], L=length, D=h.shape[2], eps=eps, threads=self._threads)
 
     def _shape(
         self, w: BlockWeights, batch: int, length: int, channels: slice, eps: float = 0.0
-    ) -> _Shape:
+    ) -> Shape:
         inner, d = w.fc1_weight.shape
-        return _Shape(
+        return Shape(
             B=batch,
             L=length,
             D=d,
@@ -288,84 +258,5 @@ class NativeKernels:
             bf16=self._bf16,
         )
 
-    def _whole(self, w: BlockWeights, h: Tensor, eps: float) -> _Shape:
+    def _whole(self, w: BlockWeights, h: Tensor, eps: float) -> Shape:
         return self._shape(w, h.shape[0], h.shape[1], slice(0, h.shape[2]), eps)
-
-
-@lru_cache(maxsize=1)
-def _library() -> Any:
-    found = library()
-    assert found is not None, "asked for native kernels where there are none"
-    found.fft_length.restype = ctypes.c_int64
-    found.fft_length.argtypes = [ctypes.c_int64]
-    found.kept.restype = ctypes.c_int64
-    return found
-
-
-class _Call:
-    """One call into the library. Keeps alive what its pointers point to."""
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        self.dtype = dtype
-        self._kept: list[Tensor] = []
-
-    def written(self, tensor: Tensor) -> int:
-        """Address of a tensor that the kernel writes: never of a copy."""
-        assert tensor.is_contiguous() and tensor.dtype == self.dtype
-        self._kept.append(tensor)
-        return tensor.data_ptr()
-
-    def sums(self, tensors: Sequence[Tensor]) -> Any:
-        """A C array of the addresses of tensors that the kernel adds to."""
-        return (ctypes.c_void_p * len(tensors))(*map(self.written, tensors))
-
-    def address(self, tensor: Tensor) -> int:
-        """Of the first number; the tensor, or a contiguous copy, lives as long as the call."""
-        tensor = tensor.detach().contiguous()
-        assert tensor.dtype == self.dtype, f"{tensor.dtype} among {self.dtype}"
-        self._kept.append(tensor)
-        return tensor.data_ptr()
-
-    def pointers(self, tensors: Sequence[Tensor]) -> Any:
-        """A C array of their addresses."""
-        return (ctypes.c_void_p * len(tensors))(*map(self.address, tensors))
-
-    def weights(self, w: BlockWeights) -> Any:
-        """`Tensors` of native/layers.h: its fields are in the order of BlockWeights."""
-        return self.pointers(w.tensors())
-
-    def filter(self, hidden: Tensor, window: FilterWindow) -> Any:
-        """The struct of that name."""
-        tensors = (hidden, window.t, window.rates)
-        return ctypes.byref(_Filter(*map(self.address, tensors), window.shift))
-
-    def network(self, network: FilterNetwork) -> Any:
-        """The struct of that name."""
-        first = network.weights[0]
-        found = _Network(E=first.shape[1], F=first.shape[0], layers=len(network.weights))
-        for i, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
-            found.w[i], found.b[i] = self.address(weight), self.address(bias)
-        found.freq = self.address(network.freq)
-        return ctypes.byref(found)
-
-    def head(self, head: Tensor, norm: tuple[Tensor, Tensor]) -> Any:
-        """The struct of that name."""
-        addresses = map(self.address, (head, *norm))
-        return ctypes.byref(_Head(*addresses, len(head), IGNORED))
-
-    def __call__(self, name: str, *arguments: Any) -> None:
-        """Runs the kernel for the type. Raises MemoryError when memory has run out."""
-        function = getattr(_library(), f"{_NAMES[self.dtype]}_{name}")
-        if function(*map(self._converted, arguments)):
-            raise MemoryError(f"native kernel {name}: out of memory")
-
-    def _converted(self, argument: Any) -> Any:
-        if isinstance(argument, Tensor):
-            # Work arrays are written to, so a silent copy would lose the result.
-            assert argument.is_contiguous() and argument.dtype in (self.dtype, torch.int64)
-            return ctypes.c_void_p(argument.data_ptr())
-        if isinstance(argument, int):
-            return ctypes.c_int64(argument)
-        if isinstance(argument, _Shape):
-            return ctypes.byref(argument)
-        return argument

@@ -13,7 +13,7 @@ from hyenadna.model.engine.alone import alone
 from hyenadna.model.engine.block import Layer, Pass, block_inference, block_training
 from hyenadna.model.engine.choose import EngineSettings
 from hyenadna.model.engine.filter_passes import FilterNetwork
-from hyenadna.model.engine.kernels import Kernels
+from hyenadna.model.engine.kernels import Kernels, Past
 from hyenadna.model.engine.plan import make_plan
 from hyenadna.model.engine.sizes import Workload, resident_bytes
 from hyenadna.model.engine.spectra import FilterTables, SpectrumCache
@@ -57,7 +57,7 @@ def run_blocks(run: Pass, blocks: Sequence[Block], h: Tensor) -> Tensor:
     training = needs_gradients(blocks, h)
     y = None if training else pages.empty_like(h)
     for index, block in enumerate(blocks):
-        h = _run_block(run, _layer(index, block, h.shape[1]), h, y, h)
+        h = _run_block(run, layer_of(index, block, h.shape[1]), h, y, h)
     run.kernels.release()
     return h
 
@@ -67,9 +67,23 @@ def run_states(run: Pass, blocks: Sequence[Block], h: Tensor) -> list[Tensor]:
     training, states = needs_gradients(blocks, h), [h]
     for index, block in enumerate(blocks):
         y = None if training else pages.empty_like(h)
-        states.append(_run_block(run, _layer(index, block, h.shape[1]), states[-1], y, y))
+        states.append(_run_block(run, layer_of(index, block, h.shape[1]), states[-1], y, y))
     run.kernels.release()
     return states[1:]
+
+
+def continue_blocks(run: Pass, blocks: Sequence[Block], h: Tensor, pasts: Sequence[Past]) -> Tensor:
+    """The residual stream after all blocks at positions that follow others, without a graph.
+
+    h: (B, L, D), overwritten; pasts: one for each block.
+    """
+    y = pages.empty_like(h)
+    for index, (block, past) in enumerate(zip(blocks, pasts, strict=True)):
+        layer = layer_of(index, block, h.shape[1])
+        with alone(run.kernels, h.device.type):
+            block_inference(run, layer, h, y, h, past)
+    run.kernels.release()
+    return h
 
 
 def _run_block(run: Pass, layer: Layer, h: Tensor, y: Tensor | None, out: Tensor | None) -> Tensor:
@@ -88,7 +102,8 @@ def needs_gradients(blocks: Sequence[Block], h: Tensor) -> bool:
     )
 
 
-def _layer(index: int, block: Block, length: int) -> Layer:
+def layer_of(index: int, block: Block, length: int) -> Layer:
+    """The tensors of a block of order 2, as they are now, for passes over `length` positions."""
     mixer, mlp = block.mixer, block.mlp
     assert isinstance(mixer, HyenaOperator)
     last = mixer.filter_fn.implicit_filter[-1].weight

@@ -16,6 +16,7 @@ from hyenadna.model.engine.filter_passes import (
     network_backward,
 )
 from hyenadna.model.engine.gemm import Gemm, row_chunks
+from hyenadna.model.engine.kernels import Past
 from hyenadna.model.engine.norm import standardise, standardise_backward
 from hyenadna.model.engine.sizes import ROWS, TRANSFORM_SAMPLES
 from hyenadna.model.engine.torch_ends import TorchEnds
@@ -79,24 +80,33 @@ class TorchKernels(TorchEnds):
         spectrum: Tensor,
         channels: slice,
         y: Tensor,
+        past: Past | None = None,
     ) -> None:
         """See `Kernels.mix`."""
         batch, length, _ = h.shape
         width = channels.stop - channels.start
         p = self._project(h, w, eps, channels).view(3, width, batch, length)
+        if past is not None:
+            p = _with_halo(p, past, channels)
         taps, bias = _short_rows(w, channels)
         fft = RightAngle(length, h.dtype, h.device)
         for part in fft.parts(width, batch, TRANSFORM_SAMPLES):
             u = _short(p[2, part], taps[2, part], bias[2, part])
             u *= _short(p[1, part], taps[1, part], bias[1, part])
+            u = u[..., -length:]
+            if past is not None:
+                first = channels.start + part.start
+                past.keep(slice(first, first + len(u)), u.permute(1, 2, 0))
             f = fft.forward(u)
             del u
             f *= spectrum[part, None]
             mixed = fft.back(f)
             del f
+            if past is not None and past.settled is not None:
+                mixed += past.settled[:, :length, channels][..., part].permute(2, 0, 1)
             gate = _short(p[0, part], taps[0, part], bias[0, part])
-            torch.mul(mixed, gate, out=p[2, part])
-        y.view(batch * length, -1)[:, channels] = p[2].flatten(1).T
+            torch.mul(mixed, gate[..., -length:], out=p[2, part, :, -length:])
+        y.view(batch * length, -1)[:, channels] = p[2, :, :, -length:].flatten(1).T
 
     def finish(self, h: Tensor, y: Tensor, w: BlockWeights, eps: float, out: Tensor) -> None:
         """See `Kernels.finish`."""
@@ -281,3 +291,15 @@ def _mix_gradients(
     g *= spectrum.conj()
     d_u = fft.back(g)
     return d_x0, d_u * x[2], d_u * x[1]
+
+
+def _with_halo(p: Tensor, past: Past, channels: slice) -> Tensor:
+    """Projections (3, c, B, L) with those of the K-1 positions before in front, for `_short`."""
+    width = past.halo.shape[1]
+
+    def three(halo: Tensor) -> Tensor:
+        return halo.unflatten(2, (3, -1))[..., channels].permute(2, 3, 0, 1)  # (3, c, B, K-1)
+
+    whole = torch.cat([three(past.halo), p], dim=3)
+    three(past.next_halo).copy_(whole[..., whole.shape[3] - width :])
+    return whole
