@@ -6,12 +6,17 @@ import torch
 from torch import Tensor, nn
 
 
-def rotate(x: Tensor) -> Tensor:
-    """Rotary positions (Su et al. 2021, arXiv 2104.09864) applied to x of shape (B, H, L, D_h)."""
+def rotate(x: Tensor, position: Tensor | None = None) -> Tensor:
+    """Rotary positions (Su et al. 2021, arXiv 2104.09864) applied to x of shape (B, H, L, D_h).
+
+    position: integers that broadcast to (B, H, L); 0..L-1 where left out.
+    """
     length, width = x.shape[-2:]
     half = width // 2
     rate = 10000.0 ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
-    angle = torch.arange(length, device=x.device, dtype=torch.float32)[:, None] * rate
+    if position is None:
+        position = torch.arange(length, device=x.device)
+    angle = position.to(torch.float32)[..., None] * rate
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     first, second = x[..., :half], x[..., half:]
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 
-from hyenadna.model.backbone import HyenaDNA
+from hyenadna.model.backbone import Backbone, HyenaDNA
 
 
-def weights_digest(model: HyenaDNA) -> str:
+def weights_digest(model: HyenaDNA | Backbone) -> str:
     """SHA-256 (hex) of the shape and all tensors of a model."""
     total = hashlib.sha256(repr(sorted(model.config.to_dict().items())).encode())
     for name, tensor in sorted(model.state_dict().items()):
