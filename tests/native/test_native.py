@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from hyenadna.config import ModelConfig
-from hyenadna.model.backbone import HyenaDNA
+from hyenadna.model.backbone import HyenaDNA, rescale_filters
+from hyenadna.model.decoding import Decoder
 from hyenadna.model.engine import choose
 from hyenadna.model.engine.native_kernels import NativeKernels, available
 from hyenadna.model.engine.sizes import native_transform
@@ -131,7 +132,8 @@ def test_a_forked_process_has_threads_of_its_own():
     code = """
 import os, sys, torch
 from hyenadna.config import ModelConfig
-from hyenadna.model.backbone import HyenaDNA
+from hyenadna.model.backbone import HyenaDNA, rescale_filters
+from hyenadna.model.decoding import Decoder
 from hyenadna.model.engine import choose
 from hyenadna.model.engine.native_kernels import NativeKernels
 torch.set_num_threads(1)
@@ -207,3 +209,37 @@ def test_the_name_follows_sources_and_processor(monkeypatch):
     assert before == build._key(compiler)
     monkeypatch.setattr(build, "_processor", lambda: "another")
     assert build._key(compiler) != before
+
+
+@needs_native
+@pytest.mark.parametrize(("count", "room"), [(5000, 100), (90, 4000), (3000, 3000), (40000, 35000)])
+def test_settling_in_pieces(count, room):
+    """The effect of a prompt on what follows, pieces and threads included, as torch computes it."""
+    torch.manual_seed(0)
+    config = ModelConfig(d_model=16, n_layer=1, max_seq_len=75_000, filter_order=16)
+    model = HyenaDNA(config).double().eval()
+    rescale_filters(model)
+    prompts = torch.randint(7, 11, (2, count))
+    found = []
+    for kernels in ("native", "torch"):
+        model.set_engine(kernels)
+        state = Decoder(model).prefill(prompts, room=room)
+        found.append(state.layers[0].convolutions[0].settled)
+    scale = found[1].abs().max()
+    torch.testing.assert_close(found[0] / scale, found[1] / scale, atol=1e-12, rtol=0)
+
+
+@needs_native
+def test_steps_do_not_depend_on_threads():
+    torch.manual_seed(0)
+    model = HyenaDNA(ModelConfig(d_model=256, n_layer=2, max_seq_len=200)).eval()
+    tokens = torch.randint(7, 11, (3, 130))
+    found = []
+    before = torch.get_num_threads()
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        decoder = Decoder(model)
+        state = decoder.prefill(tokens[:, :30], room=100)
+        found.append(torch.stack([decoder.step(state, tokens[:, t]) for t in range(30, 130)]))
+    torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])

@@ -29,6 +29,7 @@ COMMANDS = {
     "pretrain": "Train a model to predict the next nucleotide of one or more genomes.",
     "evaluate": "Measure how well a model predicts held-out bases, beside Markov models.",
     "embed": "Turn a genome into embeddings: mean hidden states over each stretch of bases.",
+    "generate": "Write new DNA: bases that the model draws after a prompt, one at a time.",
     "models": "List the published shapes: parameters, longest input, memory.",
     "convert": "Rewrite a checkpoint in another layout.",
     "demo": "Train a small model in about a minute and show what it learned.",

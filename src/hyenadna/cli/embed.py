@@ -89,7 +89,7 @@ def embed(
     """
     prepare_process()
     set_threads(threads)
-    from hyenadna.checkpoint.digest import weights_digest
+    from hyenadna.model.digest import weights_digest
     from hyenadna.checkpoint.load import load
     from hyenadna.data.batches import BATCH_TOKENS
     from hyenadna.genome.fasta import Genome

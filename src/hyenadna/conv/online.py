@@ -85,17 +85,11 @@ class OnlineFilter:
         """Transform (C, size) of the filter at lags 0..2 size - 1, for the fold of that size."""
         found = self._spectra.get(size)
         if found is None:
-            found = pair_spectrum(self.lags.between(0, 2 * size)(self.everything))
+            pieces = _FilterPieces(self.lags, size)
+            found = torch.add(pieces(0), pieces(1), alpha=1j)
             if size <= KEPT_SAMPLES:
                 self._spectra[size] = found
         return found
-
-
-def pair_spectrum(k: Tensor) -> Tensor:
-    """Transform (c, size) of `k0 + i k1`, the two halves of a filter k (c, 2 size)."""
-    size = k.shape[1] // 2
-    fft = RightAngle(size, k.dtype, k.device)
-    return fft.forward(torch.complex(k[:, :size], k[:, size:]))
 
 
 def settle(u: Tensor, lags: Lags, room: int) -> Tensor:
@@ -111,18 +105,45 @@ def settle(u: Tensor, lags: Lags, room: int) -> Tensor:
     shortest = min(SHORTEST_PIECE, max(n, room))
     size = smooth_length(min(max(min(n, room), shortest), LONGEST_PIECE))
     fft = RightAngle(size, u.dtype, u.device)
+    pieces = _FilterPieces(lags, size)
     total = torch.empty(batch, width, size, dtype=fft.complex, device=u.device)
-    for start in range(0, room, size):
+    for ahead, start in enumerate(range(0, room, size)):
         total.zero_()
         for back in range(-(-n // size)):
-            pair = lags.between(start + back * size, start + (back + 2) * size)
+            low, high = pieces(ahead + back), pieces(ahead + back + 1)
             for channels in _parts(width, batch * size):
                 spectra = fft.forward(_piece(u[..., channels], back, size))
-                spectra *= pair_spectrum(pair(channels))
+                spectra *= torch.add(low[channels], high[channels], alpha=1j)
                 total[:, channels] += spectra
         for channels in _parts(width, batch * size):
             piece = out[:, start : start + size, channels]
             piece.copy_(fft.beyond(total[:, channels]).transpose(1, 2)[:, : piece.shape[1]])
+    return out
+
+
+class _FilterPieces:
+    """Transforms (C, size) of the pieces of a filter; the last two are kept."""
+
+    def __init__(self, lags: Lags, size: int) -> None:
+        self.lags, self.size = lags, size
+        self.kept: dict[int, Tensor] = {}
+
+    def __call__(self, piece: int) -> Tensor:
+        found = self.kept.get(piece)
+        if found is None:
+            k = self.lags.between(piece * self.size, (piece + 1) * self.size)
+            found = _transformed(k, self.lags.channels, self.size)
+            self.kept = {**dict(list(self.kept.items())[-1:]), piece: found}
+        return found
+
+
+def _transformed(k: Callable[[slice], Tensor], width: int, size: int) -> Tensor:
+    """Right-angle transform (C, size) of a filter of so many lags, given by channels."""
+    first = k(slice(0, 1))
+    fft = RightAngle(size, first.dtype, first.device)
+    out = torch.empty(width, fft.m, dtype=fft.complex, device=first.device)
+    for channels in _parts(width, fft.m):
+        out[channels] = fft.forward(k(channels))
     return out
 
 
@@ -274,9 +295,10 @@ def inside(u: Tensor, lags: Lags) -> Tensor:
     """Causal convolution (B, n, C) of samples u (B, n, C) with the filter, from nothing."""
     batch, n, width = u.shape
     out = torch.empty_like(u)
-    fft, k = RightAngle(n, u.dtype, u.device), lags.between(0, n)
+    fft = RightAngle(n, u.dtype, u.device)
+    k = _transformed(lags.between(0, n), width, n)
     for channels in _parts(width, batch * fft.m):
         spectra = fft.forward(u[..., channels].transpose(1, 2))
-        spectra *= fft.forward(k(channels))
+        spectra *= k[channels]
         out[..., channels] = fft.back(spectra).transpose(1, 2)
     return out

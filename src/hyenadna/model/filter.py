@@ -150,4 +150,4 @@ class ImplicitFilter(nn.Module):
             network = last[channels].to(self.dtype) @ hidden.T
             t = tables["pos_emb.t"][0, start : start + len(hidden), 0].to(self.dtype)
             rate = tables["modulation.deltas"][0, 0, channels].to(self.dtype).abs()
-            return network * (torch.exp(-rate[:, None] * t) + self.window_shift)
+            return network * torch.exp(-rate[:, None] * t).add_(self.window_shift)

@@ -255,6 +255,11 @@ public:
     return load(z) * splat(twist_[2 * j]) + load(z + LANES) * splat(twist_[2 * j + 1]);
   }
 
+  // Its imaginary part.
+  INLINE Vec<T> beyond(const T *z, long j) const {
+    return load(z + LANES) * splat(twist_[2 * j]) - load(z) * splat(twist_[2 * j + 1]);
+  }
+
   // Transforms ARRAYS arrays, calls leaf(offset, cells) on every part of the spectrum, transforms
   // back; FORWARD or BACK alone leave out the other half. With threads > 1 they share the work.
   template <bool FORWARD, bool BACK, int ARRAYS, class Leaf>

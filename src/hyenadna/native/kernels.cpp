@@ -4,6 +4,7 @@
 #include "feed.h"
 #include "mixer.h"
 #include "ends.h"
+#include "settle.h"
 #include "step.h"
 
 #define EXPORTED extern "C" __attribute__((visibility("default")))
@@ -56,6 +57,10 @@ EXPORTED int64_t fft_length(int64_t minimum) { return Fft<float>::good_length(mi
       project_and_gate<T>(*s, *w, h, past ? *past : none, gated, y);                               \
       convolve<T>(*s, gated, spectrum, past ? *past : none, y);                                    \
     });                                                                                            \
+  }                                                                                                \
+  EXPORTED int NAME##_settle(const Shape *s, const Weights<T> *w, const Filter<T> *filter,         \
+                               int64_t lags, const T *gated, int64_t room, T *effect) {            \
+    return guarded([&] { settle<T>(*s, *w, *filter, lags, gated, room, effect); });                \
   }                                                                                                \
   EXPORTED void *NAME##_stepper(const Shape *s, int64_t layers, const Weights<T> *const *w,        \
                                 const Head<T> *head, const T *table) {                             \

@@ -1,7 +1,9 @@
 // One more token of each of B growing sequences through the whole model.
 //
-// The weights are packed once, for all steps. Each thread takes some of the sequences through all
-// blocks, so that nothing waits between them.
+// The weights are packed once, for all steps. A thread takes some of the sequences through all
+// blocks, so that nothing waits between them; a single sequence has one thread. (Threads that share
+// every matrix would wait for each other some thirty times a step: beside another busy process that
+// was ten times slower.)
 #pragma once
 
 #include "ends.h"
@@ -52,16 +54,21 @@ public:
 
   // ids (B): the tokens to come; logits (B, V): of those after them. Changes halo and recent.
   void run(const Steps<T> &at, const StepLayer<T> *layers, const int64_t *ids, T *logits) const {
-    const long flops = 24 * s_.D * s_.D * at.B * (long)feeds_.size();
-    const int threads = (int)std::min<long>(at.B, useful_threads(at.threads, (double)flops));
-    pool().run(threads, threads, [&](long i) {
-      const Range rows = piece(at.B, threads, i);
-      for (long from = rows.start; from < rows.stop; from += CHUNK)
-        run_rows(at, layers, from, std::min<long>(CHUNK, rows.stop - from), ids, logits);
+    const double flops = 2.0 * (double)(at.B * (long)feeds_.size()) *
+                         (double)(4 * s_.D * s_.D + 2 * s_.D * s_.I);
+    const int threads = flops < WORTH_WAKING ? 1 : (int)std::min<long>(at.B, at.threads);
+    // More pieces than threads, so that a thread that is held up leaves some to the others.
+    const long step = std::clamp<long>(divide_up(at.B, threads > 1 ? 2 * threads : 1), 8, CHUNK);
+    const long rows = threads > 1 ? std::min(step, divide_up(at.B, threads)) : step;
+    pool().run(divide_up(at.B, rows), threads, [&](long i) {
+      const long from = i * rows;
+      run_rows(at, layers, from, std::min(rows, at.B - from), ids, logits);
     });
   }
 
 private:
+  static constexpr double WORTH_WAKING = 1e7; // operations of a step
+
   // Work space of a thread for some rows.
   struct Rows {
     T *h, *y, *gates, *n, *p, *window;

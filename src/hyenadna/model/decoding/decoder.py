@@ -242,7 +242,7 @@ class Decoder:
             else:
                 filters = [own[0] for own in self._filters]
                 pasts = [no_past(f.taps, self.config, batch) for f in filters]
-                effects = keep_effects(pasts, filters, batch, length, room)
+                effects = keep_effects(run, self._blocks, pasts, batch, length, room)
                 stream = self._through_engine(run, first, pasts)
                 layers = [
                     HyenaState(past.next_halo, [OnlineConvolution(filter_, effect, batch)])
@@ -273,8 +273,8 @@ class Decoder:
             pasts = [past_of(layer) for layer in layers]
             if not keep:
                 return self._through_engine(run, ids, pasts)
-            filters, rest = [own[0] for own in self._filters], state.room - count
-            effects = keep_effects(pasts, filters, state.batch, count, rest)
+            rest = state.room - count
+            effects = keep_effects(run, self._blocks, pasts, state.batch, count, rest)
             stream = self._through_engine(run, ids, pasts)
         for layer, past, effect in zip(layers, pasts, effects, strict=True):
             layer.halo = past.next_halo
@@ -335,7 +335,7 @@ class Decoder:
     def _ids(self, tokens: Ids, name: str) -> Tensor:
         """One sequence of ids (P,), int64 on the model's device."""
         ids = torch.as_tensor(tokens, device=self._table.device)
-        if ids.ndim != 1 or ids.is_floating_point():
+        if ids.ndim != 1 or (ids.is_floating_point() and len(ids)):
             raise InputError(
                 f"decoding: {name} is {ids.dtype} of shape {tuple(ids.shape)}; "
                 "give integer ids of shape (L,)"

@@ -8,10 +8,15 @@ import torch
 from torch import Tensor
 
 from hyenadna.config import ModelConfig
-from hyenadna.conv.online import OnlineFilter, settle
+from hyenadna.conv.online import settle
+from hyenadna.model.backbone import Block
 from hyenadna.model.decoding.filter_lags import FilterLags
 from hyenadna.model.decoding.state import HyenaState
+from hyenadna.model.engine.block import Layer, Pass
 from hyenadna.model.engine.kernels import Past
+from hyenadna.model.engine.native_kernels import NativeKernels
+from hyenadna.model.engine.run import layer_of
+from hyenadna.model.operator import HyenaOperator
 
 
 def past_of(layer: HyenaState) -> Past:
@@ -27,14 +32,20 @@ def no_past(like: Tensor, config: ModelConfig, batch: int) -> Past:
 
 
 def keep_effects(
-    pasts: Sequence[Past], filters: Sequence[OnlineFilter], batch: int, count: int, room: int
+    run: Pass, blocks: Sequence[Block], pasts: Sequence[Past], batch: int, count: int, room: int
 ) -> list[Tensor]:
     """The effect (B, room, D) of `count` samples to come, by layer; it is filled as they come."""
     effects = []
-    for past, filter_ in zip(pasts, filters, strict=True):
-        assert isinstance(filter_.lags, FilterLags)
-        effects.append(filter_.taps.new_empty(batch, room, filter_.lags.channels))
-        past.keep = _Keeper(filter_.lags, effects[-1], count)
+    for index, (block, past) in enumerate(zip(blocks, pasts, strict=True)):
+        mixer = block.mixer
+        assert isinstance(mixer, HyenaOperator)
+        effect = past.halo.new_empty(batch, room, mixer.d_model)
+        lags = min(count + room, mixer.filter_fn.max_seq_len)
+        if isinstance(run.kernels, NativeKernels):
+            past.keep = _NativeKeeper(run.kernels, layer_of(index, block, lags), effect)
+        else:
+            past.keep = _Keeper(FilterLags(mixer.filter_fn, slice(0, mixer.d_model)), lags, effect)
+        effects.append(effect)
     return effects
 
 
@@ -45,19 +56,37 @@ def _forget(channels: slice, samples: Tensor) -> None:
 class _Keeper:
     """Turns the samples of a layer into their effect on what is to come, as blocks of them come.
 
-    effect: (B, room, D), filled. count: samples of each channel.
+    effect: (B, room, D), filled. count: lags from the first sample to the last output.
     """
 
-    def __init__(self, lags: FilterLags, effect: Tensor, count: int) -> None:
-        self.lags, self.effect, self.count = lags, effect, count
-        self.holding: FilterLags | None = None
+    def __init__(self, lags: FilterLags, count: int, effect: Tensor) -> None:
+        self.lags, self.count, self.effect = lags, count, effect
+        self.held: FilterLags | None = None
 
     def __call__(self, channels: slice, samples: Tensor) -> None:
-        room = self.effect.shape[1]
-        if self.holding is None:
-            longest = self.lags.filter_fn.max_seq_len
-            self.holding = self.lags.holding(min(self.count + room, longest))
-        effect = settle(samples.flatten(2), self.holding.part(channels), room)
-        self.effect[..., channels] = effect
+        if self.held is None:
+            self.held = self.lags.holding(self.count)
+        lags, room = self.held.part(channels), self.effect.shape[1]
+        self.effect[..., channels] = settle(samples.flatten(2), lags, room)
         if channels.stop == self.lags.channels:
-            self.holding = None
+            self.held = None
+
+
+class _NativeKeeper:
+    """The same in native code. layer: of as many lags as there are from first to last."""
+
+    def __init__(self, kernels: NativeKernels, layer: Layer, effect: Tensor) -> None:
+        self.kernels, self.layer, self.effect = kernels, layer, effect
+        self.hidden: Tensor | None = None
+
+    def __call__(self, channels: slice, samples: Tensor) -> None:
+        if not self.effect.shape[1]:
+            return
+        tables, weights = self.layer.tables, self.layer.weights
+        if self.hidden is None:
+            count = len(tables.window.t)
+            self.hidden = self.kernels.kept_hidden(self.layer.network, tables.z[0], count)
+        window = tables.window
+        self.kernels.settle(samples, self.hidden, weights, window, channels, self.effect)
+        if channels.stop == self.effect.shape[2]:
+            self.hidden = None

@@ -63,11 +63,20 @@ class NativeKernels:
 
     def hidden(self, network: FilterNetwork, z: Tensor, length: int) -> Tensor:
         """See `Kernels.hidden`."""
-        call = Call(network.weights[0].dtype)
         out = pages.work_space("hidden", network.freq, length, network.freq.numel())
+        self._fill_hidden(network, z, out)
+        return out
+
+    def kept_hidden(self, network: FilterNetwork, z: Tensor, length: int) -> Tensor:
+        """As `hidden`, in memory of its own."""
+        out = pages.empty_like(network.freq, length, network.freq.numel())
+        self._fill_hidden(network, z, out)
+        return out
+
+    def _fill_hidden(self, network: FilterNetwork, z: Tensor, out: Tensor) -> None:
+        call, length = Call(out.dtype), len(out)
         features = z[:length].to(call.dtype)
         call("sine_network", call.network(network), length, self._threads, features, out)
-        return out
 
     def hidden_backward(
         self, network: FilterNetwork, z: Tensor, grad_hidden: Tensor
@@ -145,6 +154,28 @@ class NativeKernels:
         call("mix", shape, call.weights(w), h, spectrum, before, gated, y)
         if past is not None:
             past.keep(channels, gated.transpose(1, 2))
+
+    def settle(
+        self,
+        samples: Tensor,
+        hidden: Tensor,
+        w: BlockWeights,
+        window: FilterWindow,
+        channels: slice,
+        effect: Tensor,
+    ) -> None:
+        """Fills `effect[..., channels]` (B, room, D) with the effect of samples on what follows.
+
+        samples: what `Past.keep` is called with, (B, L, groups, 16). hidden: at lags 0..L+room-1, or
+        as many as there are. See `hyenadna.conv.online.settle`.
+        """
+        call, gated = Call(effect.dtype), samples.transpose(1, 2)
+        batch, length = samples.shape[:2]
+        shape = self._shape(w, batch, length, channels)
+        call(
+            "settle", shape, call.weights(w), call.filter(hidden, window), len(hidden), gated,
+            effect.shape[1], effect,
+        )  # fmt: skip
 
     def finish(self, h: Tensor, y: Tensor, w: BlockWeights, eps: float, out: Tensor) -> None:
         """See `Kernels.finish`."""
