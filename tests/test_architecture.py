@@ -90,7 +90,13 @@ def loaded_after(code: str) -> set[str]:
 
 def test_help_never_imports_torch():
     heavy = {"torch", "matplotlib", "pysam", "transformers", "huggingface_hub"}
-    for words in (["--help"], ["pretrain", "--help"], ["evaluate", "--help"], ["models"]):
+    for words in (
+        ["--help"],
+        ["pretrain", "--help"],
+        ["evaluate", "--help"],
+        ["generate", "--help"],
+        ["models"],
+    ):
         loaded = loaded_after(f"from hyenadna.cli.app import run\nrun({words!r})")
         assert not loaded & heavy, (words, loaded & heavy)
     assert not loaded_after("import hyenadna") & (heavy | {"numpy"})

@@ -25,7 +25,12 @@ if TYPE_CHECKING:
     from hyenadna.config import preset as preset
     from hyenadna.errors import InputError as InputError
     from hyenadna.genome.fasta import Genome as Genome
+    from hyenadna.infer.design import Design as Design
+    from hyenadna.infer.generate import generate as generate
+    from hyenadna.infer.generate import stream as stream
+    from hyenadna.infer.sampling import Sampling as Sampling
     from hyenadna.model.backbone import HyenaDNA as HyenaDNA
+    from hyenadna.model.decoding import Decoder as Decoder
 
 _HOMES = {
     "decode": "alphabet",
@@ -37,7 +42,12 @@ _HOMES = {
     "preset": "config",
     "InputError": "errors",
     "Genome": "genome.fasta",
+    "Design": "infer.design",
+    "generate": "infer.generate",
+    "stream": "infer.generate",
+    "Sampling": "infer.sampling",
     "HyenaDNA": "model.backbone",
+    "Decoder": "model.decoding",
 }
 
 __all__ = [*_HOMES, "__version__"]

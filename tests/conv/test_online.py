@@ -7,8 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyenadna.conv import long_convolution
-from hyenadna.conv import online
+from hyenadna.conv import long_convolution, online
 from hyenadna.conv.online import OnlineConvolution, OnlineFilter, StoredLags
 from hyenadna.errors import InputError
 
@@ -75,7 +74,7 @@ def test_branches_go_their_own_ways():
     for t in range(10, 23):
         state.step(u[:2, t])
     branched = state.select(torch.tensor([1, 0, 1]))
-    for t in range(23, 30):
+    for _ in range(23, 30):
         state.step(torch.zeros(2, 3, dtype=u.dtype))  # the trunk does not disturb its branches
     mine = torch.stack([u[1], u[0], u[1]])
     mine[:, 23:] = u[[3, 2, 2], 23:]

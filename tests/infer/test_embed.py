@@ -15,7 +15,8 @@ from hyenadna.genome.fasta import Genome
 from hyenadna.genome.intervals import Interval
 from hyenadna.infer import embed as embed_module
 from hyenadna.infer.embed import batches, bin_means, embed, last_boundary, tile_genome
-from hyenadna.infer.embeddings_file import EmbeddingsFile, require_free, stored_settings
+from hyenadna.infer.embeddings_file import EmbeddingsFile, require_free
+from hyenadna.infer.interrupted import stored_settings
 from hyenadna.model.backbone import HyenaDNA
 
 CONFIG = ModelConfig(d_model=8, n_layer=2, max_seq_len=66, filter_order=8)

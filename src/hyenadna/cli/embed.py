@@ -89,12 +89,13 @@ def embed(
     """
     prepare_process()
     set_threads(threads)
-    from hyenadna.model.digest import weights_digest
     from hyenadna.checkpoint.load import load
     from hyenadna.data.batches import BATCH_TOKENS
     from hyenadna.genome.fasta import Genome
     from hyenadna.infer.embed import tile_genome
-    from hyenadna.infer.embeddings_file import require_free, stored_settings
+    from hyenadna.infer.embeddings_file import require_free
+    from hyenadna.infer.interrupted import stored_settings
+    from hyenadna.model.digest import weights_digest
     from hyenadna.train.loop import PRECISIONS
 
     console = make_console()

@@ -126,7 +126,8 @@ def generate(
     from hyenadna.checkpoint.load import load
     from hyenadna.infer.design import Design
     from hyenadna.infer.generate import plan_generation
-    from hyenadna.infer.generated_file import require_free, stored_settings
+    from hyenadna.infer.generated_file import require_free
+    from hyenadna.infer.interrupted import stored_settings
     from hyenadna.infer.sampling import Sampling
 
     path = None if out == _STDOUT else Path(out)

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hyenadna.errors import InputError
+from hyenadna.infer import interrupted
 from hyenadna.infer.embed import Tiling
 
 _ROWS_AT_ONCE: Final = 1 << 16
@@ -34,24 +35,7 @@ def require_free(path: Path, *, resume: bool = False) -> None:
     """Nothing, where embeddings can be written to `path`. Raises InputError otherwise."""
     if path.suffix != ".npz":
         raise InputError(f"{path}: embeddings are written as .npz; give a name that ends so")
-    if path.exists():
-        raise InputError(f"{path}: exists; remove it, or give another --out")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: there is no folder {path.parent}; make it first")
-    part = _part(path)
-    if part.exists() and not resume:
-        raise InputError(
-            f"{part}: holds the rows of an interrupted run; go on with --resume, or remove it"
-        )
-
-
-def stored_settings(path: Path) -> Mapping[str, Any]:
-    """Settings of the interrupted run beside `path`; empty without one, or a damaged one."""
-    try:
-        stored = json.loads((_part(path) / "settings.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return stored if isinstance(stored, dict) else {}
+    interrupted.require_free(path, what="rows", resume=resume)
 
 
 class EmbeddingsFile:
@@ -60,7 +44,7 @@ class EmbeddingsFile:
     def __init__(self, path: Path, tiling: Tiling, width: int, settings: Mapping[str, Any]) -> None:
         self.path, self.tiling, self.width = path, tiling, width
         self.settings = dict(settings)
-        self._folder = _part(path)
+        self._folder = interrupted.part_folder(path)
         self._spill = self._folder / "embeddings.npy"
         self._data_from = 0  # bytes of the header
 
@@ -74,15 +58,9 @@ class EmbeddingsFile:
         """
         require_free(path, resume=True)
         file = cls(path, tiling, width, settings)
-        with _write_errors(path):
-            if file._folder.exists():
-                shutil.rmtree(file._folder)
-            file._folder.mkdir()
-            with file._spill.open("wb") as stream:
-                _write_header(stream, _FLOAT, (tiling.rows, width))
-                file._data_from = stream.tell()
-            # last, because without it there is nothing to resume
-            (file._folder / "settings.json").write_text(json.dumps(file.settings, indent=2) + "\n")
+        with interrupted.fresh_part(path, file.settings), file._spill.open("wb") as stream:
+            _write_header(stream, _FLOAT, (tiling.rows, width))
+            file._data_from = stream.tell()
         return file
 
     @classmethod
@@ -95,18 +73,9 @@ class EmbeddingsFile:
         InputError where it was made with other settings (its rows stay), and where `path` cannot be
         written.
         """
-        folder = _part(path)
-        if not folder.exists():
-            return cls.start(path, tiling, width, settings), f"{folder}: nothing to resume"
-        stored = stored_settings(path)
-        if not stored:
-            return cls.start(path, tiling, width, settings), f"{folder}: damaged, starting over"
-        other = _difference(stored, settings)
-        if other:
-            raise InputError(
-                f"{folder}: was made with {other}; resume with the same, or remove {folder} to "
-                "start over"
-            )
+        reason = interrupted.why_not_resumed(path, settings)
+        if reason:
+            return cls.start(path, tiling, width, settings), reason
         file = cls(path, tiling, width, settings)
         try:
             with file._spill.open("rb") as stream:
@@ -116,7 +85,7 @@ class EmbeddingsFile:
         except (OSError, ValueError):
             shape = ()
         if shape != (tiling.rows, width):
-            return cls.start(path, tiling, width, settings), f"{folder}: damaged, starting over"
+            return cls.start(path, tiling, width, settings), interrupted.damaged(path)
         return file, ""
 
     @property
@@ -184,22 +153,6 @@ def _column(tiling: Tiling, column: Column) -> Iterator[npt.NDArray[Any]]:
             yield column(contig, index, bases)
 
 
-def _difference(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """The first setting in which two runs differ, in words; empty where there is none.
-
-    The model's name does not count: `weights` says whether it is the same.
-    """
-    for key in sorted({*stored, *settings} - {"model"}):
-        if stored.get(key) != settings.get(key):
-            old, new = str(stored.get(key)), str(settings.get(key))
-            return f"other {key}" if len(old + new) > 80 else f"{key} {old}, not {new}"
-    return ""
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
-
-
 def _write_header(stream: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
     header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(stream, header)
@@ -209,11 +162,3 @@ def _write_header(stream: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...
 def _member(archive: zipfile.ZipFile, key: str) -> Iterator[IO[bytes]]:
     with archive.open(zipfile.ZipInfo(f"{key}.npy", _DATE), "w", force_zip64=True) as stream:
         yield stream
-
-
-@contextmanager
-def _write_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error

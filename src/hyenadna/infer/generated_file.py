@@ -7,21 +7,21 @@ OUT                       FASTA, one record for each sequence
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final, Self
 
 from hyenadna.alphabet import Ids, decode
 from hyenadna.errors import InputError
+from hyenadna.infer import interrupted
 from hyenadna.infer.generate import Generated
 from hyenadna.infer.sampling import Sampling
 
 LINE: Final = 80
 """Bases of a line."""
 _COMPRESSED: Final = (".gz", ".bgz")
+_RECORDS: Final = "records.fa"
 
 
 def record(
@@ -62,24 +62,7 @@ def require_free(path: Path, *, resume: bool = False) -> None:
     """Nothing, where sequences can be written to `path`. Raises InputError otherwise."""
     if path.suffix in _COMPRESSED:
         raise InputError(f"{path}: FASTA is written as plain text; leave out {path.suffix}")
-    if path.exists():
-        raise InputError(f"{path}: exists; remove it, or give another --out")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: there is no folder {path.parent}; make it first")
-    part = _part(path)
-    if part.exists() and not resume:
-        raise InputError(
-            f"{part}: holds the sequences of an interrupted run; go on with --resume, or remove it"
-        )
-
-
-def stored_settings(path: Path) -> Mapping[str, Any]:
-    """Settings of the interrupted run beside `path`; empty without one, or a damaged one."""
-    try:
-        stored = json.loads((_part(path) / "settings.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return stored if isinstance(stored, dict) else {}
+    interrupted.require_free(path, what="sequences", resume=resume)
 
 
 class GeneratedFile:
@@ -87,7 +70,7 @@ class GeneratedFile:
 
     def __init__(self, path: Path, records_done: int) -> None:
         self.path, self.records_done = path, records_done
-        self._records = _part(path) / "records.fa"
+        self._records = interrupted.part_folder(path) / _RECORDS
 
     @classmethod
     def start(cls, path: Path, settings: Mapping[str, Any]) -> Self:
@@ -97,14 +80,8 @@ class GeneratedFile:
         cannot be written.
         """
         require_free(path, resume=True)
-        folder = _part(path)
-        with _write_errors(path):
-            if folder.exists():
-                shutil.rmtree(folder)
-            folder.mkdir()
-            (folder / "records.fa").touch()
-            # last, because without it there is nothing to resume
-            (folder / "settings.json").write_text(json.dumps(dict(settings), indent=2) + "\n")
+        with interrupted.fresh_part(path, settings) as folder:
+            (folder / _RECORDS).touch()
         return cls(path, 0)
 
     @classmethod
@@ -119,19 +96,13 @@ class GeneratedFile:
         be written.
         """
         require_free(path, resume=True)
-        folder = _part(path)
-        if not folder.exists():
-            return cls.start(path, settings), f"{folder}: nothing to resume"
-        stored = stored_settings(path)
-        if not stored or not (folder / "records.fa").is_file():
-            return cls.start(path, settings), f"{folder}: damaged, starting over"
-        other = _difference(stored, settings)
-        if other:
-            raise InputError(
-                f"{folder}: was made with {other}; resume with the same, or remove {folder} to "
-                "start over"
-            )
-        with _write_errors(path), (folder / "records.fa").open("r+b") as stream:
+        records = interrupted.part_folder(path) / _RECORDS
+        reason = interrupted.why_not_resumed(path, settings)
+        if not reason and not records.is_file():
+            reason = interrupted.damaged(path)
+        if reason:
+            return cls.start(path, settings), reason
+        with interrupted.write_errors(path), records.open("r+b") as stream:
             done, end = _whole_records(stream, lengths)
             stream.truncate(end)  # half a record that a kill may have left
         return cls(path, done), ""
@@ -145,7 +116,7 @@ class GeneratedFile:
     def finish(self) -> None:
         """Give the records their own name, and remove what was beside."""
         self._records.replace(self.path)
-        shutil.rmtree(_part(self.path))
+        shutil.rmtree(interrupted.part_folder(self.path))
 
 
 def _whole_records(stream: IO[bytes], lengths: Sequence[int]) -> tuple[int, int]:
@@ -159,29 +130,3 @@ def _whole_records(stream: IO[bytes], lengths: Sequence[int]) -> tuple[int, int]
             break
         done, end = done + 1, end + len(header) + size
     return done, end
-
-
-def _difference(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """The first setting in which two runs differ, in words; empty where there is none.
-
-    The model's name does not count: `weights` says whether it is the same.
-    """
-    # through JSON, where tuples are lists and keys are text
-    now = json.loads(json.dumps(dict(settings)))
-    for key in sorted({*stored, *now} - {"model"}):
-        if stored.get(key) != now.get(key):
-            old, new = str(stored.get(key)), str(now.get(key))
-            return f"other {key}" if len(old + new) > 80 else f"{key} {old}, not {new}"
-    return ""
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
-
-
-@contextmanager
-def _write_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error

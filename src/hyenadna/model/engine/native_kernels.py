@@ -166,8 +166,8 @@ class NativeKernels:
     ) -> None:
         """Fills `effect[..., channels]` (B, room, D) with the effect of samples on what follows.
 
-        samples: what `Past.keep` is called with, (B, L, groups, 16). hidden: at lags 0..L+room-1, or
-        as many as there are. See `hyenadna.conv.online.settle`.
+        samples: what `Past.keep` is called with, (B, L, groups, 16). hidden: at the first L + room
+        lags, or as many as there are. See `hyenadna.conv.online.settle`.
         """
         call, gated = Call(effect.dtype), samples.transpose(1, 2)
         batch, length = samples.shape[:2]
