@@ -90,13 +90,8 @@ def loaded_after(code: str) -> set[str]:
 
 def test_help_never_imports_torch():
     heavy = {"torch", "matplotlib", "pysam", "transformers", "huggingface_hub"}
-    for words in (
-        ["--help"],
-        ["pretrain", "--help"],
-        ["evaluate", "--help"],
-        ["generate", "--help"],
-        ["models"],
-    ):
+    commands = ("pretrain", "evaluate", "embed", "generate")
+    for words in (["--help"], *([command, "--help"] for command in commands), ["models"]):
         loaded = loaded_after(f"from hyenadna.cli.app import run\nrun({words!r})")
         assert not loaded & heavy, (words, loaded & heavy)
     assert not loaded_after("import hyenadna") & (heavy | {"numpy"})

@@ -243,7 +243,7 @@ def test_branches_go_their_own_ways():
 def test_what_allowed_gives_is_the_callers():
     walk = Design(max_homopolymer=1).plan(2).start([encode("A")])
     walk.allowed()[:] = True
-    with pytest.raises(InputError, match="row 0 took letter 0 at position 0"):
+    with pytest.raises(InputError, match="row 0 took letter 0 at new base 1"):
         walk.take([0])
 
 
@@ -295,15 +295,15 @@ def test_states_stay_bounded(monkeypatch):
 
 
 BAD_VALUES = [
-    ({"template": "ACXG"}, "the template has 'X' at position 2; use the IUPAC letters ABCDG"),
+    ({"template": "ACXG"}, "the template has 'X' at letter 3; use the IUPAC letters ABCDG"),
     ({"template": ""}, "the template is ''; give at least one IUPAC letter"),
-    ({"fixed": {3: "AC-"}}, "fixed motif 'AC-' has '-' at position 2"),
+    ({"fixed": {3: "AC-"}}, "fixed motif 'AC-' has '-' at letter 3"),
     ({"fixed": {3: ""}}, "fixed motif '' is ''; give at least one"),
     ({"fixed": {-1: "AC"}}, "fixed motif 'AC' is at position -1; the first new base is 0"),
     ({"fixed": {"x": "AC"}}, "the position of fixed motif 'AC' is 'x'; give a whole number"),
     ({"fixed": ["ACGT"]}, "fixed is ['ACGT']; give motifs by position"),
     ({"forbidden": "GAATTC"}, "forbidden is one text, 'GAATTC'; give a sequence of motifs"),
-    ({"forbidden": ["GA TC"]}, "forbidden motif 'GA TC' has ' ' at position 2"),
+    ({"forbidden": ["GA TC"]}, "forbidden motif 'GA TC' has ' ' at letter 3"),
     ({"gc": (0.6, 0.4)}, "gc is 0.6 to 0.4; it must be 0 <= low <= high <= 1"),
     ({"gc": (-0.1, 0.4)}, "gc is -0.1 to 0.4; it must be"),
     ({"gc": (0.4, float("nan"))}, "gc is 0.4 to nan; it must be"),
@@ -314,51 +314,55 @@ BAD_VALUES = [
 
 IMPOSSIBLE = [
     ({"template": "ACG"}, 20, "the template has 3 letters for 20 new bases; give one letter for"),
-    ({"fixed": {18: "ACG"}}, 20, "fixed motif ACG at position 18 ends at 21, but there are only"),
+    (
+        {"fixed": {18: "ACG"}},
+        20,
+        "fixed motif ACG at new base 19 ends at new base 21, but there are only",
+    ),
     (
         {"fixed": [(2, "ACG"), (3, "gg")]},
         20,
-        "fixed motif GG at position 3 does not agree with fixed motif ACG at position 2: G against "
-        "C at position 3",
+        "fixed motif GG at new base 4 does not agree with fixed motif ACG at new base 3: G against "
+        "C at new base 4",
     ),
     (
         {"template": "NNNNY", "fixed": {3: "CR"}},
         5,
-        "fixed motif CR at position 3 does not agree with the template: R against Y at position 4",
+        "fixed motif CR at new base 4 does not agree with the template: R against Y at new base 5",
     ),
     (
         {"fixed": {12: "GAATTC"}, "forbidden": ["GAATTC"]},
         20,
-        "fixed motif GAATTC at position 12 contains the forbidden motif GAATTC, at position 12",
+        "fixed motif GAATTC at new base 13 contains the forbidden motif GAATTC, at new base 13",
     ),
     (
         {"fixed": {2: "AAGAGACCAA"}, "forbidden": ["GGTCTC"]},
         20,
-        "fixed motif AAGAGACCAA at position 2 contains the forbidden motif GAGACC, which is GGTCTC "
-        "on the other strand, at position 4",
+        "fixed motif AAGAGACCAA at new base 3 contains the forbidden motif GAGACC, which is GGTCTC "
+        "on the other strand, at new base 5",
     ),
     (
         {"fixed": {2: "GAA", 5: "TTC"}, "forbidden": ["GAATTC"]},
         20,
-        "fixed motif GAA at position 2 and fixed motif TTC at position 5 together contain the "
-        "forbidden motif GAATTC, at position 2",
+        "fixed motif GAA at new base 3 and fixed motif TTC at new base 6 together contain the "
+        "forbidden motif GAATTC, at new base 3",
     ),
     (
         {"template": "NNAAAAN", "max_homopolymer": 3},
         7,
-        "the template contains the forbidden motif run of 4 A, at position 2",
+        "the template contains the forbidden motif run of 4 A, at new base 3",
     ),
     (
         {"template": "NAWT", "forbidden": ["AA", "AT"]},
         4,
-        "no base can stand at position 2, where W is asked for: each of AT ends a forbidden motif "
+        "no base can stand at new base 3, where W is asked for: each of AT ends a forbidden motif "
         "(AA; AT); ask for less there or before, or forbid less",
     ),
     ({"forbidden": ["NN"]}, 4, "forbidden motif NN forbids every sequence"),
     (
         {"forbidden": ["A", "C"]},
         4,
-        "no base can stand at position 0: each of ACGT ends a forbidden",
+        "no base can stand at new base 1: each of ACGT ends a forbidden",
     ),
     (
         {"template": "NNWWWWWWWW", "gc": (0.5, 0.7)},
@@ -394,7 +398,7 @@ def test_letters_are_bases(letters):
 
 
 def test_letters_that_may_not_come():
-    with pytest.raises(InputError, match=r"^design: S is asked for at position 1, but only AT may"):
+    with pytest.raises(InputError, match=r"^design: S is asked for at new base 2, but only AT may"):
         Design("NSN").plan(3, (7, 10))
 
 
@@ -402,7 +406,7 @@ def test_a_prompt_can_make_a_design_impossible():
     plan = Design("AN", max_homopolymer=3, gc=(0, 0.5)).plan(2)
     good = encode("CAA")
     message = (
-        r"^design: after prompt 1 \(which ends in CAAA\), no base can stand at position 0, where A "
+        r"^design: after prompt 1 \(which ends in CAAA\), no base can stand at new base 1, where A "
         r"is asked for: A ends a forbidden motif \(run of 4 A\)"
     )
     with pytest.raises(InputError, match=message):

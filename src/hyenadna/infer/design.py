@@ -33,6 +33,7 @@ from hyenadna.infer.design_motifs import (
     Table,
     forbidden_motifs,
     masks_of,
+    new_base,
     plain_iupac,
 )
 from hyenadna.infer.design_tables import Feasible, GcCounts
@@ -49,6 +50,8 @@ class Design:
 
     A forbidden motif or a run that is too long must not end inside the new bases; it may begin in
     the prompt. What lies wholly in the prompt is the user's own.
+
+    Error messages count from 1, as people do: `new base 1` is position 0.
 
     Raises InputError for a letter that is not IUPAC, an empty motif, a position below 0, a GC
     range that is not 0 <= low <= high <= 1, and a longest run below 1.
@@ -265,7 +268,7 @@ class DesignWalk:
         if not fits.all() or (index < 0).any():
             row = int((fits & (index >= 0)).argmin())
             raise InputError(
-                f"design: row {row} took letter {int(index[row])} at position {self.position}, "
+                f"design: row {row} took letter {int(index[row])} at {new_base(self.position)}, "
                 "which allowed() does not offer"
             )
         if self._following is not None:
@@ -368,18 +371,18 @@ def _required(design: Design, length: int, letters: Sequence[int]) -> Masks:
     masks = masks_of(design.template) if design.template else np.full(length, FREE, np.uint8)
     so_far = dict.fromkeys(range(length), "the template") if design.template else {}
     for start, motif in design.placed:
-        what = f"fixed motif {motif} at position {start}"
+        what = f"fixed motif {motif} at {new_base(start)}"
         if start + len(motif) > length:
             raise InputError(
-                f"design: {what} ends at {start + len(motif):,}, but there are only {length:,} "
-                "new bases"
+                f"design: {what} ends at new base {start + len(motif):,}, but there are only "
+                f"{length:,}"
             )
         for position, letter in enumerate(motif, start):
             both = int(masks[position]) & IUPAC[letter]
             if not both:
                 raise InputError(
                     f"design: {what} does not agree with {so_far[position]}: {letter} against "
-                    f"{LETTER_OF[int(masks[position])]} at position {position}"
+                    f"{LETTER_OF[int(masks[position])]} at {new_base(position)}"
                 )
             masks[position] = both
             if letter != "N":
@@ -398,7 +401,7 @@ def _require_letters(masks: Masks, letters: Sequence[int]) -> None:
         position = int(fits.argmin())
         shown = "".join("ACGTN"[letter - A] for letter in letters)
         raise InputError(
-            f"design: {LETTER_OF[int(masks[position])]} is asked for at position {position}, but "
+            f"design: {LETTER_OF[int(masks[position])]} is asked for at {new_base(position)}, but "
             f"only {shown} may come"
         )
 

@@ -16,6 +16,7 @@ from hyenadna.infer.design_motifs import (
     Motif,
     Table,
     masks_of,
+    new_base,
 )
 
 _NAMED = 3
@@ -52,7 +53,7 @@ def motif_culprit(
     each = f"each of {shown}" if len(shown) > 1 else shown
     asked = f", where {LETTER_OF[mask]} is asked for" if mask != FREE else ""
     return (
-        f"no base can stand at position {position}{asked}: {each} ends a forbidden motif "
+        f"no base can stand at {new_base(position)}{asked}: {each} ends a forbidden motif "
         f"({named}{more}); ask for less there or before, or forbid less"
     )
 
@@ -75,13 +76,13 @@ def _required_motif(motif: Motif, start: int, masks: Masks, placed: Placed) -> s
     inside = [(p, text) for p, text in placed if p < end and p + len(text) > start]
     covered = {position for p, text in inside for position in range(p, p + len(text))}
     whole = [(p, text) for p, text in inside if p <= start and p + len(text) >= end]
-    parts = [f"fixed motif {text} at position {p}" for p, text in whole[:1] or inside]
+    parts = [f"fixed motif {text} at {new_base(p)}" for p, text in whole[:1] or inside]
     if any(masks[p] != FREE and p not in covered for p in range(start, end)):
         parts.append("the template")
     if not parts:
         return f"forbidden motif {motif.name} forbids every sequence"
     verb = "contains" if len(parts) == 1 else "together contain"
-    return f"{' and '.join(parts)} {verb} the forbidden motif {motif.name}, at position {start}"
+    return f"{' and '.join(parts)} {verb} the forbidden motif {motif.name}, at {new_base(start)}"
 
 
 def gc_culprit(

@@ -33,6 +33,11 @@ Masks = npt.NDArray[np.uint8]
 Table = npt.NDArray[np.intp]
 
 
+def new_base(position: int) -> str:
+    """How error messages name a position: they count from 1."""
+    return f"new base {position + 1:,}"
+
+
 def plain_iupac(text: str, what: str) -> str:
     """The text in upper case, T for U.
 
@@ -45,7 +50,7 @@ def plain_iupac(text: str, what: str) -> str:
     for position, letter in enumerate(plain):
         if letter not in IUPAC:
             raise InputError(
-                f"design: {what} has {text[position]!r} at position {position}; "
+                f"design: {what} has {text[position]!r} at letter {position + 1}; "
                 f"use the IUPAC letters {''.join(sorted(IUPAC))}"
             )
     return plain
