@@ -20,8 +20,9 @@ from pathlib import Path
 
 from benchmarks.long_context import jobs as plans
 from benchmarks.long_context.jobs import Job, guessed_seconds
-from benchmarks.long_context.launch import ROOT, run_job
-from benchmarks.long_context.records import Record, append, finished, read, this_host
+from benchmarks.long_context.launch import run_job
+from benchmarks.measurements import Record, append, finished, read, this_host
+from benchmarks.processes import ROOT
 
 from hyenadna.errors import InputError
 
@@ -40,7 +41,7 @@ def main(words: Sequence[str] | None = None) -> int:
             measure(left(options), options)
         from benchmarks.long_context.page import write_page  # loads matplotlib
 
-        write_page(read(options.results), options.page)
+        write_page(read(options.results, Job.from_dict), options.page)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
@@ -100,7 +101,7 @@ def planned(options: argparse.Namespace) -> list[Job]:
 
 def left(options: argparse.Namespace) -> list[Job]:
     """The planned jobs that are not measured yet on this machine."""
-    done = finished(read(options.results), this_host(options.threads))
+    done = finished(read(options.results, Job.from_dict), this_host(options.threads))
     return [job for job in planned(options) if options.again or job.key() not in done]
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import venv
@@ -15,12 +13,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.long_context.jobs import Job, guessed_seconds
+from benchmarks.processes import ROOT, last_line, run_worker
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
 MULTIMOLECULE: Final = CACHE / "hyenadna-benchmarks" / "multimolecule"
-PATIENCE: Final = 8.0
-"""A job may take so many times as long as guessed, and two minutes more."""
 
 
 def run_job(job: Job, threads: int) -> dict[str, Any]:
@@ -28,42 +24,12 @@ def run_job(job: Job, threads: int) -> dict[str, Any]:
     try:
         python = multimolecule_python() if "multimolecule" in job.competitors else sys.executable
     except (OSError, subprocess.SubprocessError) as error:
-        return {"error": f"multimolecule cannot be installed: {_last_line(error)}"}
-    command = [
-        str(python), "-m", "benchmarks.long_context.worker", json.dumps(job.to_dict()),
-        str(threads),
-    ]  # fmt: skip
-    patience = 120 + PATIENCE * guessed_seconds(job)
-    try:
-        with busy_neighbour() if job.neighbour else contextlib.nullcontext():
-            done = subprocess.run(
-                command, cwd=ROOT, env=environment(job, threads), capture_output=True, text=True,
-                timeout=patience, check=True,
-            )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return {"error": f"stopped after {patience:.0f} s"}
-    except subprocess.CalledProcessError as error:
-        if error.returncode < 0:
-            return {"error": f"killed by {signal_name(-error.returncode)}"}
-        return {"error": _last_line(error)}
-    line = done.stdout.splitlines()[-1]
-    result: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
-    return result
-
-
-def signal_name(number: int) -> str:
-    """The signal that ended a process, with a guess at the reason."""
-    guess = " (out of memory?)" if number == signal.SIGKILL else ""
-    return f"{signal.Signals(number).name}{guess}"
-
-
-def environment(job: Job, threads: int) -> dict[str, str]:
-    """The environment of the worker: our source first, and only the OpenMP settings of the job."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "MKL_", "KMP_"))}
-    kept |= {"PYTHONPATH": f"{ROOT / 'src'}", "OMP_NUM_THREADS": str(threads)}
-    if job.waiting != "default":
-        kept["OMP_WAIT_POLICY"] = job.waiting
-    return kept
+        return {"error": f"multimolecule cannot be installed: {last_line(error)}"}
+    with busy_neighbour() if job.neighbour else contextlib.nullcontext():
+        return run_worker(
+            "benchmarks.long_context.worker", job.to_dict(), threads, guessed_seconds(job),
+            python=python, waiting=job.waiting,
+        )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -98,9 +64,3 @@ def multimolecule_python() -> Path:
     )
     ready.touch()
     return python
-
-
-def _last_line(error: Exception) -> str:
-    text = getattr(error, "stderr", None) or str(error)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

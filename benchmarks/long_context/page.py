@@ -8,15 +8,16 @@ from typing import Final
 
 from benchmarks.long_context import plots, shares, tables, twin
 from benchmarks.long_context.cells import cells, table_head
-from benchmarks.long_context.records import Record, newest
+from benchmarks.long_context.jobs import Job
 from benchmarks.long_context.summary import LONG_FAMILY, MILLION, Family, Row, curve_rows, rows
+from benchmarks.measurements import Record, newest
 
 from hyenadna.errors import InputError
 
 TRAINED_FAMILY: Final[Family] = {"width": 256, "layers": 4}
 
 
-def write_page(records: Sequence[Record], path: Path) -> None:
+def write_page(records: Sequence[Record[Job]], path: Path) -> None:
     """Write the page and, beside it, its pictures. Raises InputError without a measurement."""
     records = newest(records)
     table = rows(records)
@@ -47,7 +48,7 @@ def write_page(records: Sequence[Record], path: Path) -> None:
     beside.replace(path)
 
 
-def _head(records: Sequence[Record]) -> list[str]:
+def _head(records: Sequence[Record[Job]]) -> list[str]:
     host = records[-1].host
     return [
         "# The long-context benchmark",
@@ -108,7 +109,7 @@ def _barred(table: Sequence[Row]) -> list[tuple[str, Row]]:
     return found
 
 
-def _failed(records: Sequence[Record]) -> list[str]:
+def _failed(records: Sequence[Record[Job]]) -> list[str]:
     """What could not be measured, and why."""
     failed = [r for r in records if r.failed]
     if not failed:

@@ -36,8 +36,8 @@ def growth(rows: Sequence[Row], path: Path, *, title: str) -> None:
     if len({row.job.length for row in rows}) < 2:
         return
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.4), layout="constrained")
-    _frame(left, f"{title}: time", "length, tokens", "seconds")
-    _frame(right, f"{title}: peak memory", "length, tokens", "GiB")
+    frame(left, f"{title}: time", "length, tokens", "seconds")
+    frame(right, f"{title}: peak memory", "length, tokens", "GiB")
     for name in STYLES:
         _line(left, name, [(r.job.length, r.time(name)) for r in rows])
         gib = [(r.job.length, r.peak[name] / 2**30) for r in rows if name in r.peak]
@@ -45,14 +45,14 @@ def growth(rows: Sequence[Row], path: Path, *, title: str) -> None:
     for axes in (left, right):
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(_tokens))
+        axes.xaxis.set_major_formatter(FuncFormatter(tokens))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_minor_formatter(NullFormatter())
     right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def ratios(rows: Sequence[tuple[str, Row]], path: Path) -> None:
@@ -65,7 +65,7 @@ def ratios(rows: Sequence[tuple[str, Row]], path: Path) -> None:
         return
     height = sum(len(bars) + 1 for _, bars in groups)
     figure, axes = plt.subplots(figsize=(8.4, 1.2 + 0.21 * height), layout="constrained")
-    _frame(axes, "Times as fast as the original's algorithm", "", "", grid="x")
+    frame(axes, "Times as fast as the original's algorithm", "", "", grid="x")
     y, middles = 0.0, []
     for _, bars in groups:
         middles.append(y + (len(bars) - 1) / 2)
@@ -87,7 +87,7 @@ def ratios(rows: Sequence[tuple[str, Row]], path: Path) -> None:
         [handles[name] for name in shown], shown, loc="outside lower center", ncols=3,
         frameon=False, fontsize=9,
     )  # fmt: skip
-    _save(figure, path)
+    save(figure, path)
 
 
 def _bar_color(name: str) -> tuple[float, ...]:
@@ -97,7 +97,7 @@ def _bar_color(name: str) -> tuple[float, ...]:
     return tuple(1 - share * (1 - part) for part in to_rgb(color))
 
 
-def _frame(axes: Axes, title: str, x: str, y: str, grid: str = "both") -> None:
+def frame(axes: Axes, title: str, x: str, y: str, grid: str = "both") -> None:
     axes.set_title(title, loc="left", fontsize=11, color=INK)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
@@ -118,14 +118,14 @@ def _line(axes: Axes, name: str, points: Sequence[tuple[int, float | None]]) -> 
     )  # fmt: skip
 
 
-def _tokens(value: float, _: object) -> str:
+def tokens(value: float, _: object) -> str:
     for size, unit in ((1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:g}{unit}"
     return f"{value:g}"
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     """Write beside and rename, so that a picture is whole or absent."""
     beside = path.with_name(f".{path.name}.part{path.suffix}")
     try:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.long_context.cells import cells, figure, table_head
-from benchmarks.long_context.jobs import NAMES
+from benchmarks.long_context.jobs import NAMES, Job
 from benchmarks.long_context.limits import Work
-from benchmarks.long_context.records import Record
+from benchmarks.measurements import Record
 
 
-def machine(records: Sequence[Record]) -> list[str]:
+def machine(records: Sequence[Record[Job]]) -> list[str]:
     """What the machine can do, and which share of it each part of a forward pass reaches."""
     found = next((r.result for r in records if r.job.task == "limits" and not r.failed), None)
     if not found:
@@ -37,7 +37,7 @@ def machine(records: Sequence[Record]) -> list[str]:
     return lines
 
 
-def _parts(record: Record, limits: dict[str, Any], fft: float) -> list[str]:
+def _parts(record: Record[Job], limits: dict[str, Any], fft: float) -> list[str]:
     profiles: dict[str, Any] = record.result["competitors"]
     names = list(dict.fromkeys(part for p in profiles.values() for part in p["parts"]))
     job = record.job
@@ -59,7 +59,7 @@ def _parts(record: Record, limits: dict[str, Any], fft: float) -> list[str]:
 
 
 def _kernels(
-    record: Record, name: str, kernels: dict[str, Any], limits: dict[str, Any]
+    record: Record[Job], name: str, kernels: dict[str, Any], limits: dict[str, Any]
 ) -> list[str]:
     job, peak = record.job, _product_peak(name, limits)
     lines = [

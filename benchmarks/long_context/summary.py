@@ -11,7 +11,7 @@ from typing import Any, Final, TypedDict
 
 import numpy as np
 from benchmarks.long_context.jobs import Job
-from benchmarks.long_context.records import Record
+from benchmarks.measurements import Record
 
 from hyenadna.config import preset
 
@@ -76,7 +76,7 @@ class Row:
         return theirs / ours if ours and theirs else None
 
 
-def rows(records: Iterable[Record]) -> list[Row]:
+def rows(records: Iterable[Record[Job]]) -> list[Row]:
     """The races of the records, merged by case, in the order of the records."""
     merged: dict[tuple[Any, ...], Row] = {}
     for record in records:
@@ -96,7 +96,7 @@ def case(job: Job) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _add(row: Row, record: Record) -> None:
+def _add(row: Row, record: Record[Job]) -> None:
     names = record.job.competitors
     for name, values in record.result["competitors"].items():
         times = row.raced if len(names) > 1 else row.alone

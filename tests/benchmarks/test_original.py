@@ -31,10 +31,11 @@ from benchmarks.long_context.kernel_times import kernel_times, kernel_work
 from benchmarks.long_context.limits import forward_work, machine_limits
 from benchmarks.long_context.original import Original
 from benchmarks.long_context.parts import OUTSIDE, part_of, profile_parts
-from benchmarks.long_context.records import Record, append, finished, newest, read, this_host
 from benchmarks.long_context.summary import crossover, exponent, extrapolate, rows
 from benchmarks.long_context.worker import race, resident_bytes
+from benchmarks.measurements import Record, append, finished, newest, read, this_host
 
+from benchmarks import processes
 from hyenadna.config import ModelConfig, preset
 from hyenadna.errors import InputError
 from hyenadna.native import library, why_not
@@ -140,13 +141,13 @@ def test_a_job_runs_in_a_process_of_its_own_with_its_settings():
     result = launch.run_job(job, 1)
     peak = result["competitors"]["original"]["peak"]
     assert peak > result["imports"] > 50 * 2**20
-    environment = launch.environment(job, 3)
+    environment = processes.environment(3, job.waiting)
     assert environment["OMP_WAIT_POLICY"] == "PASSIVE" and environment["OMP_NUM_THREADS"] == "3"
 
 
 def test_the_environment_of_a_job_is_its_own(monkeypatch):
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    assert "OMP_WAIT_POLICY" not in launch.environment(TINY, 1)
+    assert "OMP_WAIT_POLICY" not in processes.environment(1, TINY.waiting)
 
 
 def test_a_failed_job_is_one_line_and_the_neighbour_ends(monkeypatch):
@@ -154,13 +155,13 @@ def test_a_failed_job_is_one_line_and_the_neighbour_ends(monkeypatch):
     monkeypatch.setattr(launch, "guessed_seconds", lambda job: 1.0)
     error = launch.run_job(broken, 1)["error"]
     assert "no preset 'no-such-shape'" in error and "\n" not in error
-    monkeypatch.setattr(launch, "PATIENCE", -120.0)
+    monkeypatch.setattr(processes, "PATIENCE", -120.0)
     assert launch.run_job(TINY, 1)["error"].startswith("stopped after")
     with launch.busy_neighbour() as process:
         assert process.poll() is None
     assert process.returncode is not None
-    assert launch.signal_name(9) == "SIGKILL (out of memory?)"
-    assert launch.signal_name(11) == "SIGSEGV"
+    assert processes.signal_name(9) == "SIGKILL (out of memory?)"
+    assert processes.signal_name(11) == "SIGSEGV"
 
 
 def test_plans_are_whole():
@@ -249,17 +250,17 @@ def test_the_file_of_measurements_survives_a_kill_and_knows_what_is_done(tmp_pat
     path = tmp_path / "results" / "file.jsonl"
     failed = Record(job=TINY, host=this_host(1), result={"error": "no"}, seconds=1.0)
     append(failed, path)
-    assert finished(read(path), this_host(1)) == set()
+    assert finished(read(path, Job.from_dict), this_host(1)) == set()
     path.write_text(path.read_text() + '{"job": {"pa')
     done = synthetic(TINY, "original", 1.0)
     append(done, path)
-    assert read(path) == [failed, done]
-    assert newest(read(path)) == [done]
-    assert finished(read(path), this_host(1)) == {TINY.key()}
-    assert finished(read(path), this_host(2)) == set()
+    assert read(path, Job.from_dict) == [failed, done]
+    assert newest(read(path, Job.from_dict)) == [done]
+    assert finished(read(path, Job.from_dict), this_host(1)) == {TINY.key()}
+    assert finished(read(path, Job.from_dict), this_host(2)) == set()
     path.write_text('{"other": 1}\n')
     with pytest.raises(InputError, match=r"file.jsonl:1: not a measurement"):
-        read(path)
+        read(path, Job.from_dict)
 
 
 def test_the_command_measures_resumes_and_writes_the_page(tmp_path, monkeypatch, capsys):

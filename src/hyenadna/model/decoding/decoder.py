@@ -147,12 +147,13 @@ class Decoder:
 
         Raises InputError without room, and for ids out of range.
         """
-        ids = torch.as_tensor(tokens, dtype=torch.int64, device=state.logits.device).contiguous()
-        if ids.shape != (state.batch,):
+        ids = self._tensor(tokens)
+        if ids.shape != (state.batch,) or ids.is_floating_point():
             raise InputError(
-                f"decoding: tokens of shape {tuple(ids.shape)} for {state.batch} sequences; "
-                "give one for each"
+                f"decoding: tokens are {ids.dtype} of shape {tuple(ids.shape)} for {state.batch} "
+                "sequences; give one integer id for each"
             )
+        ids = ids.long().contiguous()
         if self._stepper is None:
             self._check_ids(ids, "tokens")
             return self._extend(state, ids[:, None])[:, 0]
@@ -166,14 +167,15 @@ class Decoder:
 
         All in one pass. Raises InputError without room, and for ids out of range.
         """
-        ids = torch.as_tensor(tokens, dtype=torch.int64, device=state.logits.device)
-        if ids.ndim != 2 or len(ids) != state.batch or not ids.shape[1]:
+        ids = self._tensor(tokens)
+        fits = ids.ndim == 2 and len(ids) == state.batch and ids.shape[1] > 0
+        if not fits or ids.is_floating_point():
             raise InputError(
-                f"decoding: tokens of shape {tuple(ids.shape)} for {state.batch} sequences; "
-                "give (B, n), n at least 1"
+                f"decoding: tokens are {ids.dtype} of shape {tuple(ids.shape)} for {state.batch} "
+                "sequences; give integer ids of shape (B, n), n at least 1"
             )
         self._check_ids(ids, "tokens")
-        return self._extend(state, ids)
+        return self._extend(state, ids.long())
 
     @_without_graph
     def score(self, state: DecodingState, continuations: Sequence[Ids]) -> list[Tensor]:
@@ -332,9 +334,15 @@ class Decoder:
             )
         return self._ids(tokens, name)
 
+    def _tensor(self, tokens: Ids) -> Tensor:
+        """Tokens in any form as a tensor on the model's device."""
+        # through numpy, since torch takes a list of arrays apart number by number
+        whole = tokens if isinstance(tokens, Tensor) else np.asarray(tokens)
+        return torch.as_tensor(whole, device=self._table.device)
+
     def _ids(self, tokens: Ids, name: str) -> Tensor:
         """One sequence of ids (P,), int64 on the model's device."""
-        ids = torch.as_tensor(tokens, device=self._table.device)
+        ids = self._tensor(tokens)
         if ids.ndim != 1 or (ids.is_floating_point() and len(ids)):
             raise InputError(
                 f"decoding: {name} is {ids.dtype} of shape {tuple(ids.shape)}; "

@@ -5,22 +5,35 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-from benchmarks.long_context.jobs import Job
+from typing import Any, Generic, Protocol, TypeVar
 
 from hyenadna.errors import InputError
 
 
+class Job(Protocol):
+    """What one process measures."""
+
+    def key(self) -> str:
+        """Text that tells it from all others."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values by field name."""
+        ...
+
+
+J = TypeVar("J", bound=Job)
+
+
 @dataclass(frozen=True)
-class Record:
+class Record(Generic[J]):
     """A job that has been tried, where, and what came out: `result` has `error` if it failed."""
 
-    job: Job
+    job: J
     host: dict[str, Any]
     result: dict[str, Any]
     seconds: float
@@ -52,7 +65,7 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def append(record: Record, path: Path) -> None:
+def append(record: Record[J], path: Path) -> None:
     """Add one measurement to the file, which is made where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = not path.exists() or path.read_bytes()[-1:] in (b"", b"\n")
@@ -62,8 +75,10 @@ def append(record: Record, path: Path) -> None:
         file.write(("" if whole else "\n") + line + "\n")
 
 
-def read(path: Path) -> list[Record]:
+def read(path: Path, job: Callable[[dict[str, Any]], J]) -> list[Record[J]]:
     """All measurements of the file; none where it does not exist.
+
+    job: makes one from the plain values of `Job.to_dict`.
 
     A last line that was cut off, by a kill say, is passed over. Raises InputError for other lines
     that are no measurement.
@@ -75,7 +90,7 @@ def read(path: Path) -> list[Record]:
     for number, line in enumerate(lines, 1):
         try:
             fields = json.loads(line)
-            records.append(Record(**(fields | {"job": Job.from_dict(fields["job"])})))
+            records.append(Record(**(fields | {"job": job(fields["job"])})))
         except json.JSONDecodeError:
             continue  # cut off
         except (TypeError, KeyError, AttributeError) as error:
@@ -86,12 +101,12 @@ def read(path: Path) -> list[Record]:
     return records
 
 
-def finished(records: Sequence[Record], host: dict[str, Any]) -> set[str]:
+def finished(records: Sequence[Record[J]], host: dict[str, Any]) -> set[str]:
     """Keys of the jobs that were measured on this host; a failed one is to be tried again."""
     return {r.job.key() for r in records if r.host == host and not r.failed}
 
 
-def newest(records: Sequence[Record]) -> list[Record]:
+def newest(records: Sequence[Record[J]]) -> list[Record[J]]:
     """The last record of every job on the host of the last record, in the order of the file."""
     if not records:
         return []

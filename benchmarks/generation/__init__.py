@@ -1,0 +1,1 @@
+"""The benchmark of generation: `python -m benchmarks.generation`."""
