@@ -114,9 +114,10 @@ def test_scores_and_stopping(model):
     torch.testing.assert_close(out.logits[0], logits)
 
 
-def test_a_cache_asked_for_changes_nothing(model):
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_a_cache_changes_nothing(model, use_cache):
     prompt = bases(2, 7)
-    out = model.generate(prompt, max_new_tokens=9, do_sample=False, use_cache=True)
+    out = model.generate(prompt, max_new_tokens=9, do_sample=False, use_cache=use_cache)
     assert torch.equal(out, plain_loop(model, prompt, 9))
 
 
@@ -145,7 +146,7 @@ def test_defaults_survive_saving_and_can_be_changed(model, tmp_path):
     (tmp_path / "generation_config.json").unlink()
     bare = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert bare.generation_config.suppress_tokens == model.generation_config.suppress_tokens
-    assert bare.generation_config.use_cache is False
+    assert bare.generation_config.use_cache is True
 
 
 def test_text_pipeline(model, tmp_path):

@@ -39,6 +39,7 @@ from transformers import (  # noqa: E402 - after the check, which names the way 
     AutoTokenizer,
 )
 
+from hyenadna.transformers.cache import HyenaDNACache  # noqa: E402
 from hyenadna.transformers.causal_lm import HyenaDNAForCausalLM  # noqa: E402
 from hyenadna.transformers.classification import HyenaDNAForSequenceClassification  # noqa: E402
 from hyenadna.transformers.configuration import (  # noqa: E402
@@ -50,6 +51,7 @@ from hyenadna.transformers.tokenization import HyenaDNATokenizer  # noqa: E402
 
 __all__ = [
     "HyenaDNAAttentionConfig",
+    "HyenaDNACache",
     "HyenaDNAConfig",
     "HyenaDNAForCausalLM",
     "HyenaDNAForSequenceClassification",

@@ -172,14 +172,11 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
         Raises InputError for both or neither kind of input, a mask that does not fit, a row without
         a real token, more than `max_seq_len` real tokens, and a request for attention weights.
         """
-        _refuse_attentions(output_attentions)
-        if (input_ids is None) == (inputs_embeds is None):
-            raise InputError("model: give either input_ids or inputs_embeds")
-        given = input_ids if inputs_embeds is None else inputs_embeds
-        assert given is not None
+        refuse_attentions(output_attentions)
+        given = only_input(input_ids, inputs_embeds)
         packed = packing(attention_mask, given.shape)
         real = given if packed is None else packed.pack(given)
-        self._check_length(real.shape[1])
+        self.check_length(real.shape[1])
         embedded = self.get_input_embeddings()(real) if inputs_embeds is None else real
         if _chosen(output_hidden_states, self.config.output_hidden_states):
             states = self.backbone.hidden_states(self.backbone.dropout(embedded))
@@ -192,7 +189,8 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
         )
         return output if _chosen(return_dict, self.config.return_dict) else output.to_tuple()
 
-    def _check_length(self, length: int) -> None:
+    def check_length(self, length: int) -> None:
+        """Raises InputError for a sequence without tokens, or with more than the model reads."""
         if not 1 <= length <= self.config.max_seq_len:
             raise InputError(
                 f"model: sequence of {length:,} tokens, but this model reads 1 to "
@@ -217,6 +215,16 @@ def _chosen(asked: bool | None, default: bool | None) -> bool:
     return bool(default if asked is None else asked)
 
 
-def _refuse_attentions(asked: bool | None) -> None:
+def only_input(input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
+    """The one of them that is given. Raises InputError for both or neither."""
+    if (input_ids is None) == (inputs_embeds is None):
+        raise InputError("model: give either input_ids or inputs_embeds")
+    given = input_ids if inputs_embeds is None else inputs_embeds
+    assert given is not None
+    return given
+
+
+def refuse_attentions(asked: bool | None) -> None:
+    """Raises InputError where attention weights are asked for."""
     if asked:
         raise InputError("model: output_attentions is on, but this model has no attention weights")
