@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -91,8 +93,8 @@ def test_prompts_from_a_fasta(place):
         prompt = name.split("_")[0]
         long = PROMPT_LENGTHS[prompt]
         assert fields["prompt_length"] == str(long) and fields["length"] == "90"
-        assert sequence[:long] == decode(genome.tokens(prompt, 0, long))
-        assert len(sequence) == long + 90 and set(sequence) <= set("ACGT")
+        assert sequence[:long] == genome.letters(prompt, 0, long).decode()  # case and all
+        assert len(sequence) == long + 90 and set(sequence[long:]) <= set("ACGT")
         assert fields["sample"] == name.split("_")[1]
     (place / "out.fa").unlink()
     assert run(MANY) == 0
@@ -266,3 +268,30 @@ def test_a_budget_makes_batches_smaller(place, capsys, monkeypatch):
     assert [r[2] for r in records((place / "out.fa").read_text())] == [
         r[2] for r in records(whole.decode())
     ]
+
+
+def test_one_run_at_a_time(place, capsys):
+    """A second process on the same output is refused, and the first one's records stay."""
+    held = place / "out.fa.part"
+    held.mkdir()
+    code = (
+        f"import fcntl, sys\nf = open({str(held / 'lock')!r}, 'a')\n"
+        "fcntl.lockf(f, fcntl.LOCK_EX)\nprint('held', flush=True)\nsys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        assert run([*MANY, "--resume"]) == 2
+        assert "another run is writing it" in capsys.readouterr().err
+        other.stdin.close()
+    assert run([*MANY, "--resume"]) == 0
+
+
+def test_a_folder_that_is_not_ours_stays(place, capsys):
+    mine = place / "out.fa.part"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("precious")
+    assert run([*MANY, "--resume"]) == 2
+    assert "holds thesis.txt, which is not of an interrupted run" in capsys.readouterr().err
+    assert (mine / "thesis.txt").read_text() == "precious"

@@ -127,10 +127,12 @@ def test_prompt_of_embeddings_with_padding(model):
         model.generate(inputs_embeds=embeds, max_new_tokens=56)
 
 
-def test_prompt_with_padding_behind_it(model):
+@pytest.mark.parametrize("cached", [True, False])
+def test_padding_behind_a_prompt_is_refused(model, cached):
     ids, mask = bases(2, 8), torch.ones(2, 8, dtype=torch.long)
     mask[1, 5:] = 0
-    check_generation(model, input_ids=ids, attention_mask=mask)
+    with pytest.raises(InputError, match=r"padding behind a prompt.* padding_side='left'"):
+        model.generate(ids, attention_mask=mask, max_new_tokens=3, use_cache=cached)
 
 
 def test_in_chunks(model):

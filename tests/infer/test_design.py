@@ -406,14 +406,14 @@ def test_a_prompt_can_make_a_design_impossible():
     plan = Design("AN", max_homopolymer=3, gc=(0, 0.5)).plan(2)
     good = encode("CAA")
     message = (
-        r"^design: after prompt 1 \(which ends in CAAA\), no base can stand at new base 1, where A "
+        r"^design: after prompt 2 \(which ends in CAAA\), no base can stand at new base 1, where A "
         r"is asked for: A ends a forbidden motif \(run of 4 A\)"
     )
     with pytest.raises(InputError, match=message):
         plan.start([good, encode("CAAA")])
     plan = Design("WN", forbidden=["CA", "TW"], gc=(0, 0.0)).plan(2)
     message = (
-        r"^design: after prompt 0 \(which ends in C\), gc 0 to 0 of 2 new bases is 0 to 0 G and C, "
+        r"^design: after prompt 1 \(which ends in C\), gc 0 to 0 of 2 new bases is 0 to 0 G and C, "
         r"but the rest of the design leaves 1 to 1 \(0.5 to 0.5\)"
     )
     with pytest.raises(InputError, match=message):
@@ -422,7 +422,7 @@ def test_a_prompt_can_make_a_design_impossible():
 
 @pytest.mark.parametrize("prompt", ["ACGT", [[7, 8]], [7.5], [300], [-1]])
 def test_prompts_are_token_ids(prompt):
-    with pytest.raises(InputError, match=r"^design: prompt 1 is .*; give token ids of shape"):
+    with pytest.raises(InputError, match=r"^design: prompt 2 is .*; give token ids of shape"):
         Design(max_homopolymer=3).plan(3).start([encode("A"), prompt])
     with pytest.raises(InputError, match="no prompt"):
         Design().plan(3).start([])
@@ -449,3 +449,25 @@ def test_designs_are_values():
     again = Design("ACGT", [(1, "CG")], ("GAATTC",), (0.0, 1.0), np.int64(3))
     assert once == again and hash(once) == hash(again)
     assert (once.template, once.placed, once.forbidden) == ("ACGT", ((1, "CG"),), ("GAATTC",))
+
+
+def test_gc_stays_near_its_range_on_the_way():
+    """Against letters drawn from T alone wherever they may come."""
+    plan = Design(gc=(0.6, 0.65)).plan(400)
+    walk = plan.start([[]])
+    count = 0
+    for t in range(400):
+        choice = 3 if walk.allowed()[0, 3] else 1
+        walk.take([choice])
+        count += choice == 1
+        assert 0.6 * (t + 1) - 25 <= count <= 0.65 * (t + 1) + 25
+    assert 240 <= count <= 260
+
+
+def test_what_fits_but_is_not_offered_may_be_taken():
+    """`allowed` keeps the GC near its range; a walk of a known sequence may leave it."""
+    plan = Design(gc=(0.5, 0.5)).plan(200)
+    walk = plan.start([[]])
+    for letter in [3] * 100 + [1] * 100:
+        walk.take([letter])
+    assert walk.position == 200

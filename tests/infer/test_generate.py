@@ -219,9 +219,13 @@ def test_a_model_does_as_well_as_its_decoder(model):
         ("ACGT", {}, "give a list of prompts"),
         (["A" * 60], {"length": 20}, "7 new bases would fit"),
         (["A" * 70], {}, "give a shorter prompt"),
-        (["A"], {"length": 0}, "length is 0; it must be at least 1"),
-        (["A"], {"count": 0}, "count is 0; it must be at least 1"),
-        (["A"], {"batch_size": 0}, "batch_size is 0; it must be at least 1"),
+        (["A"], {"length": 0}, "length is 0; it must be a whole number, at least 1"),
+        (["A"], {"count": 0}, "count is 0; it must be a whole number, at least 1"),
+        (["A"], {"batch_size": 0}, "batch_size is 0; it must be a whole number, at least 1"),
+        (["A"], {"length": 5.0}, "length is 5.0; it must be a whole number"),
+        (["A"], {"count": True}, "count is True; it must be a whole number"),
+        (["A"], {"batch_size": 1.5}, "batch_size is 1.5; it must be a whole number"),
+        (["A"], {"count": 3, "sampling": Sampling(temperature=0)}, "all the same; give count 1"),
         (["A"], {"design": Design(template="ACG")}, "template"),
     ],
 )
@@ -238,3 +242,19 @@ def test_weights_that_overflow_are_told(model):
     torch.nn.init.constant_(broken.backbone.ln_f.weight, float("nan"))
     with pytest.raises(InputError, match="not finite numbers"):
         list(generate(RecomputeDecoder(broken), ["ACGT"], 3))
+
+
+def test_gc_is_kept_all_along(model):
+    """A model that likes another content does not make up for it at the very end."""
+    design = Design(gc=(0.7, 0.75))
+    rows = list(generate(model, ["ACGT"], 60, count=16, design=design))
+    for row in rows:
+        share = [letter in "GC" for letter in row.sequence]
+        assert 0.7 * 60 <= sum(share) <= 0.75 * 60
+        for t in range(1, 61):
+            assert 0.7 * t - 26 <= sum(share[:t]) <= 0.75 * t + 26
+
+
+def test_prompts_may_come_from_an_iterator(model):
+    assert [row.prompt for row in generate(model, iter(["ACG", "TT"]), 3)] == [0, 1]
+    assert len({*generate(model, ["ACG"], 3, count=2)}) == 2

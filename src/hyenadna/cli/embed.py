@@ -100,10 +100,10 @@ def embed(
 
     console = make_console()
     require_free(out, resume=resume)
-    announce_native(console)
     where = choose_device(device)
     reader = Genome.open(genome)
     network = load(model).to(where)
+    announce_native(console, network.config)
     limit_memory(network, max_memory)
     tiling = tile_genome(
         network.config, reader, length=length, bin=bin, contigs=comma_list(contigs)

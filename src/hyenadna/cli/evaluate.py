@@ -116,7 +116,7 @@ def evaluate(
     network = load(model).to(choose_device(device))
     limit_memory(network, max_memory)
     window, _ = require_window(network, length, context)
-    announce_native(console)
+    announce_native(console, network.config)
     if not -1 <= markov <= 12:
         raise InputError(f"--markov is {markov}; it must be 0 to 12, or -1 for none")
     dtype = PRECISIONS[precision]

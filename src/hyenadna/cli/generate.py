@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -127,7 +128,6 @@ def generate(
     from hyenadna.infer.design import Design
     from hyenadna.infer.generate import plan_generation
     from hyenadna.infer.generated_file import require_free
-    from hyenadna.infer.interrupted import stored_settings
     from hyenadna.infer.sampling import Sampling
 
     path = None if out == _STDOUT else Path(out)
@@ -149,11 +149,9 @@ def generate(
         if template is None:
             raise InputError("no --length given, and no --template that says it; give one of them")
         length = len(template)
-    announce_native(console)
     network = load(model).to(choose_device(device))
+    announce_native(console, network.config)
     limit_memory(network, max_memory)
-    # a resumed run keeps its batches, whatever memory there is now
-    stored = stored_settings(path) if path is not None and resume else {}
     plan = plan_generation(
         network,
         given.ids,
@@ -162,7 +160,7 @@ def generate(
         sampling=sampling,
         design=design,
         with_n=with_n,
-        batch_size=_stored_rows(stored) if batch_size is None else batch_size,
+        batch_size=batch_size,
         state_bytes=_state_bytes(network, max_memory),
         names=given.names,
     )
@@ -173,7 +171,8 @@ def generate(
     if path is not None:
         file = _open_file(job, path, _settings(job, model, network, design), resume, console)
     _announce(job, need, console)
-    with explain_memory("give a smaller --batch-size or --max-memory; --resume goes on"):
+    way_out = "give a smaller --batch-size or --max-memory"
+    with explain_memory(way_out if path is None else f"{way_out}; --resume goes on"):
         _run(job, file, console)
 
 
@@ -181,6 +180,8 @@ def generate(
 class _Prompts:
     names: tuple[str, ...]
     ids: tuple[Ids, ...]
+    letters: tuple[str, ...]
+    """As they were given."""
 
 
 @dataclass(frozen=True)
@@ -205,10 +206,13 @@ def _read_prompts(prompt: str | None, prompts: Path | None) -> _Prompts:
     if (prompt is None) == (prompts is None):
         raise InputError("give either --prompt with bases, or --prompts with a FASTA")
     if prompts is None:
-        return _Prompts(("prompt",), (encode(prompt or "", name="--prompt"),))
+        text = prompt or ""
+        return _Prompts(("prompt",), (encode(text, name="--prompt"),), (text,))
     genome = Genome.open(prompts)
-    ids = tuple(genome.tokens(name, 0, bases) for name, bases in genome.contigs.items())
-    return _Prompts(tuple(genome.contigs), ids)
+    whole = [(name, 0, bases) for name, bases in genome.contigs.items()]
+    ids = tuple(genome.tokens(*contig) for contig in whole)
+    letters = tuple(genome.letters(*contig).decode("latin-1") for contig in whole)
+    return _Prompts(tuple(genome.contigs), ids, letters)
 
 
 def _positions(fix: Sequence[str]) -> dict[int, str]:
@@ -236,12 +240,6 @@ def _range(text: str | None) -> tuple[float, float] | None:
         return float(low), float(high)
     except ValueError:
         raise InputError(f"--gc {text}: give LOW:HIGH, such as 0.4:0.6") from None
-
-
-def _stored_rows(stored: Any) -> int | None:
-    """Batch size of an interrupted run, from a file that may be damaged."""
-    rows = stored.get("batch_size")
-    return rows if isinstance(rows, int) and rows > 0 else None
 
 
 def _state_bytes(network: HyenaDNA, max_memory: str | None) -> int:
@@ -277,7 +275,6 @@ def _settings(job: _Job, model: str, network: HyenaDNA, design: Design) -> dict[
         "count": plan.count,
         "letters": list(plan.letters),
         "with_prompt": job.with_prompt,
-        "batch_size": plan.batch_size,
         **asdict(plan.sampling),
         "design": asdict(design),
     }
@@ -338,6 +335,8 @@ def _run(job: _Job, file: GeneratedFile | None, console: Console) -> None:
     skip = 0 if file is None else file.records_done
     if skip:
         console.print(f"resuming after {_many(skip, 'sequence')}")
+    if file is None and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # as files are, whatever the locale
     begun, done = time.monotonic(), skip
     try:
         with _show_progress(console, skip * plan.length) as show:
@@ -347,7 +346,7 @@ def _run(job: _Job, file: GeneratedFile | None, console: Console) -> None:
                     job.prompts.names[each.prompt],
                     count=plan.count,
                     sampling=plan.sampling,
-                    prompt=plan.prompts[each.prompt] if job.with_prompt else None,
+                    prompt=job.prompts.letters[each.prompt] if job.with_prompt else None,
                 )
                 if file is None:
                     sys.stdout.write(text)

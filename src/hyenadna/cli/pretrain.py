@@ -192,7 +192,7 @@ def start_run(
     limit_memory(model, max_memory)
     corpus = _open(request.fasta, request.rule, request.weights, console)
     trainer, validation = _trainer(model.to(where), corpus, request.options)
-    announce_native(console)
+    announce_native(console, model.config)
     _announce(console, trainer, corpus, out, max_memory)
     seconds = _seconds(trainer)
     description = {

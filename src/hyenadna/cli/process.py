@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import torch
     from rich.console import Console
 
+    from hyenadna.config import ModelConfig
+
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
@@ -62,11 +64,15 @@ def set_threads(threads: int | None) -> None:
     torch.set_num_threads(threads)
 
 
-def announce_native(console: Console) -> None:
-    """Say so when this command will be the first to compile the native kernels."""
+def announce_native(console: Console, config: ModelConfig) -> None:
+    """Say so when this command will be the first to compile the native kernels.
+
+    config: of the model; there are none for some shapes.
+    """
+    from hyenadna.model.engine.native_kernels import fits
     from hyenadna.native import must_compile
 
-    if must_compile():
+    if fits(config) and must_compile():
         console.print("note: compiling the native kernels; once, some seconds")
 
 

@@ -41,6 +41,9 @@ from hyenadna.infer.design_tables import Feasible, GcCounts
 _ROUNDING: Final = 1e-9
 """Slack for products such as 0.1 × 30, which are not whole in binary."""
 
+GC_SLACK: Final = 25
+"""Bases by which the number of G and C may leave its range on the way."""
+
 Allowed = npt.NDArray[np.bool_]
 
 
@@ -65,7 +68,9 @@ class Design:
     forbidden: Sequence[str] = ()
     """Motifs (IUPAC) that must come up on neither strand."""
     gc: tuple[float, float] | None = None
-    """Lowest and highest fraction of G and C among all new bases; an N counts as neither."""
+    """Lowest and highest fraction of G and C among all new bases; an N counts as neither. On the
+    way the count stays within 25 bases of the range wherever it can, since a model that likes
+    another content would otherwise make up for it at the very end."""
     max_homopolymer: int | None = None
     """Longest run of one base."""
 
@@ -73,9 +78,10 @@ class Design:
         if self.template is not None:
             _set(self, "template", plain_iupac(self.template, "the template"))
         _set(self, "fixed", _read_fixed(self.fixed))
-        if isinstance(self.forbidden, str):
+        if isinstance(self.forbidden, str) or not isinstance(self.forbidden, Sequence):
+            what = "one text, " if isinstance(self.forbidden, str) else ""
             raise InputError(
-                f"design: forbidden is one text, {self.forbidden!r}; give a sequence of motifs"
+                f"design: forbidden is {what}{self.forbidden!r}; give a sequence of motifs"
             )
         texts = [plain_iupac(text, f"forbidden motif {text!r}") for text in self.forbidden]
         _set(self, "forbidden", tuple(texts))
@@ -149,32 +155,37 @@ class DesignPlan:
         self._feasible = Feasible(by_mask, masks, self._automaton.sink)
         start = np.zeros(1, dtype=np.intp)
         # A motif under way never helps: what is impossible after no prompt is after every one.
-        self._require_feasible(start, prompts=None)
+        self._require_feasible(start, [""])
         if self._range is not None:
             self._counts = GcCounts(by_mask, masks, self._gained, self._automaton.sink)
             self.exact = self._counts.exact
-            self._require_gc(start, prompts=None)
+            self._require_gc(start, [""])
 
-    def start(self, prompts: Sequence[npt.ArrayLike]) -> DesignWalk:
+    def start(
+        self, prompts: Sequence[npt.ArrayLike], names: Sequence[str] | None = None
+    ) -> DesignWalk:
         """A walk with one row for each prompt.
 
-        prompts: token ids, each (P,) of any length, 0 included.
+        prompts: token ids, each (P,) of any length, 0 included. names: of the prompts, for error
+        messages; `prompt 1` and so on when left out.
 
         Raises InputError where there is no prompt, for one that is no row of token ids, and where
         the design cannot be met after one.
         """
-        rows = [_read_prompt(prompt, row) for row, prompt in enumerate(prompts)]
+        called = names or [f"prompt {row + 1}" for row in range(len(prompts))]
+        rows = [_read_prompt(prompt, name) for prompt, name in zip(prompts, called, strict=True)]
         if not rows:
             raise InputError("design: no prompt; give at least one, which may be empty")
         states = np.zeros(len(rows), dtype=np.intp)
         if not self.free:
             states = self._automaton.after(rows)
-            self._require_feasible(states, prompts=rows)
-            self._require_gc(states, prompts=rows)
+            after = [_after(name, row) for name, row in zip(called, rows, strict=True)]
+            self._require_feasible(states, after)
+            self._require_gc(states, after)
         return DesignWalk(self, 0, states, np.zeros(len(rows), dtype=np.int32))
 
-    def _require_feasible(self, states: Table, prompts: Sequence[Masks] | None) -> None:
-        """Raise InputError for the first state that cannot lead to the end."""
+    def _require_feasible(self, states: Table, after: Sequence[str]) -> None:
+        """Raise InputError for the first state that cannot lead to the end; after: where it is."""
         fits = self._feasible[0][states]
         if not fits.all():
             row = int(fits.argmin())
@@ -186,9 +197,9 @@ class DesignPlan:
                 self.letters,
                 int(states[row]),
             )
-            raise InputError(f"design: {_after(prompts, row)}{why}")
+            raise InputError(f"design: {after[row]}{why}")
 
-    def _require_gc(self, states: Table, prompts: Sequence[Masks] | None) -> None:
+    def _require_gc(self, states: Table, after: Sequence[str]) -> None:
         """Raise InputError for the first state with no completion in the GC range."""
         if self._counts is None or self._range is None or self.design.gc is None:
             return
@@ -198,7 +209,7 @@ class DesignPlan:
             row = int(fits.argmin())
             attainable = int(low[row]), int(high[row])
             why = gc_culprit(self.design.gc, self._range, attainable, self.length, self.exact)
-            raise InputError(f"design: {_after(prompts, row)}{why}")
+            raise InputError(f"design: {after[row]}{why}")
 
     def _next(self, position: int, states: Table) -> Table:
         """State after each letter, (B, K)."""
@@ -217,6 +228,14 @@ class DesignPlan:
         allowed: Allowed = low <= highest
         allowed &= high >= lowest
         return allowed
+
+    def _near(self, taken: int, gc: npt.NDArray[np.int32]) -> Allowed:
+        """Letters with which G and C of so many bases are near the range, gc (B,) before them."""
+        assert self.design.gc is not None
+        low, high = self.design.gc
+        count = gc[:, None] + self._gained
+        near: Allowed = (count >= low * taken - GC_SLACK) & (count <= high * taken + GC_SLACK)
+        return near
 
 
 class DesignWalk:
@@ -243,9 +262,14 @@ class DesignWalk:
     def allowed(self) -> Allowed:
         """Letters after which the rest can still be completed: (B, K), never all False in a row.
 
-        Raises InputError where all new bases have been taken.
+        With a GC range, of these the ones that keep the count near it, if there are any. Raises
+        InputError where all new bases have been taken.
         """
-        return self._look().copy()
+        allowed = self._look()
+        if self.plan._range is None or self.plan.free:
+            return allowed.copy()
+        near = allowed & self.plan._near(self.position + 1, self._gc)
+        return np.where(near.any(axis=1, keepdims=True), near, allowed)
 
     def take(self, choice: npt.ArrayLike) -> None:
         """Go on by one base in each row.
@@ -350,14 +374,12 @@ def _read_letters(letters: Sequence[int]) -> tuple[int, ...]:
     return ids
 
 
-def _read_prompt(prompt: npt.ArrayLike, row: int) -> Masks:
+def _read_prompt(prompt: npt.ArrayLike, name: str) -> Masks:
     ids = np.asarray(prompt)
     if ids.size == 0 and ids.ndim == 1:
         return np.zeros(0, dtype=np.uint8)
     if ids.ndim != 1 or ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() > 255:
-        raise InputError(
-            f"design: prompt {row} is {ids.dtype} {ids.shape}; give token ids of shape (P,)"
-        )
+        raise InputError(f"design: {name} is {ids.dtype} {ids.shape}; give token ids of shape (P,)")
     return ids.astype(np.uint8)
 
 
@@ -420,12 +442,10 @@ def _gc_range(gc: tuple[float, float] | None, length: int) -> tuple[int, int] | 
     return None if (lowest, highest) == (0, length) else (lowest, highest)
 
 
-def _after(prompts: Sequence[Masks] | None, row: int) -> str:
-    """Words for a message about a prompt, none where it is about every prompt."""
-    if prompts is None:
-        return ""
-    tail = "".join("ACGT"[symbol] if symbol < BASE_COUNT else "N" for symbol in _tail(prompts[row]))
-    return f"after prompt {row} (which ends in {tail}), "
+def _after(name: str, prompt: Masks) -> str:
+    """Words for a message about a prompt."""
+    tail = "".join("ACGT"[symbol] if symbol < BASE_COUNT else "N" for symbol in _tail(prompt))
+    return f"after {name} (which ends in {tail}), "
 
 
 def _tail(prompt: Masks) -> list[int]:

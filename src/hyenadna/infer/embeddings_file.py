@@ -44,7 +44,8 @@ class EmbeddingsFile:
     def __init__(self, path: Path, tiling: Tiling, width: int, settings: Mapping[str, Any]) -> None:
         self.path, self.tiling, self.width = path, tiling, width
         self.settings = dict(settings)
-        self._folder = interrupted.part_folder(path)
+        self._part = interrupted.Part(path, ("embeddings.npy", "whole.npz"))
+        self._folder = self._part.folder
         self._spill = self._folder / "embeddings.npy"
         self._data_from = 0  # bytes of the header
 
@@ -57,11 +58,7 @@ class EmbeddingsFile:
         Raises InputError where `path` cannot be written.
         """
         require_free(path, resume=True)
-        file = cls(path, tiling, width, settings)
-        with interrupted.fresh_part(path, file.settings), file._spill.open("wb") as stream:
-            _write_header(stream, _FLOAT, (tiling.rows, width))
-            file._data_from = stream.tell()
-        return file
+        return cls(path, tiling, width, settings)._emptied()
 
     @classmethod
     def resume(
@@ -73,10 +70,11 @@ class EmbeddingsFile:
         InputError where it was made with other settings (its rows stay), and where `path` cannot be
         written.
         """
-        reason = interrupted.why_not_resumed(path, settings)
-        if reason:
-            return cls.start(path, tiling, width, settings), reason
+        require_free(path, resume=True)
         file = cls(path, tiling, width, settings)
+        reason = file._part.why_not_resumed(settings)
+        if reason:
+            return file._emptied(), reason
         try:
             with file._spill.open("rb") as stream:
                 np.lib.format.read_magic(stream)
@@ -85,8 +83,14 @@ class EmbeddingsFile:
         except (OSError, ValueError):
             shape = ()
         if shape != (tiling.rows, width):
-            return cls.start(path, tiling, width, settings), interrupted.damaged(path)
+            return file._emptied(), file._part.damaged()
         return file, ""
+
+    def _emptied(self) -> Self:
+        with self._part.cleared(self.settings), self._spill.open("wb") as stream:
+            _write_header(stream, _FLOAT, (self.tiling.rows, self.width))
+            self._data_from = stream.tell()
+        return self
 
     @property
     def rows_done(self) -> int:
@@ -133,8 +137,7 @@ class EmbeddingsFile:
             for key, text in texts.items():
                 with _member(archive, key) as stream:
                     np.lib.format.write_array(stream, np.array(text))
-        whole.replace(self.path)
-        shutil.rmtree(self._folder)
+        self._part.finish(whole)
 
     def _json(self) -> str:
         return json.dumps(self.settings, sort_keys=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +16,7 @@ from hyenadna.alphabet import BASES, TOKENS, VOCAB_SIZE, Ids, N, decode, encode
 from hyenadna.data.batches import BATCH_TOKENS
 from hyenadna.errors import InputError
 from hyenadna.infer.design import Design, DesignPlan
-from hyenadna.infer.sampling import Chooser, Floats, Sampling, Uniforms
+from hyenadna.infer.sampling import Chooser, Floats, Sampling, Uniforms, is_whole
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.decoding import Decoder, DecodingState
 
@@ -33,7 +33,7 @@ _TALLIED_AT_ONCE: Final = 256
 _TOLD_EVERY: Final = 0.1  # seconds
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Generated:
     """One sequence of new bases."""
 
@@ -221,7 +221,7 @@ class GenerationPlan:
 
 def plan_generation(
     model: HyenaDNA | Decoder,
-    prompts: Sequence[str | npt.ArrayLike],
+    prompts: Iterable[str | npt.ArrayLike],
     length: int,
     *,
     count: int = 1,
@@ -239,10 +239,22 @@ def plan_generation(
     """
     if isinstance(prompts, str):
         raise InputError("generate: prompts are one text; give a list of prompts")
-    for field, value in (("length", length), ("count", count), ("batch_size", batch_size)):
-        if value is not None and value < 1:
-            raise InputError(f"generate: {field} is {value}; it must be at least 1")
-    if not len(prompts):
+    numbers = {"length": length, "count": count}
+    if batch_size is not None:
+        numbers["batch_size"] = batch_size
+    for field, value in numbers.items():
+        if not (is_whole(value) and value >= 1):
+            raise InputError(
+                f"generate: {field} is {value!r}; it must be a whole number, at least 1"
+            )
+    sampling = sampling or Sampling()
+    if sampling.greedy and count > 1:
+        raise InputError(
+            f"generate: {count} sequences of each prompt, but temperature 0 or top_k 1 makes them "
+            "all the same; give count 1"
+        )
+    prompts = list(prompts)
+    if not prompts:
         raise InputError("generate: there is no prompt; give one or more, of at least one base")
     called = names or [f"prompt {i + 1}" for i in range(len(prompts))]
     ids = tuple(_ids(prompt, name) for prompt, name in zip(prompts, called, strict=True))
@@ -253,7 +265,7 @@ def plan_generation(
     plan = None
     if design is not None and design != Design():
         plan = design.plan(length, letters)
-        plan.start(ids)  # a prompt may make the design impossible: say so now
+        plan.start(ids, called)  # a prompt may make the design impossible: say so now
     decoder = Decoder(model) if isinstance(model, HyenaDNA) else model
     rows = batch_size
     if rows is None:
@@ -261,12 +273,12 @@ def plan_generation(
         most = max(len(prompt) for prompt in ids)
         while rows > 1 and decoder.bytes_for(rows, length - 1, most) > state_bytes:
             rows //= 2
-    return GenerationPlan(decoder, ids, length, count, rows, sampling or Sampling(), letters, plan)
+    return GenerationPlan(decoder, ids, length, count, rows, sampling, letters, plan)
 
 
 def generate(
     model: HyenaDNA | Decoder,
-    prompts: Sequence[str | npt.ArrayLike],
+    prompts: Iterable[str | npt.ArrayLike],
     length: int,
     *,
     count: int = 1,

@@ -7,12 +7,10 @@ OUT                       FASTA, one record for each sequence
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final, Self
 
-from hyenadna.alphabet import Ids, decode
 from hyenadna.errors import InputError
 from hyenadna.infer import interrupted
 from hyenadna.infer.generate import Generated
@@ -30,13 +28,13 @@ def record(
     *,
     count: int = 1,
     sampling: Sampling | None = None,
-    prompt: Ids | None = None,
+    prompt: str | None = None,
 ) -> str:
     """The FASTA record of a sequence, with its line ends.
 
     name: of the prompt; the record is called so, with _1, _2 … behind where there are several
-    sequences of a prompt (count > 1). sampling: written into the header when given. prompt: token
-    ids that are written in front of the new bases; the figures are about the new bases.
+    sequences of a prompt (count > 1). sampling: written into the header when given. prompt:
+    letters that are written in front of the new bases; the figures are about the new bases.
     """
     number = generated.sample + 1
     words = [
@@ -51,9 +49,9 @@ def record(
     if sampling is not None:
         options = {"top_k": sampling.top_k, "top_p": sampling.top_p}
         words.append(f"temperature={sampling.temperature:g}")
-        words += [f"{key}={value:g}" for key, value in options.items() if value is not None]
+        words += [f"{key}={value}" for key, value in options.items() if value is not None]
         words.append(f"seed={sampling.seed}")
-    text = ("" if prompt is None else decode(prompt)) + generated.sequence
+    text = (prompt or "") + generated.sequence
     lines = [text[start : start + LINE] for start in range(0, len(text), LINE)]
     return "\n".join([" ".join(words), *lines]) + "\n"
 
@@ -68,9 +66,11 @@ def require_free(path: Path, *, resume: bool = False) -> None:
 class GeneratedFile:
     """The records of one run on their way into a FASTA; made by `start` or `resume`."""
 
-    def __init__(self, path: Path, records_done: int) -> None:
-        self.path, self.records_done = path, records_done
-        self._records = interrupted.part_folder(path) / _RECORDS
+    def __init__(self, path: Path) -> None:
+        """Hold the folder beside `path`. Raises InputError where another process does."""
+        self.path, self.records_done = path, 0
+        self._part = interrupted.Part(path, (_RECORDS,))
+        self._records = self._part.folder / _RECORDS
 
     @classmethod
     def start(cls, path: Path, settings: Mapping[str, Any]) -> Self:
@@ -80,9 +80,7 @@ class GeneratedFile:
         cannot be written.
         """
         require_free(path, resume=True)
-        with interrupted.fresh_part(path, settings) as folder:
-            (folder / _RECORDS).touch()
-        return cls(path, 0)
+        return cls(path)._emptied(settings)
 
     @classmethod
     def resume(
@@ -96,27 +94,37 @@ class GeneratedFile:
         be written.
         """
         require_free(path, resume=True)
-        records = interrupted.part_folder(path) / _RECORDS
-        reason = interrupted.why_not_resumed(path, settings)
-        if not reason and not records.is_file():
-            reason = interrupted.damaged(path)
+        file = cls(path)
+        reason = file._part.why_not_resumed(settings)
+        if not reason and not file._records.is_file():
+            reason = file._part.damaged()
         if reason:
-            return cls.start(path, settings), reason
-        with interrupted.write_errors(path), records.open("r+b") as stream:
-            done, end = _whole_records(stream, lengths)
+            return file._emptied(settings), reason
+        with interrupted.write_errors(path), file._records.open("r+b") as stream:
+            file.records_done, end = _whole_records(stream, lengths)
             stream.truncate(end)  # half a record that a kill may have left
-        return cls(path, done), ""
+        return file, ""
+
+    def _emptied(self, settings: Mapping[str, Any]) -> Self:
+        with self._part.cleared(settings):
+            self._records.touch()
+        return self
 
     def append(self, text: str) -> None:
-        """Add a record behind those there are. Raises OSError when the disk is full."""
-        with self._records.open("ab") as stream:
-            stream.write(text.encode("utf-8"))
+        """Add a record behind those there are. Raises InputError when the disk is full."""
+        try:
+            with self._records.open("ab") as stream:
+                stream.write(text.encode("utf-8"))
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: cannot be written ({error.strerror or error}); make room and go on "
+                "with --resume"
+            ) from error
         self.records_done += 1
 
     def finish(self) -> None:
         """Give the records their own name, and remove what was beside."""
-        self._records.replace(self.path)
-        shutil.rmtree(interrupted.part_folder(self.path))
+        self._part.finish(self._records)
 
 
 def _whole_records(stream: IO[bytes], lengths: Sequence[int]) -> tuple[int, int]:

@@ -1,18 +1,21 @@
 """What an interrupted run leaves beside its output, and whether another may go on with it.
 
-OUT.part/settings.json says what the results so far, in other files of that folder, were made with.
+OUT.part/settings.json says what the results so far, in other files of that folder, were made with;
+OUT.part/lock is held by the process that writes.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from hyenadna.errors import InputError
+
+_SETTINGS, _LOCK = "settings.json", "lock"
 
 
 def part_folder(path: Path) -> Path:
@@ -25,6 +28,8 @@ def require_free(path: Path, *, what: str, resume: bool) -> None:
 
     what: the results of an interrupted run, for its message. resume: whether there may be some.
     """
+    if path.is_dir() or not path.name:
+        raise InputError(f"{path}: is a folder; give the name of a file with --out")
     if path.exists():
         raise InputError(f"{path}: exists; remove it, or give another --out")
     if not path.parent.is_dir():
@@ -39,51 +44,94 @@ def require_free(path: Path, *, what: str, resume: bool) -> None:
 def stored_settings(path: Path) -> Mapping[str, Any]:
     """Settings of the interrupted run beside `path`; empty without one, or a damaged one."""
     try:
-        stored = json.loads((part_folder(path) / "settings.json").read_text())
+        stored = json.loads((part_folder(path) / _SETTINGS).read_text())
     except (OSError, ValueError):
         return {}
     return stored if isinstance(stored, dict) else {}
 
 
-@contextmanager
-def fresh_part(path: Path, settings: Mapping[str, Any]) -> Iterator[Path]:
-    """An empty folder to write into while the block runs; then the settings are put beside.
+class Part:
+    """The folder of a run, held by this process alone.
 
-    They come last, because without them there is nothing to resume. What an interrupted run left is
-    dropped. Raises InputError where it cannot be written.
+    files: names of the results in it. Raises InputError where another process holds it.
     """
-    folder = part_folder(path)
-    with write_errors(path):
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir()
-        yield folder
-        (folder / "settings.json").write_text(json.dumps(dict(settings), indent=2) + "\n")
+
+    def __init__(self, path: Path, files: Sequence[str]) -> None:
+        self.path, self.folder = path, part_folder(path)
+        self._own = {*files, _SETTINGS, _LOCK}
+        self.found = self.folder.exists()
+        """Whether an interrupted run had left it."""
+        with write_errors(path):
+            self.folder.mkdir(exist_ok=True)
+            self._lock = (self.folder / _LOCK).open("a")
+        if not _locked(self._lock):
+            self._lock.close()
+            raise InputError(
+                f"{self.folder}: another run is writing it; wait for it, or stop it and go on with "
+                "--resume"
+            )
+
+    @contextmanager
+    def cleared(self, settings: Mapping[str, Any]) -> Iterator[Path]:
+        """The folder without results, to write into while the block runs; then the settings.
+
+        They come last, because without them there is nothing to resume. Raises InputError where it
+        cannot be written, or holds files that no run of ours has made; these stay.
+        """
+        foreign = sorted(file.name for file in self.folder.iterdir() if file.name not in self._own)
+        if foreign:
+            raise InputError(
+                f"{self.folder}: holds {foreign[0]}, which is not of an interrupted run; move it "
+                "away, or give another --out"
+            )
+        with write_errors(self.path):
+            for name in self._own - {_LOCK}:
+                (self.folder / name).unlink(missing_ok=True)
+            yield self.folder
+            (self.folder / _SETTINGS).write_text(json.dumps(dict(settings), indent=2) + "\n")
+
+    def why_not_resumed(self, settings: Mapping[str, Any]) -> str:
+        """Why there is nothing to go on with, in a line; empty where there is.
+
+        Raises InputError where the results were made with other settings; they stay.
+        """
+        if not self.found:
+            return f"{self.folder}: nothing to resume"
+        stored = stored_settings(self.path)
+        if not stored:
+            return self.damaged()
+        other = _difference(stored, settings)
+        if other:
+            raise InputError(
+                f"{self.folder}: was made with {other}; resume with the same, or remove "
+                f"{self.folder} to start over"
+            )
+        return ""
+
+    def damaged(self) -> str:
+        """The line for results that cannot be read."""
+        return f"{self.folder}: damaged, starting over"
+
+    def finish(self, whole: Path) -> None:
+        """The file `whole` of the folder takes the name of the output, and the rest goes."""
+        whole.replace(self.path)
+        shutil.rmtree(self.folder)
+        self._lock.close()
 
 
-def why_not_resumed(path: Path, settings: Mapping[str, Any]) -> str:
-    """Why there is nothing to go on with beside `path`, in a line; empty where there is.
-
-    Raises InputError where the results there were made with other settings; they stay.
-    """
-    folder = part_folder(path)
-    if not folder.exists():
-        return f"{folder}: nothing to resume"
-    stored = stored_settings(path)
-    if not stored:
-        return damaged(path)
-    other = _difference(stored, settings)
-    if other:
-        raise InputError(
-            f"{folder}: was made with {other}; resume with the same, or remove {folder} to start "
-            "over"
-        )
-    return ""
-
-
-def damaged(path: Path) -> str:
-    """The line for results that cannot be read."""
-    return f"{part_folder(path)}: damaged, starting over"
+def _locked(file: IO[str]) -> bool:
+    """Whether this process holds the file now; True where the system has no such locks."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return True
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
 
 
 def _difference(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> str:

@@ -49,11 +49,11 @@ class Sampling:
             "temperature",
             f"it must be 0 (the likeliest base) or at least {_COLDEST:g}",
         )
-        some = self.top_k is None or (_is_whole(self.top_k) and self.top_k >= 1)
+        some = self.top_k is None or (is_whole(self.top_k) and self.top_k >= 1)
         need(some, "top_k", "it must be a whole number, at least 1")
         share = self.top_p is None or (_is_number(self.top_p) and 0 < self.top_p <= 1)
         need(share, "top_p", "it must be above 0 and at most 1")
-        need(_is_whole(self.seed) and self.seed >= 0, "seed", "it must be a whole number from 0 up")
+        need(is_whole(self.seed) and self.seed >= 0, "seed", "it must be a whole number from 0 up")
 
     @property
     def greedy(self) -> bool:
@@ -61,12 +61,13 @@ class Sampling:
         return self.temperature == 0 or self.top_k == 1
 
 
-def _is_whole(value: object) -> bool:
+def is_whole(value: object) -> bool:
+    """Whether a value is a whole number, True and False not counted."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _is_number(value: object) -> bool:
-    return _is_whole(value) or isinstance(value, float | np.floating)
+    return is_whole(value) or isinstance(value, float | np.floating)
 
 
 class Chooser:

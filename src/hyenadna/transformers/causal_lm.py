@@ -149,8 +149,10 @@ class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel, GenerationMixin):
         """What is wanted that a cache does not give, if anything."""
         if self.config.output_hidden_states if hidden_states is None else hidden_states:
             return "hidden states are asked for, which it does not keep"
+        if not torch.is_grad_enabled():  # asked first: all parameters take longer than a step
+            return None
         learnt = [*self.parameters(), *([] if embedded is None else [embedded])]
-        if torch.is_grad_enabled() and any(p.requires_grad for p in learnt):
+        if any(p.requires_grad for p in learnt):
             return "gradients are wanted, which it has not; call the model under torch.no_grad()"
         return None
 
@@ -228,6 +230,12 @@ class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel, GenerationMixin):
 
         how: the generation mode, or in the oldest release the assistant.
         """
+        mask = model_kwargs.get("attention_mask")
+        if mask is not None and not bool(mask[:, -1].all()):
+            raise InputError(
+                "generate: padding behind a prompt, where new bases would follow it; put it in "
+                "front: tokenizer(..., padding_side='left')"
+            )
         embedded = model_kwargs.get("inputs_embeds")
         if embedded is not None:
             self._check_total(max_cache_length + 1, embedded.shape[1])

@@ -250,7 +250,8 @@ class Decoder:
                     HyenaState(past.next_halo, [OnlineConvolution(filter_, effect, batch)])
                     for past, filter_, effect in zip(pasts, filters, effects, strict=True)
                 ]
-            logits = self._logits(stream[:, -1:])[:, 0].clone()
+            # a product for each row, so that none depends on how many there are
+            logits = torch.cat([self._logits(row[-1:]) for row in stream])
         lengths = torch.full((batch,), length, device=first.device)
         return DecodingState(layers, logits, lengths)
 

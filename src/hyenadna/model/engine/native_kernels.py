@@ -20,17 +20,26 @@ GROUP: Final = 16
 MOST_TAPS: Final = 16
 
 
+def fits(config: ModelConfig) -> bool:
+    """Whether native kernels are written for models of this shape."""
+    return config.mixer == "hyena" and config.hyena_order == 2 and _sizes_fit(config)
+
+
+def _sizes_fit(config: ModelConfig) -> bool:
+    widths = (config.d_model, config.inner_width, config.filter_order, config.padded_vocab_size)
+    return (
+        not any(width % GROUP for width in widths)
+        and config.short_filter_order <= MOST_TAPS
+        and config.num_inner_mlps < MOST_LAYERS
+    )
+
+
 def available(config: ModelConfig, dtype: torch.dtype, gemm: torch.dtype | None = None) -> bool:
     """Whether there are native kernels for models of this shape and type on this machine.
 
     gemm: bfloat16 asks for matrix products in bf16, which need AVX512-BF16.
     """
-    widths = (config.d_model, config.inner_width, config.filter_order, config.padded_vocab_size)
-    if dtype not in NAMES or any(width % GROUP for width in widths):
-        return False
-    if config.short_filter_order > MOST_TAPS or config.num_inner_mlps >= MOST_LAYERS:
-        return False
-    if library() is None:
+    if dtype not in NAMES or not _sizes_fit(config) or library() is None:
         return False
     return gemm is None or (dtype == torch.float32 and bool(native_library().has_bf16()))
 
