@@ -82,6 +82,12 @@ def _exponents(whole: Whole) -> list[str]:
     if len(whole.marks) > 3:
         tail = _power(whole.marks[-3:], whole.steps[-3:])
         text += f", {tail} over the last three rows"
+    slow, fast = whole.steps[0] / whole.marks[0], whole.steps[-1] / whole.marks[-1]
+    if fast < slow:
+        text += (
+            f", where a base took {brief(slow)} over the first {whole.marks[0]:,} and "
+            f"{brief(fast)} over all: what is below 1 is the drift of the machine"
+        )
     return ["; ".join([text, *grown]) + ". Slope of log time against log bases, least squares.", ""]
 
 

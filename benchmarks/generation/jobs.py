@@ -25,8 +25,8 @@ SHORT_CONTEXTS: Final = (16, 128)
 """Where the ways might cross."""
 WHOLE_CONTEXTS: Final = (1_000, 10_000, 30_000, 101_000)
 STEPS: Final[Mapping[str, int]] = {"ours": 512, "recompute": 1, "direct": 16}
-WARM_STEPS: Final = 4
-"""Steps of the direct sum before those that are timed."""
+REPEATED_CONTEXT: Final = 1_000
+"""The direct sum is timed in several rounds up to here, where the ways are close."""
 ROUNDS: Final = 3
 
 
@@ -141,7 +141,7 @@ def guessed_seconds(job: Job) -> float:
     seconds = {
         "ours": (ROUNDS + 1) * job.new * step + 3 * forward,
         "recompute": 4 * forward,
-        "direct": 4 * forward + (job.new + WARM_STEPS) * 1e-9 * size * job.context,
+        "direct": 4 * forward + 2 * job.new * 1e-9 * size * job.context,
         "blocks": ROUNDS * len(BLOCKS) * 1.3 * job.new * step,
         "whole": 1.4 * job.new * step + _FORWARD * size * (job.context + job.new),
         "split": 12 * job.new * step,

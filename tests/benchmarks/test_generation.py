@@ -15,7 +15,6 @@ from benchmarks.generation.direct import prefill_unfolded, unfolded_block
 from benchmarks.generation.jobs import (
     BLOCKS,
     RAISED,
-    WARM_STEPS,
     Job,
     full_plan,
     guessed_seconds,
@@ -100,7 +99,7 @@ def test_the_ways_are_measured_and_agree():
     for result in (ours, direct, again, rows):
         assert min(result["seconds"]) > 0 and result["peak"] >= result["imports"] > 10 * 2**20
     d, layers, logits = 128, 2, 4 * 16 + 8
-    capacity = OURS.context + DIRECT.new + WARM_STEPS
+    capacity = OURS.context + DIRECT.new
     halo = layers * 2 * 3 * d * 4
     assert direct["state"] == layers * capacity * d * 4 + halo + logits
     assert direct["filters"] == layers * 64 * d * 4
@@ -199,7 +198,7 @@ def test_plans_are_whole_and_fit_the_models():
         for job in plan:
             assert Job.from_dict(json.loads(json.dumps(job.to_dict()))) == job
             assert guessed_seconds(job) > 0 and job.title()
-            more = {"direct": job.new + WARM_STEPS, "recompute": 200, "whole": job.new}
+            more = {"direct": job.new, "recompute": 200, "whole": job.new}
             longest = job.context + more.get(job.task, 2 * job.new)
             assert longest <= job.config().max_seq_len
         contexts = [job.context for job in plan if job.part == "whole" and job.task == "direct"]
