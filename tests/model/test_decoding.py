@@ -12,10 +12,12 @@ from safetensors.torch import load_file
 
 from hyenadna.checkpoint.load import load
 from hyenadna.config import ModelConfig
+from hyenadna.conv import online
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.decoding import Decoder, DecodingState, decoder
 from hyenadna.model.engine.native_kernels import available
+from hyenadna.model.engine.sizes import resident_bytes
 from hyenadna.model.likelihood import target_nats
 from hyenadna.native import why_not
 
@@ -323,7 +325,7 @@ def test_refusals_leave_the_state_as_it_was():
         (lambda: d.prefill(torch.zeros(1, 5, 7), room=1), r"embedded tokens of shape \(L, 32\)"),
         (lambda: d.step(state, [7]), r"tokens are torch.int64 of shape \(1,\) for 2 sequences"),
         (lambda: d.step(state, [7.5, 8]), "give one integer id for each"),
-        (lambda: d.step(state, [7, 16]), r"token ids \[7, 16\]; they must be in 0 .. 15"),
+        (lambda: d.step(state, [7, 16]), "token ids 7 to 16; they must be in 0 .. 15"),
         (lambda: d.step(state, [7, -1]), "must be in 0 .. 15"),
         (lambda: d.extend(state, [[7, 7]]), r"tokens are torch.int64 of shape \(1, 2\) for 2"),
         (lambda: d.extend(state, [[0.5], [7]]), "give integer ids of shape"),
@@ -362,3 +364,193 @@ def test_states_in_files(variant, tmp_path):
     path.write_bytes(b"something else")
     with pytest.raises(InputError, match="not a decoding state"):
         Decoder(model).load(path)
+
+
+def test_states_of_other_models_are_refused():
+    d, other = Decoder(make(SMALL)), Decoder(make(SMALL, seed=1))
+    state = d.prefill(bases(1, 20), room=9)
+    for use in (
+        lambda: other.step(state, [7]),
+        lambda: other.extend(state, [[7, 8]]),
+        lambda: other.score(state, [[7]]),
+        lambda: other.save(state, "never"),
+    ):
+        with pytest.raises(InputError, match="the state is of another model"):
+            use()
+    assert Decoder(d.model).step(state, [7]).shape == (1, 16)  # another decoder of the same one
+
+
+@pytest.mark.parametrize("change", ["write", "convert"])
+def test_models_that_change_are_refused(change):
+    model = make(SMALL, dtype=torch.float32)
+    d = Decoder(model)
+    state = d.prefill(bases(1, 20), room=9)
+    if change == "write":
+        with torch.no_grad():
+            model.backbone.layers[0].mixer.in_proj.weight.mul_(1.1)
+    else:
+        model.double()
+    for use in (
+        lambda: d.prefill(bases(1, 20), room=9),
+        lambda: d.extend(state, [[7, 8]]),
+        lambda: d.score(state, [[7]]),
+    ):
+        with pytest.raises(InputError, match="changed since the decoder was made; make a new"):
+            use()
+
+
+def test_float64_under_autocast_stays_float64():
+    model = make(SMALL)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        d = Decoder(model)
+        state = d.prefill(bases(1, 20), room=40)
+    wanted = full_logits(model, bases(1, 60))
+    for t in range(20, 60):
+        d.step(state, bases(1, 60)[:, t])
+    assert state.logits.dtype == torch.float64
+    torch.testing.assert_close(state.logits, wanted[:, -1], atol=1e-2, rtol=1e-2)
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_a_step_that_breaks_off_leaves_no_wrong_state(kernels, monkeypatch):
+    """Out of memory or Ctrl-C in the middle: what has half moved is refused, not used."""
+    d = Decoder(make(SMALL, kernels), block=4)
+    state = d.prefill(bases(1, 30), room=60)
+    for token in (7, 8, 9):
+        d.step(state, [token])
+    whole = state.clone()
+    came = online.OnlineConvolution.came
+    calls = []
+
+    def broken(self):
+        calls.append(self)
+        if len(calls) == 2:  # the first layer has moved
+            raise MemoryError("no memory")
+        came(self)
+
+    monkeypatch.setattr(online.OnlineConvolution, "came", broken)
+    with pytest.raises(MemoryError):
+        d.step(state, [10])
+    monkeypatch.undo()
+    for use in (
+        lambda: d.step(state, [7]),
+        lambda: d.extend(state, [[7, 8]]),
+        lambda: d.score(state, [[7]]),
+        lambda: state.clone(),
+    ):
+        with pytest.raises(InputError, match="interrupted half done"):
+            use()
+    assert d.step(whole, [10]).shape == (1, 16)
+
+
+def test_a_settling_that_breaks_off_can_be_done_again(monkeypatch):
+    walk = Walk(make(SMALL), [30], room=90, block=4)
+    walk.step(13)
+    settle, calls = online.settle, []
+
+    def broken(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise MemoryError("no memory")
+        return settle(*arguments)
+
+    monkeypatch.setattr(online, "settle", broken)
+    with pytest.raises(MemoryError):
+        walk.state.settle()
+    monkeypatch.undo()
+    walk.step(20)
+    walk.extend(10)
+    walk.step(30)
+
+
+def test_logits_that_are_given_out_are_copies():
+    for kernels in KERNELS:
+        d = Decoder(make(SMALL, kernels))
+        state = d.prefill(bases(1, 20), room=9)
+        before = d.score(state, [[7, 8]])[0]
+        d.step(state, [7])[:] = torch.inf
+        assert state.logits.isfinite().all() and before.isfinite().all()
+
+
+def test_select_takes_row_numbers_only():
+    state = Decoder(make(SMALL)).prefill(bases(3, 20), room=9)
+    for wrong in (torch.tensor([True, False, True]), [0.0, 1.0]):
+        with pytest.raises(InputError, match="give at least one whole number"):
+            state.select(wrong)
+
+
+def test_deep_copies_are_branches():
+    d = Decoder(make(SMALL))
+    state = d.prefill(bases(1, 20), room=9)
+    d.step(state, [7])
+    branch = copy.deepcopy(state)
+    assert torch.equal(d.step(branch, [8]), d.step(state, [8]))
+
+
+def test_files_of_states_keep_to_themselves(tmp_path):
+    model = make(SMALL.replace(tie_word_embeddings=False))
+    d = Decoder(model)
+    state = d.prefill(bases(1, 20), room=9)
+    path = tmp_path / "state.safetensors"
+    d.save(state, path)
+    loaded = d.load(path)
+    path.write_bytes(b"\0" * path.stat().st_size)  # in place: what is loaded does not follow
+    assert torch.equal(d.step(loaded, [7]), d.step(state, [7]))
+    d.save(state, path)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(2)
+    with pytest.raises(InputError, match="a model of other weights"):
+        Decoder(model).load(path)
+    for wrong in (tmp_path / "none" / "state", tmp_path):
+        with pytest.raises(InputError, match=r"cannot write|no ordinary file"):
+            d.save(state, wrong)
+    half = Decoder(make(SMALL, dtype=torch.float32).bfloat16())
+    half.save(half.prefill(bases(1, 20), room=9), path)
+    assert half.load(path).room == 9
+
+
+def test_prompts_that_are_no_ids():
+    d = Decoder(make(SMALL))
+    for wrong in (["ACGT"], [[True, False]], [torch.ones(3, dtype=torch.complex64)]):
+        with pytest.raises(InputError, match="integer ids"):
+            d.prefill(wrong, room=1)
+    state = d.prefill([torch.tensor([7, 8], dtype=torch.uint8)], room=9)
+    d.extend(state, torch.tensor([[7, 8]], dtype=torch.int16))
+    embedded = d.backbone.embeddings(bases(1, 9)).detach().float()
+    d.prefill(embedded, room=2)
+
+
+def test_attention_under_autocast():
+    model = make(VARIANTS["attention"], dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        d = Decoder(model)
+        state = d.prefill(bases(1, 20), room=30)
+        for t in range(20, 50):
+            d.step(state, bases(1, 50)[:, t])
+        wanted = full_logits(model, bases(1, 50))[:, -1]
+    torch.testing.assert_close(state.logits, wanted, atol=0.1 * wanted.abs().max(), rtol=0)
+
+
+def test_memory_of_what_is_to_come_is_in_the_budget():
+    model = make(SMALL.replace(max_seq_len=60_000), dtype=torch.float32)
+    d = Decoder(model)
+    state = d.prefill([[7]], room=50_000).select([0] * 40)
+    model.set_engine(max_memory=resident_bytes() + (300 << 20))
+    with pytest.raises(InputError, match="max_memory"):
+        d.extend(state, torch.full((40, 64), 7))
+
+
+@pytest.mark.parametrize(("steps", "room"), [(2100, 40), (40, 2100), (1023, 1500)])
+def test_settling_in_several_pieces(steps, room):
+    model = make(ModelConfig(d_model=16, n_layer=1, max_seq_len=4000, filter_order=16))
+    walk = Walk(
+        model, [10, 1], room=steps + room + 8, block=64, ids=bases(2, 10 + steps + room + 8)
+    )
+    ids = torch.stack([row[at : at + steps] for row, at in zip(walk.ids, walk.at, strict=True)])
+    for tokens in ids.unbind(1):
+        walk.decoder.step(walk.state, tokens)
+    walk.at = [at + steps for at in walk.at]
+    walk.check(walk.state.logits)
+    walk.extend(8)
+    walk.step(min(room, 20))
+    walk.extend(walk.state.room)

@@ -81,15 +81,22 @@ class OnlineFilter:
         """(block, C): the filter at the first lags."""
         self._spectra: dict[int, Tensor] = {}
 
-    def spectrum(self, size: int) -> Tensor:
-        """Transform (C, size) of the filter at lags 0..2 size - 1, for the fold of that size."""
-        found = self._spectra.get(size)
-        if found is None:
-            pieces = _FilterPieces(self.lags, size)
-            found = torch.add(pieces(0), pieces(1), alpha=1j)
-            if size <= KEPT_SAMPLES:
-                self._spectra[size] = found
-        return found
+    def spectra(self, size: int, batch: int) -> Iterator[tuple[slice, Tensor]]:
+        """Blocks of channels, each with the filter's transform (c, size) for a fold of that size.
+
+        batch: sequences that are folded together, for the size of the blocks.
+        """
+        kept = self._spectra.get(size)
+        if kept is None and size <= KEPT_SAMPLES:
+            kept = self._spectra[size] = self._spectrum(size, self.everything)
+        for channels in _parts(self.lags.channels, batch * size):
+            yield channels, self._spectrum(size, channels) if kept is None else kept[channels]
+
+    def _spectrum(self, size: int, channels: slice) -> Tensor:
+        """Transform (c, size) of `k0 + i k1` (see the module) at lags 0..2 size - 1."""
+        k = self.lags.between(0, 2 * size)(channels)
+        fft = RightAngle(size, k.dtype, k.device)
+        return fft.forward(torch.complex(k[:, :size], k[:, size:]))
 
 
 def settle(u: Tensor, lags: Lags, room: int) -> Tensor:
@@ -105,43 +112,33 @@ def settle(u: Tensor, lags: Lags, room: int) -> Tensor:
     shortest = min(SHORTEST_PIECE, max(n, room))
     size = smooth_length(min(max(min(n, room), shortest), LONGEST_PIECE))
     fft = RightAngle(size, u.dtype, u.device)
-    pieces = _FilterPieces(lags, size)
+    pieces = -(-n // size)
     total = torch.empty(batch, width, size, dtype=fft.complex, device=u.device)
+
+    def transformed(piece: int) -> Tensor:
+        return _transformed(lags.between(piece * size, (piece + 1) * size), width, u, size)
+
+    high = None
     for ahead, start in enumerate(range(0, room, size)):
+        low = transformed(ahead) if high is None or pieces > 1 else high
         total.zero_()
-        for back in range(-(-n // size)):
-            low, high = pieces(ahead + back), pieces(ahead + back + 1)
+        for back in range(pieces):
+            high = transformed(ahead + back + 1)
             for channels in _parts(width, batch * size):
                 spectra = fft.forward(_piece(u[..., channels], back, size))
                 spectra *= torch.add(low[channels], high[channels], alpha=1j)
                 total[:, channels] += spectra
+            low = high
         for channels in _parts(width, batch * size):
             piece = out[:, start : start + size, channels]
             piece.copy_(fft.beyond(total[:, channels]).transpose(1, 2)[:, : piece.shape[1]])
     return out
 
 
-class _FilterPieces:
-    """Transforms (C, size) of the pieces of a filter; the last two are kept."""
-
-    def __init__(self, lags: Lags, size: int) -> None:
-        self.lags, self.size = lags, size
-        self.kept: dict[int, Tensor] = {}
-
-    def __call__(self, piece: int) -> Tensor:
-        found = self.kept.get(piece)
-        if found is None:
-            k = self.lags.between(piece * self.size, (piece + 1) * self.size)
-            found = _transformed(k, self.lags.channels, self.size)
-            self.kept = {**dict(list(self.kept.items())[-1:]), piece: found}
-        return found
-
-
-def _transformed(k: Callable[[slice], Tensor], width: int, size: int) -> Tensor:
-    """Right-angle transform (C, size) of a filter of so many lags, given by channels."""
-    first = k(slice(0, 1))
-    fft = RightAngle(size, first.dtype, first.device)
-    out = torch.empty(width, fft.m, dtype=fft.complex, device=first.device)
+def _transformed(k: Callable[[slice], Tensor], width: int, like: Tensor, size: int) -> Tensor:
+    """Right-angle transform (C, m) of a filter at `size` lags, given by channels."""
+    fft = RightAngle(size, like.dtype, like.device)
+    out = torch.empty(width, fft.m, dtype=fft.complex, device=like.device)
     for channels in _parts(width, fft.m):
         out[channels] = fft.forward(k(channels))
     return out
@@ -209,7 +206,8 @@ class OnlineConvolution:
         y = self.settled[:, now] + self.recent[:, now]
         self.recent[:, now] = u
         taps = self.filter.taps[: now + 1 - start].flip(0)
-        y += torch.einsum("bjc,jc->bc", self.recent[:, start : now + 1], taps)
+        with torch.autocast(u.device.type, enabled=False):
+            y += torch.einsum("bjc,jc->bc", self.recent[:, start : now + 1], taps)
         self.came()
         return y
 
@@ -234,9 +232,10 @@ class OnlineConvolution:
         ahead = self.recent[:, self.count : self.count + size]
         samples = self.recent[:, self.count - size : self.count].transpose(1, 2)
         fft = RightAngle(size, samples.dtype, samples.device)
-        spectra = fft.forward(samples)
-        spectra *= self.filter.spectrum(size)
-        ahead += fft.beyond(spectra).transpose(1, 2)[:, : ahead.shape[1]]
+        for channels, spectrum in self.filter.spectra(size, self.batch):
+            spectra = fft.forward(samples[:, channels])
+            spectra *= spectrum
+            ahead[..., channels] += fft.beyond(spectra).transpose(1, 2)[:, : ahead.shape[1]]
 
     def extend(self, u: Tensor) -> Tensor:
         """The outputs (B, n, C) at the positions of n more samples u (B, n, C), in one go.
@@ -264,15 +263,17 @@ class OnlineConvolution:
     def advance(self, n: int, effect: Tensor) -> None:
         """Moves n outputs on and adds an effect (B, room - n, C) to those to come."""
         assert not self.count
-        self.settled = self.settled[:, n:] + effect
+        effect += self.settled[:, n:]
+        self.settled = effect
 
     def settle(self) -> None:
         """Adds the effect of all recent samples to all outputs to come."""
         if self.count:
             n, samples = self.count, self.recent[:, : self.count]
-            self.count = 0
-            self.advance(n, settle(samples, self.filter.lags, self.room - n))
-            self.recent = self.recent[:, :0].clone()
+            effect = settle(samples, self.filter.lags, self.room)
+            effect += self.settled[:, n:]
+            empty = effect.new_zeros(self.batch, 0, effect.shape[2])
+            self.settled, self.recent, self.count = effect, empty, 0
 
     def select(self, rows: Tensor) -> OnlineConvolution:
         """A state of its own for the chosen rows, int64 (B',) on the device of the state."""
@@ -296,7 +297,7 @@ def inside(u: Tensor, lags: Lags) -> Tensor:
     batch, n, width = u.shape
     out = torch.empty_like(u)
     fft = RightAngle(n, u.dtype, u.device)
-    k = _transformed(lags.between(0, n), width, n)
+    k = _transformed(lags.between(0, n), width, u, n)
     for channels in _parts(width, batch * fft.m):
         spectra = fft.forward(u[..., channels].transpose(1, 2))
         spectra *= k[channels]

@@ -27,8 +27,9 @@ DEVICE_BLOCK_SAMPLES = 1 << 27
 @torch.inference_mode(False)
 def _twists(m: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """`w^t` and its conjugate for t in 0..m-1, complex, computed in float64 and rounded once."""
-    angle = torch.arange(m, dtype=torch.float64, device=device) * (math.pi / (2 * m))
-    twist = torch.complex(angle.cos(), angle.sin()).to(dtype)
+    # on the CPU, since not every device has float64
+    angle = torch.arange(m, dtype=torch.float64, device="cpu") * (math.pi / (2 * m))
+    twist = torch.complex(angle.cos(), angle.sin()).to(dtype).to(device)
     return twist, twist.conj().resolve_conj()
 
 

@@ -69,7 +69,7 @@ EXPORTED int64_t fft_length(int64_t minimum) { return Fft<float>::good_length(mi
     return made;                                                                                   \
   }                                                                                                \
   EXPORTED void NAME##_stepper_free(void *stepper) { delete (Stepper<T> *)stepper; }               \
-  EXPORTED int NAME##_step(const void *stepper, const Steps<T> *at, const StepLayer<T> *layers,    \
+  EXPORTED int NAME##_step(const void *stepper, const Steps *at   , const StepLayer<T> *layers,    \
                            const int64_t *ids, T *logits) {                                        \
     const auto &mine = *(const Stepper<T> *)stepper;                                               \
     if (!mine.knows(ids, at->B)) return 2;                                                         \

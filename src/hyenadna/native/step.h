@@ -19,7 +19,7 @@ template <class T> struct StepLayer {
 };
 
 // Where the sequences stand, the same for all blocks.
-template <class T> struct Steps {
+struct Steps {
   int64_t B, now, start; // the sample to come, and the first that is added one by one
   int64_t recent_batch, settled_batch; // numbers from one sequence to the next
   int64_t threads;
@@ -53,7 +53,7 @@ public:
   }
 
   // ids (B): the tokens to come; logits (B, V): of those after them. Changes halo and recent.
-  void run(const Steps<T> &at, const StepLayer<T> *layers, const int64_t *ids, T *logits) const {
+  void run(const Steps &at, const StepLayer<T> *layers, const int64_t *ids, T *logits) const {
     const double flops = 2.0 * (double)(at.B * (long)feeds_.size()) *
                          (double)(4 * s_.D * s_.D + 2 * s_.D * s_.I);
     const int threads = flops < WORTH_WAKING ? 1 : (int)std::min<long>(at.B, at.threads);
@@ -74,7 +74,7 @@ private:
     T *h, *y, *gates, *n, *p, *window;
   };
 
-  void run_rows(const Steps<T> &at, const StepLayer<T> *layers, long from, long rows,
+  void run_rows(const Steps &at, const StepLayer<T> *layers, long from, long rows,
                 const int64_t *ids, T *logits) const {
     const long D = s_.D, n_row = D + LANES;
     scratch().reserve((rows * (3 * D + n_row + RUNS) + s_.K * RUNS + feeds_[0].room(rows) + 512) *
@@ -111,7 +111,7 @@ private:
 
   // Short filter and gates of a group of channels of one row: gates becomes x0, the sample v x1
   // joins the recent ones, and y becomes what was added to this output before.
-  void gate(const Steps<T> &at, const StepLayer<T> &layer, const Projection<T> &projection, long g,
+  void gate(const Steps &at, const StepLayer<T> &layer, const Projection<T> &projection, long g,
             long from, long r, const Rows &w) const {
     const long D = s_.D, halo = s_.K - 1, b = from + r, column = g * LANES;
     T *before = layer.halo + b * halo * 3 * D + column;
@@ -128,7 +128,7 @@ private:
   }
 
   // y = gates (y + the newest samples times the filter at the first lags)
-  void convolve_newest(const Steps<T> &at, const T *taps, const T *recent, const T *gates,
+  void convolve_newest(const Steps &at, const T *taps, const T *recent, const T *gates,
                        T *y) const {
     constexpr int STRIP = 32 * 16 / sizeof(T) / LANES / 4; // vectors in registers: 8 float, 4 double
     long c = 0;
@@ -138,7 +138,7 @@ private:
   }
 
   template <int VECTORS>
-  void strip(const Steps<T> &at, const T *taps, const T *recent, const T *gates, T *y) const {
+  void strip(const Steps &at, const T *taps, const T *recent, const T *gates, T *y) const {
     Vec<T> sum[VECTORS];
 #pragma GCC unroll 8
     for (int v = 0; v < VECTORS; v++) sum[v] = load(y + v * LANES);

@@ -34,6 +34,7 @@ from hyenadna.model.decoding.state import (
     join,
 )
 from hyenadna.model.decoding.state_file import read_state, write_state
+from hyenadna.model.digest import weights_digest
 from hyenadna.model.engine.block import Pass
 from hyenadna.model.engine.choose import expects_call
 from hyenadna.model.engine.ends import embed_tokens
@@ -80,8 +81,8 @@ def _without_graph(method: Callable[P, R]) -> Callable[P, R]:
 class Decoder:
     """What all growing sequences of one model share: its filters in the forms that steps need.
 
-    model: its weights are taken as they are now. block: samples of a long convolution that an
-    output adds one by one, a power of two; see `hyenadna.conv.online`.
+    model: its weights must not change while the decoder is in use. block: samples of a long
+    convolution that an output adds one by one, a power of two; see `hyenadna.conv.online`.
 
     A row's values do not depend on the other rows of its batch, and equal those of the whole
     sequence passed through the model at once, up to rounding; there is no dropout. On the CPU steps
@@ -102,6 +103,7 @@ class Decoder:
             self._filters: list[list[OnlineFilter]] = filters
             head = model.head_weight
             self._stepper = native_stepper(self.backbone, self._blocks, head)
+        self._weights = _versions(self.backbone)
 
     def bytes_for(self, batch: int, room: int, prompt: int = 0) -> int:
         """Memory of a state of so many sequences with so much room, at most, in bytes.
@@ -124,6 +126,7 @@ class Decoder:
         a batch in front. room: tokens that may follow. Raises InputError for an empty prompt, ids
         out of range, and where the longest prompt and the room are more than the model reads.
         """
+        self._check_weights()
         rows = [self._prompt(prompt, f"prompt {i}") for i, prompt in enumerate(prompts)]
         if not rows or min(len(row) for row in rows) < 1:
             raise InputError("decoding: an empty prompt; give at least one base to go on from")
@@ -138,8 +141,7 @@ class Decoder:
         for i, row in enumerate(rows):
             groups.setdefault(tuple(row.shape), []).append(i)
         states = [self._read(torch.stack([rows[i] for i in g]), room) for g in groups.values()]
-        places = [i for group in groups.values() for i in group]
-        return join(states, np.argsort(places).tolist())
+        return join(states, list(groups.values()))
 
     @_without_graph
     def step(self, state: DecodingState, tokens: Ids) -> Tensor:
@@ -147,19 +149,21 @@ class Decoder:
 
         Raises InputError without room, and for ids out of range.
         """
+        self._check_state(state)
         ids = self._tensor(tokens)
-        if ids.shape != (state.batch,) or ids.is_floating_point():
+        if ids.shape != (state.batch,) or not _whole(ids):
             raise InputError(
                 f"decoding: tokens are {ids.dtype} of shape {tuple(ids.shape)} for {state.batch} "
                 "sequences; give one integer id for each"
             )
         ids = ids.long().contiguous()
         if self._stepper is None:
-            self._check_ids(ids, "tokens")
-            return self._extend(state, ids[:, None])[:, 0]
-        state.logits = native_step(self._stepper, state, ids)
-        state.lengths = state.lengths + 1
-        return state.logits
+            return self._extend(state, self._checked(ids, "tokens")[:, None])[:, 0]
+        _require(state, 1)
+        with state.moving():
+            state.logits = native_step(self._stepper, state, ids)
+            state.lengths = state.lengths + 1
+        return state.logits.clone()
 
     @_without_graph
     def extend(self, state: DecodingState, tokens: Ids) -> Tensor:
@@ -167,15 +171,16 @@ class Decoder:
 
         All in one pass. Raises InputError without room, and for ids out of range.
         """
+        self._check_state(state)
+        self._check_weights()
         ids = self._tensor(tokens)
         fits = ids.ndim == 2 and len(ids) == state.batch and ids.shape[1] > 0
-        if not fits or ids.is_floating_point():
+        if not fits or not _whole(ids):
             raise InputError(
                 f"decoding: tokens are {ids.dtype} of shape {tuple(ids.shape)} for {state.batch} "
                 "sequences; give integer ids of shape (B, n), n at least 1"
             )
-        self._check_ids(ids, "tokens")
-        return self._extend(state, ids.long())
+        return self._extend(state, self._checked(ids.long(), "tokens"))
 
     @_without_graph
     def score(self, state: DecodingState, continuations: Sequence[Ids]) -> list[Tensor]:
@@ -183,9 +188,11 @@ class Decoder:
 
         Softmax over all V, as `hyenadna.model.likelihood.target_nats`. The state, of one sequence
         for all continuations or of one for each, stays where it is; the prefix is not computed
-        again. Raises InputError where one is longer than the room by more than a token, empty or
-        out of range.
+        again. It is settled, so another thread needs a clone of its own. Raises InputError where
+        one is longer than the room by more than a token, empty or out of range.
         """
+        self._check_state(state)
+        self._check_weights()
         rows = [self._ids(ids, f"continuation {i}") for i, ids in enumerate(continuations)]
         if not rows or state.batch not in (1, len(rows)) or not all(len(row) for row in rows):
             raise InputError(
@@ -196,7 +203,7 @@ class Decoder:
         _require(state, max(map(len, rows)) - 1)
         state.settle()  # once, for all batches
         out: dict[int, Tensor] = {}
-        for chosen in _alike(rows):
+        for chosen in _alike(rows, state.row_tokens):
             at = state.select(chosen if state.batch > 1 else [0] * len(chosen))
             out |= zip(chosen, self._score(at, [rows[i] for i in chosen]), strict=True)
         return [out[i] for i in range(len(rows))]
@@ -204,7 +211,8 @@ class Decoder:
     @_without_graph
     def save(self, state: DecodingState, path: str | Path) -> None:
         """Writes a state to a file (safetensors, beside it first), for `load`."""
-        write_state(state, self.backbone, path)
+        self._check_state(state)
+        write_state(state, self._digest(), path)
 
     @_without_graph
     def load(self, path: str | Path) -> DecodingState:
@@ -212,7 +220,9 @@ class Decoder:
 
         Raises InputError where it is no such file, or one of a model of other weights.
         """
-        return read_state(path, self.backbone, self._filters, self._table.device)
+        self._check_weights()
+        device = self._table.device
+        return read_state(path, self.backbone, self._digest(), self._filters, device)
 
     def _score(self, at: DecodingState, rows: Sequence[Tensor]) -> list[Tensor]:
         """Nats (n,) of a continuation for each row of a state, which is used up."""
@@ -226,9 +236,12 @@ class Decoder:
 
     def _extend(self, state: DecodingState, ids: Tensor) -> Tensor:
         _require(state, ids.shape[1])
-        logits = self._logits(self._advance(state, ids, keep=True))
-        state.logits = logits[:, -1].clone()
-        state.lengths = state.lengths + ids.shape[1]
+        if ids.shape[1] > 1:
+            state.settle()
+        with state.moving():
+            logits = self._logits(self._advance(state, ids, keep=True))
+            state.logits = logits[:, -1].clone()
+            state.lengths = state.lengths + ids.shape[1]
         return logits
 
     def _read(self, first: Tensor, room: int) -> DecodingState:
@@ -253,7 +266,7 @@ class Decoder:
             # a product for each row, so that none depends on how many there are
             logits = torch.cat([self._logits(row[-1:]) for row in stream])
         lengths = torch.full((batch,), length, device=first.device)
-        return DecodingState(layers, logits, lengths)
+        return DecodingState(layers, self.backbone, logits, lengths)
 
     def _beginnings(self, length: int, room: int) -> Sequence[Continuation]:
         if self._hyena:
@@ -264,11 +277,10 @@ class Decoder:
         """The residual stream (B, n, D) at n more tokens (B, n); `keep`: the state moves there."""
         count = ids.shape[1]
         single = keep and count == 1
-        if not single:
-            state.settle()
         state.addresses = None
         with self._evaluating():
-            run = None if single else self._engine_pass(ids)
+            besides = self.bytes_for(len(ids), state.room - count) // 2 if keep else 0
+            run = None if single else self._engine_pass(ids, besides)
             if run is None:
                 now = [_continuation(layer, keep=keep) for layer in state.layers]
                 return self._through_modules(ids, now)
@@ -328,7 +340,7 @@ class Decoder:
         """Ids (P,), or embedded tokens (P, D) as they are."""
         if isinstance(tokens, Tensor) and tokens.is_floating_point():
             if tokens.ndim == 2 and tokens.shape[1] == self.config.d_model:
-                return tokens
+                return tokens.to(self._table)
             raise InputError(
                 f"decoding: {name} is {tokens.dtype} of shape {tuple(tokens.shape)}; give integer "
                 f"ids of shape (L,), or embedded tokens of shape (L, {self.config.d_model})"
@@ -336,30 +348,66 @@ class Decoder:
         return self._ids(tokens, name)
 
     def _tensor(self, tokens: Ids) -> Tensor:
-        """Tokens in any form as a tensor on the model's device."""
+        """Tokens in any form as a tensor."""
+        if isinstance(tokens, Tensor):
+            return tokens
         # through numpy, since torch takes a list of arrays apart number by number
-        whole = tokens if isinstance(tokens, Tensor) else np.asarray(tokens)
-        return torch.as_tensor(whole, device=self._table.device)
+        array = np.asarray(tokens)
+        if array.dtype.kind not in "iufb":
+            raise InputError(
+                f"decoding: tokens are {array.dtype}; give integer ids (hyenadna.encode makes them)"
+            )
+        return torch.as_tensor(array)
 
     def _ids(self, tokens: Ids, name: str) -> Tensor:
         """One sequence of ids (P,), int64 on the model's device."""
         ids = self._tensor(tokens)
-        if ids.ndim != 1 or (ids.is_floating_point() and len(ids)):
+        if ids.ndim != 1 or (len(ids) and not _whole(ids)):
             raise InputError(
                 f"decoding: {name} is {ids.dtype} of shape {tuple(ids.shape)}; "
                 "give integer ids of shape (L,)"
             )
-        ids = ids.long()
-        self._check_ids(ids, name)
-        return ids
+        return self._checked(ids.long(), name)
 
-    def _check_ids(self, ids: Tensor, name: str) -> None:
+    def _checked(self, ids: Tensor, name: str) -> Tensor:
+        """Ids on the model's device. Ids that come from the CPU are looked at first."""
         rows = self.config.padded_vocab_size
         if ids.numel() and ids.device.type == "cpu" and not 0 <= ids.min() <= ids.max() < rows:
             raise InputError(
                 f"decoding: {name} has token ids {int(ids.min())} to {int(ids.max())}; they must "
                 f"be in 0 .. {rows - 1} (hyenadna.encode makes them)"
             )
+        return ids.to(self._table.device)
+
+    def _check_state(self, state: DecodingState) -> None:
+        if state.backbone is not self.backbone:
+            raise InputError(
+                "decoding: the state is of another model; prefill or load it with this decoder"
+            )
+
+    def _check_weights(self) -> None:
+        if _versions(self.backbone) != self._weights:
+            raise InputError(
+                "decoding: the model has changed since the decoder was made; make a new Decoder"
+            )
+
+    def _digest(self) -> str:
+        """Of all weights that the numbers of a state depend on."""
+        head = self.model.head_weight
+        if head is None or head is self._table:
+            return weights_digest(self.backbone)
+        return weights_digest(self.backbone, head=head)
+
+
+def _whole(ids: Tensor) -> bool:
+    """Whether they are integers."""
+    return not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
+
+
+def _versions(module: nn.Module) -> list[tuple[int, int]]:
+    """Changes when a parameter or buffer is replaced, converted or written to."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
 
 
 def _require(state: DecodingState, count: int) -> None:
@@ -401,11 +449,11 @@ def _check_decodable(backbone: Backbone, blocks: Sequence[Block]) -> None:
             )
 
 
-def _alike(rows: Sequence[Tensor]) -> Iterator[list[int]]:
+def _alike(rows: Sequence[Tensor], besides: int) -> Iterator[list[int]]:
     """Numbers of the rows in batches of similar length."""
     batch: list[int] = []
     for i in sorted(range(len(rows)), key=lambda i: len(rows[i])):
-        if batch and (len(batch) + 1) * len(rows[i]) > SCORED_TOKENS:
+        if batch and (len(batch) + 1) * (len(rows[i]) + besides) > SCORED_TOKENS:
             yield batch
             batch = []
         batch.append(i)

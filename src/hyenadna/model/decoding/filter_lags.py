@@ -33,7 +33,8 @@ class FilterLags:
 
     def between(self, start: int, stop: int) -> Callable[[slice], Tensor]:
         """See `hyenadna.conv.online.Lags`."""
-        last = min(stop, self.filter_fn.max_seq_len)
+        known = self.filter_fn.max_seq_len if self._held is None else len(self._held)
+        last = min(stop, known)
         hidden = self._hidden(start, last) if last > start else None
 
         def of(channels: slice) -> Tensor:

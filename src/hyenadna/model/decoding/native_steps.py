@@ -37,7 +37,7 @@ def native_stepper(
     norm = backbone.ln_f
     return NativeStepper(
         weights, norm.eps, head, (norm.weight, norm.bias), table,
-        bf16=torch.is_autocast_enabled("cpu"),
+        bf16=torch.is_autocast_enabled("cpu") and table.dtype == torch.float32,
     )  # fmt: skip
 
 
@@ -46,6 +46,11 @@ def native_step(stepper: NativeStepper, state: DecodingState, ids: Tensor) -> Te
     hyena = cast(list[HyenaState], state.layers)
     convolutions = [layer.convolutions[0] for layer in hyena]
     count, block = convolutions[0].count, convolutions[0].filter.block
+    stepper.require(len(hyena), hyena[0].halo)
+    if state.addresses is None and any(c.count != count for c in convolutions):
+        for layer in hyena:  # a settling broke off between two layers: finish it
+            layer.settle()
+        count = 0
     if count == convolutions[0].recent.shape[1]:
         state.addresses = None
         for convolution in convolutions:
@@ -68,6 +73,8 @@ def native_step(stepper: NativeStepper, state: DecodingState, ids: Tensor) -> Te
 
 
 def bare_embeddings(backbone: Backbone) -> bool:
-    """Whether embedding tokens is just looking them up in the table."""
-    embeddings = backbone.embeddings
-    return untouched(embeddings, frozenset({Embeddings, nn.Embedding}))
+    """Whether embedding tokens is just looking them up in a table of the usual shape."""
+    embeddings, config = backbone.embeddings, backbone.config
+    usual = (config.padded_vocab_size, config.d_model)
+    bare = untouched(embeddings, frozenset({Embeddings, nn.Embedding}))
+    return bare and embeddings.word_embeddings.weight.shape == usual

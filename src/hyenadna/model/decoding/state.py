@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from hyenadna.conv.online import OnlineConvolution, OnlineFilter
 from hyenadna.errors import InputError
 from hyenadna.model.attention import CausalAttention, rotate
+from hyenadna.model.engine.native_step import StepAddresses
 
 
 class LayerState(Protocol):
@@ -59,8 +61,8 @@ class HyenaState:
             convolution.settle()
 
     def tensors(self) -> dict[str, Tensor]:
-        """See `LayerState`."""
-        self.settle()
+        """See `LayerState`; of a state that has been settled."""
+        assert not any(c.count for c in self.convolutions)
         settled = {f"settled.{o}": c.settled for o, c in enumerate(self.convolutions)}
         return {"halo": self.halo, **settled}
 
@@ -98,17 +100,21 @@ class AttentionState:
         """The mixer's output (B, n, D) at n more positions x (B, n, D); the state moves there."""
         count = x.shape[1]
         heads = mixer.in_proj(x).unflatten(-1, (3, mixer.num_heads, -1)).transpose(1, 3)
-        q, k, v = heads.unbind(2)
+        q, k, v = (t.to(self.keys.dtype) for t in heads.unbind(2))  # autocast may change it
+        first = not bool(self.lengths.any())
         position = self.lengths[:, None, None] + torch.arange(count, device=x.device)  # (B, 1, n)
         at = position[..., None].expand_as(k)
         self.keys.scatter_(2, at, rotate(k, position))
         self.values.scatter_(2, at, v)
         self.lengths, self.room = self.lengths + count, self.room - count
         seen = int(self.lengths.max())
-        mask = torch.arange(seen, device=x.device) <= position[..., None]  # (B, 1, n, seen)
+        mask = None  # (B, 1, n, seen); a prompt needs none of that size
+        if not first:
+            mask = torch.arange(seen, device=x.device) <= position[..., None]
         mixed = torch.nn.functional.scaled_dot_product_attention(
-            rotate(q, position), self.keys[:, :, :seen], self.values[:, :, :seen], attn_mask=mask
-        )
+            rotate(q, position), self.keys[:, :, :seen], self.values[:, :, :seen],
+            attn_mask=mask, is_causal=first,
+        )  # fmt: skip
         out: Tensor = mixer.out_proj(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -140,12 +146,36 @@ class DecodingState:
     """
 
     layers: Sequence[LayerState]
+    backbone: object
+    """Of the model that reads them; with another one they mean nothing."""
     logits: Tensor
     """(B, V): of the next token of each row."""
     lengths: Tensor
     """(B,) int64: tokens that each row has read."""
-    addresses: Any = None
+    addresses: StepAddresses | None = None
     """What native code was last told about these tensors; None when they have changed."""
+    torn: bool = False
+    """Whether a change broke off, so that layers stand at different places."""
+
+    @contextmanager
+    def moving(self) -> Iterator[None]:
+        """While it changes. Raises InputError where an earlier change broke off."""
+        self.require_whole()
+        self.torn = True
+        try:
+            yield
+        except InputError:  # refused before anything has changed
+            self.torn = False
+            raise
+        self.torn = False
+
+    def require_whole(self) -> None:
+        """Raises InputError for a state that a change has broken off in."""
+        if self.torn:
+            raise InputError(
+                "decoding state: a step of it was interrupted half done (by Ctrl-C or for want of "
+                "memory); go on from a clone made before, or prefill again"
+            )
 
     @property
     def batch(self) -> int:
@@ -170,6 +200,12 @@ class DecodingState:
         storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held}
         return sum(storages.values())
 
+    @property
+    def row_tokens(self) -> int:
+        """About how many tokens' worth a branch of one row copies."""
+        first = self.layers[0]
+        return first.keys.shape[2] if isinstance(first, AttentionState) else 1
+
     def clone(self) -> DecodingState:
         """The same state once more: steps on one do not change the other."""
         return self.select(range(self.batch))
@@ -177,61 +213,81 @@ class DecodingState:
     def select(self, rows: Sequence[int] | Tensor) -> DecodingState:
         """A state of its own for the chosen rows, repeats allowed: branches, or fewer sequences.
 
-        rows: indices in 0..B-1. What the branches of one prompt have in common is stored once.
+        rows: indices in 0..B-1. What branches of a state of one sequence have in common from before
+        the last settling (its prompt, as a rule) is stored once; the rest is copied.
         Raises InputError for a row that is not there.
         """
-        index = torch.as_tensor(rows, dtype=torch.int64).reshape(-1)
-        if not len(index) or int(index.min()) < 0 or int(index.max()) >= self.batch:
+        self.require_whole()
+        given = torch.as_tensor(rows).reshape(-1)
+        numbers = not (given.is_floating_point() or given.dtype == torch.bool)
+        index = given.long()
+        if not numbers or not len(index) or int(index.min()) < 0 or int(index.max()) >= self.batch:
             raise InputError(
-                f"decoding state: rows {index.tolist()[:8]} of a state of {self.batch} sequences; "
-                f"give at least one, each in 0 .. {self.batch - 1}"
+                f"decoding state: rows {given.tolist()[:8]} of a state of {self.batch} sequences; "
+                f"give at least one whole number, each in 0 .. {self.batch - 1}"
             )
         with torch.inference_mode(False), torch.no_grad():
             index = index.to(self.logits.device)
             layers = [layer.select(index) for layer in self.layers]
-            return DecodingState(layers, self.logits[index], self.lengths[index])
+            return DecodingState(layers, self.backbone, self.logits[index], self.lengths[index])
+
+    def __deepcopy__(self, memo: object) -> DecodingState:
+        return self.clone()
 
     def settle(self) -> None:
         """Makes ready for many tokens at once."""
+        self.require_whole()
         self.addresses = None
-        for layer in self.layers:
-            layer.settle()
+        with torch.inference_mode(False), torch.no_grad():
+            for layer in self.layers:
+                layer.settle()
 
 
-def join(states: Sequence[DecodingState], order: Sequence[int]) -> DecodingState:
-    """One state of the rows of several fresh ones, in a new order.
+def join(states: Sequence[DecodingState], rows: Sequence[Sequence[int]]) -> DecodingState:
+    """One state of several fresh ones with the same room; the fresh ones are used up.
 
-    order: of each row of the result, its number among all rows of the states. All have just been
-    prefilled, with the same room.
+    rows: of each state, the rows of the result that are its own, in order.
     """
-    if len(states) == 1 and list(order) == list(range(states[0].batch)):
+    if len(states) == 1:
         return states[0]
-    index = torch.as_tensor(order, device=states[0].logits.device)
-    layers = [_join_layers(parts, index) for parts in zip(*(s.layers for s in states), strict=True)]
-    logits = torch.cat([state.logits for state in states])[index]
-    return DecodingState(layers, logits, torch.cat([state.lengths for state in states])[index])
+    device = states[0].logits.device
+    index = [torch.tensor(own, device=device) for own in rows]
+
+    def joined(parts: Sequence[Tensor]) -> Tensor:
+        """(B, ...) of all rows; what is shorter along an axis has zeros behind."""
+        sizes = [max(axis) for axis in zip(*(part.shape[1:] for part in parts), strict=True)]
+        out = parts[0].new_zeros(sum(map(len, rows)), *sizes)
+        for own, part in zip(index, parts, strict=True):
+            missing = [(0, most - n) for most, n in zip(sizes, part.shape[1:], strict=True)]
+            pad = [n for pair in reversed(missing) for n in pair]
+            out[own] = torch.nn.functional.pad(part, pad) if any(pad) else part
+        return out
+
+    logits = joined([state.logits for state in states])
+    lengths = joined([state.lengths for state in states])
+    left = [list(state.layers) for state in states]
+    for state in states:
+        state.layers = ()  # so that each layer goes as soon as it is joined
+    layers = [_join_layers([own.pop(0) for own in left], joined) for _ in range(len(left[0]))]
+    return DecodingState(layers, states[0].backbone, logits, lengths)
 
 
-def _join_layers(parts: Sequence[LayerState], index: Tensor) -> LayerState:
+def _join_layers(
+    parts: Sequence[LayerState], joined: Callable[[Sequence[Tensor]], Tensor]
+) -> LayerState:
     hyena = [part for part in parts if isinstance(part, HyenaState)]
     if hyena:
-        halo = torch.cat([part.halo for part in hyena])[index]
+        halo = joined([part.halo for part in hyena])
         convolutions = []
         for same in zip(*(part.convolutions for part in hyena), strict=True):
             assert not any(c.count for c in same)
-            settled = torch.cat([c.settled.expand(c.batch, -1, -1) for c in same])[index]
-            convolutions.append(OnlineConvolution(same[0].filter, settled, len(index)))
+            settled = joined([c.settled for c in same])
+            convolutions.append(OnlineConvolution(same[0].filter, settled, len(halo)))
         return HyenaState(halo, convolutions)
     attention = [part for part in parts if isinstance(part, AttentionState)]
-    capacity = max(part.keys.shape[2] for part in attention)
-
-    def rows(tensors: list[Tensor]) -> Tensor:
-        pad = torch.nn.functional.pad
-        return torch.cat([pad(t, (0, 0, 0, capacity - t.shape[2])) for t in tensors])[index]
-
     return AttentionState(
-        rows([part.keys for part in attention]),
-        rows([part.values for part in attention]),
-        torch.cat([part.lengths for part in attention])[index],
+        joined([part.keys for part in attention]),
+        joined([part.values for part in attention]),
+        joined([part.lengths for part in attention]),
         attention[0].room,
     )

@@ -16,31 +16,36 @@ from hyenadna.conv.online import OnlineFilter
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import Backbone
 from hyenadna.model.decoding.state import AttentionState, DecodingState, HyenaState, LayerState
-from hyenadna.model.digest import weights_digest
 
 FORMAT: Final = "hyenadna decoding state 1"
 
 
-def write_state(state: DecodingState, backbone: Backbone, path: str | Path) -> None:
-    """Writes a state beside its file and renames it. Settles the state; its values stay."""
+def write_state(state: DecodingState, weights: str, path: str | Path) -> None:
+    """Writes a state beside its file and renames it. Settles the state; its values stay.
+
+    weights: digest of the model. Raises InputError where it cannot be written.
+    """
     state.settle()
     tensors = {"logits": state.logits, "lengths": state.lengths}
     for i, layer in enumerate(state.layers):
         tensors |= {f"layers.{i}.{name}": t for name, t in layer.tensors().items()}
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is no ordinary file; give another name")
     beside = path.with_name(path.name + ".part")
-    metadata = {"format": FORMAT, "weights": weights_digest(backbone)}
+    metadata = {"format": FORMAT, "weights": weights}
     try:
         save_file({name: t.contiguous().cpu() for name, t in tensors.items()}, beside, metadata)
         beside.replace(path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         beside.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot write the state: {error.strerror or error}") from None
+        raise InputError(f"{path}: cannot write the state: {error}") from None
 
 
 def read_state(
     path: str | Path,
     backbone: Backbone,
+    weights: str,
     filters: Sequence[Sequence[OnlineFilter]],
     device: torch.device,
 ) -> DecodingState:
@@ -51,14 +56,15 @@ def read_state(
     try:
         with safe_open(path, "pt", device=str(device)) as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # copies, since what comes is mapped from the file and would change with it
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: not a decoding state: {reason}") from None
     if metadata.get("format") != FORMAT:
         given = json.dumps(metadata.get("format"))
         raise InputError(f"{path}: not a decoding state of this version (format {given})")
-    if metadata.get("weights") != weights_digest(backbone):
+    if metadata.get("weights") != weights:
         raise InputError(
             f"{path}: a state of a model of other weights; load it with the model that made it, "
             "or prefill again"
@@ -69,7 +75,7 @@ def read_state(
         layers.append(
             HyenaState.restore(own, filters[i]) if filters else AttentionState.restore(own)
         )
-    return DecodingState(layers, tensors["logits"], tensors["lengths"])
+    return DecodingState(layers, backbone, tensors["logits"], tensors["lengths"])
 
 
 def _of_layer(tensors: dict[str, Tensor], layer: int) -> dict[str, Tensor]:

@@ -85,6 +85,7 @@ class NativeStepper:
         inner, d_model = first.fc1_weight.shape
         self.rows, self.dtype = len(table), table.dtype
         taps = first.short_weight.shape[1]
+        self.shape = (len(weights), taps - 1, 3 * d_model)
         shape = Shape(D=d_model, I=inner, K=taps, count=d_model, eps=eps, bf16=bf16)
         call, library, name = Call(self.dtype), native_library(), NAMES[self.dtype]
         blocks = [call.weights(w) for w in weights]
@@ -98,23 +99,33 @@ class NativeStepper:
         if not self._stepper:
             raise MemoryError("native stepper: out of memory")
         free = getattr(library, f"{name}_stepper_free")
-        weakref.finalize(self, free, ctypes.c_void_p(self._stepper))
+        # not at exit, when threads may still be stepping
+        weakref.finalize(self, free, ctypes.c_void_p(self._stepper)).atexit = False
         self._step = getattr(library, f"{name}_step")
         self._step.argtypes = [ctypes.c_void_p] * 5
 
-    def step(self, layers: StepAddresses, now: int, ids: Tensor) -> Tensor:
+    def require(self, layers: int, halo: Tensor) -> None:
+        """Raises InputError for a state that is not of a model of this shape and type."""
+        found = (layers, *halo.shape[1:])
+        if found != self.shape or halo.dtype != self.dtype or not halo.is_cpu:
+            raise InputError(
+                f"decoding: a state of {layers} layers in {halo.dtype} on {halo.device} for a "
+                f"model of {self.shape[0]} in {self.dtype}; prefill with this decoder"
+            )
+
+    def step(self, addresses: StepAddresses, now: int, ids: Tensor) -> Tensor:
         """Logits (B, V) after tokens ids (B,), int64 and contiguous; changes the layers' tensors.
 
         Raises InputError for an id outside the table.
         """
         logits = torch.empty(len(ids), self.rows, dtype=self.dtype)
         failed = self._step(
-            self._stepper, layers.at(now), layers.array, ids.data_ptr(), logits.data_ptr()
+            self._stepper, addresses.at(now), addresses.array, ids.data_ptr(), logits.data_ptr()
         )
         if failed == 2:
             raise InputError(
-                f"model: token ids {ids.tolist()[:8]}; they must be in 0 .. {self.rows - 1} "
-                "(hyenadna.encode makes them)"
+                f"decoding: tokens have token ids {int(ids.min())} to {int(ids.max())}; they must "
+                f"be in 0 .. {self.rows - 1} (hyenadna.encode makes them)"
             )
         if failed:
             raise MemoryError("native step: out of memory")
