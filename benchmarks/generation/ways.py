@@ -128,13 +128,13 @@ def fold_sizes(block: int, steps: int) -> Sequence[int]:
     return [block << i for i in range(32) if block << i <= steps]
 
 
-@torch.no_grad()
 def filter_bytes(state: DecodingState, steps: int) -> int:
     """Bytes of the filters in the forms that so many steps read: taps and spectra of the folds."""
     filters = [c.filter for layer in cast(list[HyenaState], state.layers)
                for c in layer.convolutions]  # fmt: skip
     return sum(
-        f.taps.nbytes + sum(f.spectrum(size).nbytes for size in fold_sizes(f.block, steps))
+        f.taps.nbytes
+        + 2 * f.taps.element_size() * f.lags.channels * sum(fold_sizes(f.block, steps))
         for f in filters
     )
 
