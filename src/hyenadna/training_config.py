@@ -189,3 +189,125 @@ class PretrainConfig:
         """The inverse of `to_dict`; unknown fields are passed over."""
         known = {f.name for f in dataclasses.fields(cls)}
         return cls(**{k: v for k, v in values.items() if k in known})
+
+
+FinetuneMode = Literal["full", "frozen", "last", "lora"]
+FinetunePrecision = Literal["auto", "float32", "bf16", "fp16"]
+ClassWeights = Literal["none", "balanced"]
+
+_FINETUNE_LR = {"full": 6e-4, "last": 6e-4, "lora": 2e-3, "frozen": 1e-2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """How to fit a task model to labelled sequences; the defaults are the authors' recipe.
+
+    AdamW, a cosine with a short warm-up, decay on matrices only and never on filters, clipping
+    (the authors on low scores: https://github.com/HazyResearch/hyena-dna/issues/19). Fewer epochs,
+    and early stopping, because most labelled sets are small.
+
+    Raises InputError when a value is out of range.
+    """
+
+    mode: FinetuneMode = "full"
+    """What is trained beside the head. `full`: everything. `frozen`: nothing; the features are
+    computed once where pooling has no weights. `last`: the last blocks. `lora`: low-rank additions
+    to the matrices of all blocks (needs peft)."""
+    last_blocks: int = 1
+    """Blocks that `last` trains, with the final norm."""
+    lora_rank: int = 8
+    lora_alpha: float | None = None
+    """Scale of the additions times their rank; twice the rank when left out."""
+    epochs: int = 20
+    """Most passes over the train part; the learning rate falls over all of them."""
+    patience: int | None = 5
+    """Evaluations in a row without a better one after which the run ends; None for never."""
+    evaluations_per_epoch: int = 1
+    """Evaluations on the valid part, and saved states, in each epoch."""
+    metric: str | None = None
+    """Metric of the valid part that chooses the model: `loss`, or a name that
+    `hyenadna.train.metrics` gives; the task's main metric when left out."""
+    batch_size: int = 128
+    """Sequences of an optimiser step."""
+    micro_batch_tokens: int = 65536
+    """Tokens of a forward pass, padding included; a larger step is accumulated from several, and a
+    longer sequence makes a pass of its own."""
+    lr: float | None = None
+    """Peak learning rate; when left out 6e-4, or 2e-3 for `lora` and 1e-2 for `frozen`."""
+    layer_decay: float = 1.0
+    """Each block learns at this share of the rate of the block above it."""
+    warmup_share: float = 0.05
+    """Share of the steps in which the learning rate rises."""
+    final_lr: float = 0.1
+    """Learning rate at the end as a share of lr."""
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.999
+    clip: float = 1.0
+    """Largest global gradient norm."""
+    embed_dropout: float = 0.1
+    """Dropout on the token embeddings while training (not in `frozen`)."""
+    precision: FinetunePrecision = "auto"
+    """Type of the matrix products. `auto`: bf16 where the processor multiplies it in hardware, else
+    float32."""
+    reverse_complement: bool = False
+    """Read the other strand in half of the training sequences. Not for strand-specific labels."""
+    class_weights: ClassWeights = "none"
+    """`balanced`: rare classes and rare positive labels count more in the loss, as much as they are
+    rarer in the train part."""
+    max_length: int | None = None
+    """Longer sequences are cropped to their centre; when left out they are refused where the model
+    cannot read them."""
+
+    def __post_init__(self) -> None:
+        def need(ok: bool, field: str, rule: str) -> None:
+            if not ok:
+                option = field.replace("_", "-")
+                raise InputError(f"--{option} is {getattr(self, field)}; {rule}")
+
+        for field in (
+            "last_blocks", "lora_rank", "epochs", "evaluations_per_epoch", "batch_size",
+            "micro_batch_tokens",
+        ):  # fmt: skip
+            need(getattr(self, field) >= 1, field, "it must be at least 1")
+        for field in ("patience", "max_length"):
+            value = getattr(self, field)
+            need(value is None or value >= 1, field, "it must be at least 1")
+        for field in ("lr", "lora_alpha"):
+            value = getattr(self, field)
+            need(value is None or value > 0, field, "it must be positive")
+        need(self.clip > 0, "clip", "it must be positive")
+        need(self.weight_decay >= 0, "weight_decay", "it must not be negative")
+        need(0 < self.layer_decay <= 1, "layer_decay", "it must be in (0, 1]")
+        need(0 <= self.final_lr <= 1, "final_lr", "it must be in [0, 1]")
+        for field in ("beta1", "beta2", "warmup_share", "embed_dropout"):
+            need(0 <= getattr(self, field) < 1, field, "it must be in [0, 1)")
+        choices: dict[str, tuple[str, ...]] = {
+            "mode": ("full", "frozen", "last", "lora"),
+            "precision": ("auto", "float32", "bf16", "fp16"),
+            "class_weights": ("none", "balanced"),
+        }
+        for field, allowed in choices.items():
+            need(getattr(self, field) in allowed, field, f"it is one of {', '.join(allowed)}")
+
+    @property
+    def peak_lr(self) -> float:
+        """The highest learning rate, that of the head."""
+        return _FINETUNE_LR[self.mode] if self.lr is None else self.lr
+
+    def schedule(self, steps: int) -> PretrainConfig:
+        """The learning-rate schedule of a run of so many steps, as pretraining takes it."""
+        warmup = min(steps, round(self.warmup_share * steps))
+        return PretrainConfig(
+            steps=steps, lr=self.peak_lr, final_lr=self.final_lr, warmup_steps=warmup
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values by field name."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; unknown fields are passed over."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        return cls(**{k: v for k, v in values.items() if k in known})

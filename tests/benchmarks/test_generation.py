@@ -92,7 +92,9 @@ def test_the_ways_are_measured_and_agree():
     direct = measure_way(DIRECT)
     again = measure_way(dataclasses.replace(OURS, task="recompute", new=1))
     rows = measure_way(dataclasses.replace(OURS, batch=3))
-    assert len(ours["seconds"]) == jobs.ROUNDS and len(direct["seconds"]) == jobs.ROUNDS * DIRECT.new
+    assert (
+        len(ours["seconds"]) == jobs.ROUNDS and len(direct["seconds"]) == jobs.ROUNDS * DIRECT.new
+    )
     assert len(again["seconds"]) >= 3
     for result in (ours, direct, rows):
         assert result["difference"] < 1e-5 < 1e-2 < result["largest"]

@@ -1,0 +1,240 @@
+"""Labelled sequences as the fine-tuning steps read them: by tokens, or by features kept once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from hyenadna.data.labelled_batches import (
+    LabelledBatch,
+    labelled_batches,
+    make_batch,
+    plan_batches,
+)
+from hyenadna.data.labelled_data import LabelledData, fit_length
+from hyenadna.errors import InputError
+from hyenadna.model.heads import TaskModel
+from hyenadna.train.baselines import known_targets
+from hyenadna.training_config import FinetuneConfig
+
+Int64s = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+Progress = Callable[[int, int], None]
+"""Called with how much is done, and of how much."""
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Rows that go through the model together."""
+
+    inputs: Tensor
+    """Tokens (B, L), or features (B, F)."""
+    lengths: Tensor
+    """Real tokens of each row, (B,)."""
+    targets: Tensor
+    index: Tensor
+    """Which rows of their part they are, (B,)."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the model reads, padding included; 0 for features."""
+        return 0 if self.inputs.is_floating_point() else self.inputs.numel()
+
+
+class Examples(Protocol):
+    """The train and the valid part, in pieces."""
+
+    def step(self, index: Int64s, turned: Bools) -> Iterator[Piece]:
+        """Rows `index` (B,) of the train part; those of `turned` (B,) read on the other strand."""
+
+    def valid(self) -> Iterator[Piece]:
+        """All rows of the valid part, in any order."""
+
+    def outputs(self, model: TaskModel, piece: Piece) -> Tensor:
+        """What the model says of a piece."""
+
+    def release(self, model: TaskModel) -> None:
+        """Make the model's head one for features as the model gives them."""
+
+
+class SequenceExamples:
+    """Tokens that go through the whole model."""
+
+    def __init__(self, train: LabelledData, valid: LabelledData, tokens: int) -> None:
+        self._train, self._valid, self._tokens = train, valid, tokens
+        self._lengths = train.lengths
+
+    def step(self, index: Int64s, turned: Bools) -> Iterator[Piece]:
+        """See `Examples`; rows of similar lengths make a piece."""
+        lengths = self._lengths[index]
+        for rows in plan_batches(lengths, tokens=self._tokens):
+            for alike in _alike(rows, lengths):
+                yield _piece(make_batch(self._train, index[alike], turned[alike]))
+
+    def valid(self) -> Iterator[Piece]:
+        """See `Examples`."""
+        return (_piece(batch) for batch in labelled_batches(self._valid, tokens=self._tokens))
+
+    def outputs(self, model: TaskModel, piece: Piece) -> Tensor:
+        """See `Examples`."""
+        device = model.head.weight.device
+        out: Tensor = model(piece.inputs.to(device), piece.lengths.to(device))
+        return out
+
+    def release(self, model: TaskModel) -> None:
+        """Nothing to do: the head read features as they are."""
+
+
+def _piece(batch: LabelledBatch) -> Piece:
+    return Piece(batch.tokens, batch.lengths, batch.targets, batch.index)
+
+
+def _alike(rows: Int64s, lengths: Int64s) -> list[Int64s]:
+    """The rows, longest first, cut where padding would be a third of a row."""
+    cuts, longest = [], 0
+    for at, length in enumerate(lengths[rows].tolist()):
+        if 3 * length < 2 * longest:
+            cuts.append(at)
+            longest = length
+        longest = max(longest, length)
+    return np.split(rows, cuts)
+
+
+class FeatureExamples:
+    """Features of a frozen backbone, computed once, that go through the head alone.
+
+    They are standardised by the train part, which the optimiser needs: the features of all
+    sequences share a large mean. `release` moves the standardisation into the head, exactly.
+    """
+
+    def __init__(
+        self,
+        model: TaskModel,
+        train: LabelledData,
+        valid: LabelledData,
+        config: FinetuneConfig,
+        *,
+        precision: torch.dtype | None,
+        progress: Progress | None = None,
+    ) -> None:
+        both = config.reverse_complement and model.strands != "average"
+        parts = [(train, 0), (valid, 0)] + ([(train, 1)] if both else [])
+        counter = _Counter(sum(len(part) for part, _ in parts), progress)
+        kept = [_all_features(model, *each, config, precision, counter) for each in parts]
+        self._strands = torch.stack([kept[0].inputs, *(piece.inputs for piece in kept[2:])])
+        self._train, self._valid = kept[0], kept[1]
+        self._both = both
+        features = self._strands[0]
+        self.mean = features.mean(0, dtype=torch.float64)
+        variance = (features - self.mean.to(features.dtype)).square().mean(0, dtype=torch.float64)
+        self.scale = torch.where(variance > 1e-12, variance.sqrt(), 1.0)
+        for kept_features in (self._strands, self._valid.inputs):
+            kept_features.sub_(self.mean).div_(self.scale)
+
+    def step(self, index: Int64s, turned: Bools) -> Iterator[Piece]:
+        """See `Examples`."""
+        rows = torch.from_numpy(index)
+        strand = torch.from_numpy(turned & self._both).long()
+        inputs = self._strands[strand, rows]
+        yield Piece(inputs, self._train.lengths[rows], self._train.targets[rows], rows)
+
+    def valid(self) -> Iterator[Piece]:
+        """See `Examples`."""
+        yield self._valid
+
+    def outputs(self, model: TaskModel, piece: Piece) -> Tensor:
+        """See `Examples`."""
+        return model.logits(piece.inputs.to(model.head.weight.device))
+
+    @torch.no_grad()
+    def release(self, model: TaskModel) -> None:
+        """See `Examples`: W (x - mean) / scale + b as one linear map of x."""
+        head = model.head
+        weight = head.weight.double().cpu() / self.scale
+        bias = head.bias.double().cpu() - weight @ self.mean
+        head.weight.copy_(weight)
+        head.bias.copy_(bias)
+
+
+class _Counter:
+    """Counts rows, and says so."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self.done, self.total, self.progress = 0, total, progress
+
+    def add(self, rows: int) -> None:
+        self.done += rows
+        if self.progress:
+            self.progress(self.done, self.total)
+
+
+@torch.no_grad()
+def _all_features(
+    model: TaskModel,
+    data: LabelledData,
+    other_strand: int,
+    config: FinetuneConfig,
+    precision: torch.dtype | None,
+    counter: _Counter,
+) -> Piece:
+    """The features (n, F) of all rows, in their order, on the CPU."""
+    device = model.head.weight.device
+    batches = labelled_batches(
+        data, tokens=config.micro_batch_tokens, reverse_complement=other_strand
+    )
+    pieces = []
+    model.eval()
+    for batch in batches:
+        with torch.autocast(device.type, dtype=precision, enabled=precision is not None):
+            features = model.features(batch.tokens.to(device), batch.lengths.to(device))
+        pieces.append(Piece(features.cpu(), batch.lengths, batch.targets, batch.index))
+        counter.add(len(features))
+    place = torch.cat([piece.index for piece in pieces]).argsort()
+    return Piece(
+        torch.cat([piece.inputs for piece in pieces])[place],
+        torch.cat([piece.lengths for piece in pieces])[place],
+        torch.cat([piece.targets for piece in pieces])[place],
+        torch.arange(len(data)),
+    )
+
+
+def steps_of_epoch(rows: int, batch_size: int, *, seed: int, epoch: int) -> list[Int64s]:
+    """Row numbers of each optimiser step of an epoch: every row once, in an order of its own.
+
+    Steps differ by one row at most; none is a small rest with a noisy gradient. epoch: from 0.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(rows)
+    return np.array_split(order, -(-rows // batch_size))
+
+
+def turned_rows(rows: int, *, seed: int, step: int) -> Bools:
+    """Which of a step's rows are read on the other strand: half of them, at random, (rows,)."""
+    return np.random.default_rng([seed, step, 1]).random(rows) < 0.5
+
+
+def require_parts(
+    data: LabelledData, config: FinetuneConfig, longest: int
+) -> tuple[LabelledData, LabelledData]:
+    """The train and the valid part, no sequence longer than the model reads; no other is touched.
+
+    Raises InputError where one has no rows or no targets, and for sequences that are too long.
+    """
+    parts = []
+    for split in ("train", "valid"):
+        if not (data.splits == split).any():
+            raise InputError(
+                f"{data.name}: no rows are {split}; make a valid part from train "
+                "(hyenadna.data.splits.with_valid), and keep test apart"
+            )
+        part = fit_length(data.part(split), config.max_length, "centre")
+        part = fit_length(part, longest, "refuse")
+        if not known_targets(part):
+            raise InputError(f"{data.name}: all targets of the {split} part are missing")
+        parts.append(part)
+    return parts[0], parts[1]

@@ -1,0 +1,437 @@
+"""Fine-tuning: one optimiser step, one evaluation, and the complete state between them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hyenadna.data.labelled_data import LabelledData
+from hyenadna.errors import InputError
+from hyenadna.model.adapters import merge_lora
+from hyenadna.model.digest import weights_digest
+from hyenadna.model.engine.alone import one_thread
+from hyenadna.model.freezing import train_all
+from hyenadna.model.heads import TaskModel
+from hyenadna.model.losses import loss_parts
+from hyenadna.model.probabilities import probabilities
+from hyenadna.train.finetune_examples import (
+    Examples,
+    FeatureExamples,
+    Int64s,
+    Piece,
+    Progress,
+    SequenceExamples,
+    require_parts,
+    steps_of_epoch,
+    turned_rows,
+)
+from hyenadna.train.finetune_reports import FinetuneEvaluation, FinetuneStep
+from hyenadna.train.finetune_setup import (
+    choose_parameters,
+    choose_precision,
+    class_weights,
+    make_optimizer,
+    target_scale,
+    trained_parameters,
+)
+from hyenadna.train.loop import PRECISIONS
+from hyenadna.train.metrics import is_better, main_metric, metrics
+from hyenadna.train.optim import learning_rate
+from hyenadna.training_config import FinetuneConfig
+
+_MAX_BAD_STEPS: Final = 20
+"""Steps in a row with a loss or gradient that is not finite before the run is given up."""
+
+
+class Finetuner:
+    """A task model in training: optimiser, schedule, position in the data, random state.
+
+    `step()` and `evaluate()` do one of each; `state()`/`load_state()` carry everything that the
+    next depends on; `finish()` leaves the model with the best weights, ready to predict. Of the
+    data only the parts `train` and `valid` are ever read. The global random state is left alone.
+
+    Until `finish` the head works in units of its own (standardised values and features), and
+    adapters are not merged.
+
+    Raises InputError for data without those parts or that the model cannot read, and for options
+    that do not go with the task.
+    """
+
+    def __init__(
+        self,
+        model: TaskModel,
+        data: LabelledData,
+        config: FinetuneConfig,
+        *,
+        seed: int,
+        device: torch.device,
+        progress: Progress | None = None,
+    ) -> None:
+        if model.task.kind != data.task.kind or model.task.names != data.task.names:
+            raise InputError(
+                f"{data.name}: its task is {data.task.kind} ({data.task.outputs}), the model's "
+                f"{model.task.kind} ({model.task.outputs}), or their names differ; make the model "
+                "for this data"
+            )
+        self.model, self.config, self.seed, self.device = model.to(device), config, seed, device
+        longest = model.model.config.max_seq_len
+        self.train_part, self.valid_part = require_parts(data, config, longest)
+        self.max_length = int(max(self.train_part.lengths.max(), self.valid_part.lengths.max()))
+        self.metric = config.metric or main_metric(data.task.kind).name
+        self.base_digest = weights_digest(model.model)
+        self.precision_name = choose_precision(model, config, device)
+        self.precision = PRECISIONS[self.precision_name]
+        self._weights = class_weights(self.train_part, config)
+        self._scale = target_scale(self.train_part)
+        self._usual_dropout = model.model.config.embed_dropout
+        model.model.set_embed_dropout(config.embed_dropout)
+        self._random = _fresh_random_state(seed, device)
+        with self._own_random_state():
+            choose_parameters(model, config)
+        self.parameters = trained_parameters(model)
+        self.examples = self._examples(progress)
+        self.optimizer = make_optimizer(model, config)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision_name == "fp16")
+        rows = len(self.train_part)
+        self.steps_per_epoch = -(-rows // config.batch_size)
+        self.steps = config.epochs * self.steps_per_epoch
+        self._schedule = config.schedule(self.steps)
+        self.steps_done = self.bad_steps = self.without_better = 0
+        self.seconds = 0.0
+        self.best: FinetuneEvaluation | None = None
+        self.history: list[FinetuneEvaluation] = []
+        self._best_weights: dict[str, Tensor] | None = None
+        self._losses: list[float] = []  # since the evaluation before
+        self._order: tuple[int, list[Int64s]] = (-1, [])
+        self._finished = False
+
+    def _examples(self, progress: Progress | None) -> Examples:
+        parts = self.train_part, self.valid_part
+        if self.model.fixed_features and self.model.task.kind != "tokens":
+            return FeatureExamples(
+                self.model, *parts, self.config, precision=self.precision, progress=progress
+            )
+        return SequenceExamples(*parts, self.config.micro_batch_tokens)
+
+    @property
+    def evaluation_due(self) -> bool:
+        """Whether an evaluation belongs after the last step."""
+        done, each = self.steps_done, self.steps_per_epoch
+        wanted = min(self.config.evaluations_per_epoch, each)
+        within = (done - 1) % each + 1
+        return done > 0 and within in {-(-each * k // wanted) for k in range(1, wanted + 1)}
+
+    @property
+    def stopped(self) -> str:
+        """Why there is no next step: `epochs`, `patience`; empty where there is one."""
+        patience = self.config.patience
+        if patience is not None and self.without_better >= patience:
+            return "patience"
+        return "epochs" if self.steps_done >= self.steps else ""
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of the last step, from 1."""
+        return max(self.steps_done - 1, 0) // self.steps_per_epoch + 1
+
+    def step(self) -> FinetuneStep:
+        """One optimiser step.
+
+        Raises InputError when the loss has not been finite for many steps in a row.
+        """
+        start = time.perf_counter()
+        epoch, within = divmod(self.steps_done, self.steps_per_epoch)
+        if self._order[0] != epoch:
+            size = self.config.batch_size
+            rows = len(self.train_part)
+            self._order = epoch, steps_of_epoch(rows, size, seed=self.seed, epoch=epoch)
+        index = self._order[1][within]
+        lr = self._set_learning_rates()
+        turned = np.zeros(len(index), dtype=np.bool_)
+        if self.config.reverse_complement:
+            turned = turned_rows(len(index), seed=self.seed, step=self.steps_done)
+        pieces = list(self.examples.step(index, turned))
+        self.model.train()
+        with self._own_random_state():
+            loss, factor = self._accumulate(pieces)
+        norm, finite = (math.nan, False) if factor is None else self._update(loss, factor)
+        if factor is not None:
+            self._guard(finite, loss)
+        self.steps_done += 1
+        if finite:
+            self._losses.append(loss)
+        seconds = time.perf_counter() - start
+        self.seconds += seconds
+        return FinetuneStep(
+            step=self.steps_done,
+            steps=self.steps,
+            epoch=epoch + 1,
+            loss=loss,
+            lr=lr,
+            grad_norm=norm,
+            sequences=len(index),
+            tokens=sum(piece.tokens for piece in pieces),
+            seconds=seconds,
+            skipped=not finite,
+        )
+
+    def _set_learning_rates(self) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.steps_done, group["peak_lr"], self._schedule)
+        return learning_rate(self.steps_done, self.config.peak_lr, self._schedule)
+
+    def _accumulate(self, pieces: list[Piece]) -> tuple[float, float | None]:
+        """Gradients of the losses of all pieces, and their mean.
+
+        How much counts is known only after the last piece. So the sums are divided by the number
+        of targets, for numbers of a usual size, and the second result is what is left to multiply
+        the gradients by; None where no target counts.
+        """
+        size = sum(piece.targets.numel() for piece in pieces)
+        total, weight = 0.0, 0.0
+        for piece in pieces:
+            part, counted = self._loss(piece)
+            self.scaler.scale(part / size).backward()
+            total, weight = total + float(part.detach()), weight + float(counted)
+        if not weight:
+            self.optimizer.zero_grad(set_to_none=True)
+            return math.nan, None
+        return total / weight, size / weight
+
+    def _loss(self, piece: Piece) -> tuple[Tensor, Tensor]:
+        outputs = self._outputs(piece)
+        targets = self._own_unit(piece.targets).to(self.device)
+        return loss_parts(self.model.task.kind, outputs, targets, self._weights)
+
+    def _outputs(self, piece: Piece) -> Tensor:
+        enabled = self.precision is not None
+        with torch.autocast(self.device.type, dtype=self.precision, enabled=enabled):
+            return self.examples.outputs(self.model, piece)
+
+    def _own_unit(self, targets: Tensor) -> Tensor:
+        if self._scale is None:
+            return targets
+        mean, scale = self._scale
+        return ((targets - mean) / scale).float()
+
+    def _update(self, loss: float, factor: float) -> tuple[float, bool]:
+        """Clip and step; returns the gradient's norm and whether all was finite."""
+        parameters = list(self.parameters.values())
+        with one_thread():
+            self.scaler.unscale_(self.optimizer)
+            if factor != 1:
+                torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], factor)
+            norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.clip))
+            finite = math.isfinite(norm) and math.isfinite(loss)
+            if finite:
+                self.scaler.step(self.optimizer)
+            self.scaler.update()  # fp16: a smaller scale after a gradient that was not finite
+            self.optimizer.zero_grad(set_to_none=True)
+        return norm, finite
+
+    def _guard(self, finite: bool, loss: float) -> None:
+        # fp16: the first scales are too large by design, and only a loss that is not finite is bad
+        harmless = finite or (self.scaler.is_enabled() and math.isfinite(loss))
+        self.bad_steps = 0 if harmless else self.bad_steps + 1
+        if self.bad_steps >= _MAX_BAD_STEPS:
+            raise InputError(
+                f"training diverged: no finite gradient in the last {self.bad_steps} steps (step "
+                f"{self.steps_done + 1}); lower --lr {self.config.peak_lr:g} or take --precision "
+                "float32"
+            )
+
+    def evaluate(self) -> FinetuneEvaluation:
+        """The model on the valid part; keeps its weights where it is the best so far.
+
+        It is the best where the metric is better, or where that is the same (or undefined) and the
+        loss is lower: many metrics stand still while a model begins to learn.
+
+        Raises InputError for a metric that the task has not, and for outputs that are not finite.
+        """
+        start = time.perf_counter()
+        loss, found = self._measure()
+        found["loss"] = loss
+        if self.metric not in found:
+            names = ", ".join(found)
+            raise InputError(f"--metric is {self.metric}; this task has {names}")
+        value = found.pop("loss") if self.metric == "loss" else found[self.metric]
+        best = self._is_better(value, loss)
+        seconds = time.perf_counter() - start
+        self.seconds += seconds
+        report = FinetuneEvaluation(
+            step=self.steps_done,
+            epoch=self.epoch,
+            train_loss=float(np.mean(self._losses)) if self._losses else math.nan,
+            loss=loss,
+            metrics={name: each for name, each in found.items() if name != "loss"},
+            metric=self.metric,
+            value=value,
+            best=best,
+            seconds=seconds,
+        )
+        self._losses = []
+        self.history.append(report)
+        self.without_better = 0 if best else self.without_better + 1
+        if best:
+            self.best = report
+            self._best_weights = {n: p.detach().clone() for n, p in self.parameters.items()}
+        return report
+
+    def _is_better(self, value: float, loss: float) -> bool:
+        if self.best is None:
+            return True
+        name = "log_loss" if self.metric == "loss" else self.metric
+        old = self.best.value
+        same = value == old or (math.isnan(value) and math.isnan(old))
+        return loss < self.best.loss if same else is_better(name, value, old)
+
+    @torch.inference_mode()
+    def _measure(self) -> tuple[float, dict[str, float]]:
+        """Loss and metrics of the whole valid part."""
+        kind = self.model.task.kind
+        self.model.eval()
+        total, weight = 0.0, 0.0
+        targets: dict[int, Any] = {}
+        outputs: dict[int, Any] = {}
+        for piece in self.examples.valid():
+            raw = self._outputs(piece)
+            wanted = self._own_unit(piece.targets).to(self.device)
+            part, counted = loss_parts(kind, raw, wanted, self._weights)
+            total, weight = total + float(part), weight + float(counted)
+            if self._scale is not None:
+                mean, scale = (each.to(raw.device) for each in self._scale)
+                raw = mean + scale * raw.double()
+            said = probabilities(kind, raw).cpu().numpy()
+            lengths = piece.lengths.tolist() if kind == "tokens" else [None] * len(said)
+            for row, i, length in zip(range(len(said)), piece.index.tolist(), lengths, strict=True):
+                targets[i] = piece.targets[row][:length] if length else piece.targets[row]
+                outputs[i] = said[row][:length] if length else said[row]
+        join = np.concatenate if kind == "tokens" else np.stack
+        order = sorted(outputs)
+        true = join([targets[i].numpy() for i in order])
+        return total / weight, metrics(kind, true, join([outputs[i] for i in order]))
+
+    def finish(self) -> None:
+        """Leave the model with the best weights (if there are any), whole, in evaluation mode.
+
+        Standardisations are moved into the head and adapters merged, the outputs being the same
+        up to rounding. There is no step after it.
+        """
+        if self._finished:
+            return
+        self._finished = True
+        self._load_weights(self._best_weights or {})
+        self.examples.release(self.model)
+        if self._scale is not None:
+            self.model.rescale(*self._scale)
+        merge_lora(self.model.model)
+        train_all(self.model.model)
+        self.model.model.set_embed_dropout(self._usual_dropout)
+        self.model.eval()
+
+    @torch.no_grad()
+    def _load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        for name, value in weights.items():
+            self.parameters[name].copy_(value)
+
+    @contextmanager
+    def _own_random_state(self) -> Iterator[None]:
+        """Within the block torch draws from this run's generators, which nobody else moves."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.set_rng_state(self._random["cpu"])
+            if devices:
+                torch.cuda.set_rng_state(self._random["cuda"], self.device)
+            yield
+            self._random = _random_state(self.device)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What a state belongs to: settings, data, the model that the run began with."""
+        return {
+            "config": self.config.to_dict(),
+            "seed": self.seed,
+            "precision": self.precision_name,
+            "base": self.base_digest,
+            "head": f"{self.model.pooling}, {self.model.strands}",
+            "train": part_digest(self.train_part),
+            "valid": part_digest(self.valid_part),
+        }
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors by name, and plain values: all that the next step depends on."""
+        tensors = {f"random.{name}": value for name, value in self._random.items()}
+        tensors |= {f"weights.{name}": p.detach() for name, p in self.parameters.items()}
+        tensors |= {f"best.{name}": value for name, value in (self._best_weights or {}).items()}
+        for name, parameter in self.parameters.items():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer.{name}.{key}"] = value
+        plain = {
+            "step": self.steps_done,
+            "bad_steps": self.bad_steps,
+            "without_better": self.without_better,
+            "seconds": self.seconds,
+            "losses": self._losses,
+            "scaler": self.scaler.state_dict(),
+            "history": [vars(report) for report in self.history],
+        }
+        return tensors, plain
+
+    def load_state(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
+        """Go on from `state()`; model, data, config and seed must be those that it began with."""
+        self._load_weights(_under("weights.", tensors))
+        best = _under("best.", tensors)
+        self._best_weights = {n: v.to(self.device, copy=True) for n, v in best.items()} or None
+        for name, parameter in self.parameters.items():
+            entries = _under(f"optimizer.{name}.", tensors)
+            if entries:
+                self.optimizer.state[parameter] = {
+                    # `step` stays where the optimiser keeps it: fused, on the device too
+                    k: v.to(parameter.device, copy=True)
+                    for k, v in entries.items()
+                }
+        self._random = {k: v.clone() for k, v in _under("random.", tensors).items()}
+        self.steps_done, self.bad_steps = int(plain["step"]), int(plain["bad_steps"])
+        self.without_better = int(plain["without_better"])
+        self.seconds, self._losses = float(plain["seconds"]), list(plain["losses"])
+        if plain["scaler"]:
+            self.scaler.load_state_dict(dict(plain["scaler"]))
+        self.history = [FinetuneEvaluation(**report) for report in plain["history"]]
+        self.best = next((r for r in reversed(self.history) if r.best), None)
+
+
+def part_digest(part: LabelledData) -> str:
+    """A short name for rows: of all they hold, or for windows read on demand of their places."""
+    if isinstance(part.sequences, tuple):
+        return part.digest()
+    total = hashlib.sha256(repr((part.ids, part.task)).encode())
+    total.update(part.lengths.tobytes())
+    targets = part.targets
+    for array in targets if isinstance(targets, tuple) else (targets,):
+        total.update(np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _random_state(device: torch.device) -> dict[str, Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def _fresh_random_state(seed: int, device: torch.device) -> dict[str, Tensor]:
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        return _random_state(device)

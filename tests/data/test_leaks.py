@@ -1,0 +1,239 @@
+"""Leaks: counts against slow twins, against what was planted, and against published counts."""
+
+from __future__ import annotations
+
+import re
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hyenadna.alphabet import Ids, decode, encode, reverse_complement, reverse_complement_ids
+from hyenadna.data.kmers import K, canonical_kmers, kmer_keys
+from hyenadna.data.labelled import read_labelled
+from hyenadna.data.labelled_data import LabelledData, Targets, Task
+from hyenadna.data.leaks import Leaks, Overlap, Repeats, drop_leaks, find_leaks
+from hyenadna.data.similar import FEWEST_KMERS, near_pairs
+from hyenadna.errors import InputError
+
+RNG = np.random.default_rng(7)
+
+
+def dna(n: int, length: int = 80) -> list[Ids]:
+    return list(RNG.integers(7, 11, (n, length)).astype(np.uint8))
+
+
+def mutated(ids: Ids, changes: int) -> Ids:
+    new = ids.copy()
+    at = RNG.choice(len(ids), changes, replace=False)
+    new[at] = 7 + (new[at] - 7 + RNG.integers(1, 4, changes)) % 4
+    return new
+
+
+def labelled(rows: list[tuple[Ids, str, int]]) -> LabelledData:
+    sequences, splits, targets = zip(*rows, strict=True)
+    return make(list(sequences), list(splits), np.array(targets), Task("classes", ("a", "b")))
+
+
+def make(sequences: list[Ids], splits: list[str], targets: Targets, task: Task) -> LabelledData:
+    ids = tuple(map(str, range(len(sequences))))
+    return LabelledData("toy", tuple(sequences), targets, task, np.array(splits), ids)
+
+
+def slow_kmers(ids: Ids) -> set[str]:
+    """The different k-mers of a sequence on both strands, by the smaller text."""
+    text = decode(ids, specials=True).replace("[SEP]", "N")
+    words = {text[i : i + K] for i in range(len(text) - K + 1)}
+    return {min(word, reverse_complement(word)) for word in words if "N" not in word}
+
+
+def test_kmers_are_those_of_the_slow_twin() -> None:
+    texts = ["ACGT" * 10, "", "ACGTACGTACGTACG", "A" * 30, "ACGTN" * 12, "ACGTACGTACGTACGT"]
+    sequences = [encode(text) for text in texts] + dna(5, 200)
+    sequences.append(np.concatenate([sequences[0], encode("", sep=True), sequences[-1]]))
+    keys = kmer_keys(sequences)
+    counts = np.bincount((keys >> np.uint64(32)).astype(int), minlength=len(sequences))
+    assert counts.tolist() == [len(slow_kmers(ids)) for ids in sequences]
+    assert (np.diff(keys.astype(object)) > 0).all()
+    kmers, known = canonical_kmers(sequences[-2])
+    turned, _ = canonical_kmers(reverse_complement_ids(sequences[-2]))
+    assert known.all() and np.array_equal(kmers, turned[::-1])
+
+
+def test_near_pairs_are_those_of_the_slow_twin() -> None:
+    """Overlapping windows, mutated copies, other strands, contained ones: all pairs, all shares."""
+    genome = dna(1, 3000)[0]
+    sequences = [genome[at : at + 150] for at in range(0, 2800, 55)]
+    sequences += [mutated(ids, 3) for ids in sequences[:20]]
+    sequences += [reverse_complement_ids(mutated(ids, 6)) for ids in sequences[:20]]
+    sequences += [ids[20:70] for ids in sequences[:20]] + dna(20, 150)
+    sequences += [encode("A" * 40), encode("A" * 50), encode("ACG")]
+    sets = [slow_kmers(ids) for ids in sequences]
+    expected = {}
+    for i, j in combinations(range(len(sets)), 2):
+        smaller = min(len(sets[i]), len(sets[j]))
+        if smaller >= FEWEST_KMERS and len(sets[i] & sets[j]) >= 0.5 * smaller:
+            expected[i, j] = len(sets[i] & sets[j]) / smaller
+    pairs = near_pairs(sequences)
+    found = dict(
+        zip(
+            zip(pairs.first.tolist(), pairs.second.tolist(), strict=True),
+            pairs.containment.tolist(),
+            strict=True,
+        )
+    )
+    assert len(expected) > 150 and found == pytest.approx(expected)
+    strict = near_pairs(sequences, 0.9)
+    assert len(strict.first) == sum(share >= 0.9 for share in expected.values())
+
+
+def test_what_was_planted_is_counted() -> None:
+    a, b, c, d, e, f, g, h = dna(8)
+    data = labelled(
+        [
+            (a, "train", 0), (a, "train", 1), (b, "train", 0), (c, "train", 0), (d, "train", 1),
+            (reverse_complement_ids(d), "train", 1), (e, "train", 0), (mutated(e, 1), "train", 0),
+            (h, "train", 0),
+            (a, "valid", 0), (reverse_complement_ids(b), "valid", 0), (f, "valid", 1),
+            (mutated(c, 1), "test", 1), (f, "test", 0), (f, "test", 0), (g, "test", 1),
+        ]
+    )  # fmt: skip
+    leaks = find_leaks(data)
+    assert leaks.overlaps == (
+        Overlap("train", "valid", 1, 1, 0, rows=2, conflicting=1),
+        Overlap("train", "test", 0, 0, 1, rows=1, conflicting=0),
+        Overlap("valid", "test", 1, 0, 0, rows=2, conflicting=1),
+    )
+    assert leaks.repeats == (
+        Repeats("train", identical=1, reverse_complement=1, near=2, conflicting=1),
+        Repeats("valid", 0, 0, 0, 0),
+        Repeats("test", identical=1, reverse_complement=0, near=0, conflicting=0),
+    )
+    assert np.flatnonzero(leaks.leaked).tolist() == [0, 1, 2, 11]
+    assert np.flatnonzero(leaks.nearly).tolist() == [3]
+    lines = leaks.lines()
+    assert lines[0].startswith("train and valid: 1 identical sequences, 1 more as reverse compl")
+    assert "1 with different targets" in lines[0] and len(lines) == 5
+    clean = drop_leaks(data, leaks)
+    assert clean.ids == ("4", "5", "6", "7", "8", "9", "10", "12", "13", "14", "15")
+    assert clean.notes[-1] == "leaks dropped: 4 of train, 1 of valid"
+    again = find_leaks(clean)
+    assert again.total == 0 and all(o.rows == 0 for o in again.overlaps)
+    exact = drop_leaks(data, find_leaks(data, near=False))
+    assert len(exact) == 12 and len(drop_leaks(data, leaks, near=False)) == 12
+    assert drop_leaks(clean, again) is clean
+
+
+def test_the_order_of_rows_changes_nothing() -> None:
+    distinct = dna(60)
+    rows = [
+        (reverse_complement_ids(ids) if turned else ids, split, target)
+        for ids, turned, split, target in zip(
+            [distinct[i] for i in RNG.integers(0, 60, 200)],
+            RNG.random(200) < 0.3,
+            RNG.choice(["train", "valid", "test", ""], 200).tolist(),
+            RNG.integers(0, 2, 200).tolist(),
+            strict=True,
+        )
+    ]
+    data = labelled(rows)
+    order = RNG.permutation(200)
+    one, two = find_leaks(data), find_leaks(data.select(order))
+    assert one.overlaps == two.overlaps and len(one.overlaps) == 6
+    assert one.repeats == two.repeats
+    assert (one.leaked[order] == two.leaked).all() and one.leaked.sum() > 20
+    assert not one.leaked[data.splits == ""].any()
+
+
+def test_conflicts_of_other_targets() -> None:
+    a, b = dna(2)
+    splits = ["train", "test", "train", "test"]
+    sequences = [a, a, b, b]
+    values = np.array([[1, np.nan], [1, 2], [0, 1], [np.nan, 1]], np.float32)
+    data = make(sequences, splits, values, Task("values", ("u", "v")))
+    assert find_leaks(data).overlaps[0].conflicting == 0
+    values[3, 0] = 1
+    assert find_leaks(data).overlaps[0].conflicting == 1
+    missing = make(sequences, splits, np.array([0, -100, 1, 0]), Task("classes", ("a", "b")))
+    assert find_leaks(missing).overlaps[0].conflicting == 1
+    zeros, ones = np.zeros(80, np.int64), np.ones(80, np.int64)
+    task = Task("tokens", ("a", "b"))
+    bases = make(sequences, splits, (zeros, zeros, zeros, ones), task)
+    assert find_leaks(bases).overlaps[0].conflicting == 1
+
+
+def test_large_families_are_found() -> None:
+    """Hundreds of copies of one sequence with few changes, in a crowd: none is missed."""
+    parent = dna(1, 200)[0]
+    sequences = [mutated(parent, 4) for _ in range(300)] + dna(300, 200)
+    splits = ["train", "test"] * 300
+    leaks = find_leaks(
+        make(sequences, splits, np.zeros(600, np.int64), Task("classes", ("a", "b")))
+    )
+    assert leaks.nearly[:300].sum() == 150 and not leaks.nearly[300:].any()
+    assert leaks.overlaps[0].near == 150
+
+
+def test_refusals() -> None:
+    a, b = dna(2)
+    data = labelled([(a, "train", 0), (a, "test", 0), (b, "test", 1)])
+    leaks = find_leaks(data)
+    with pytest.raises(InputError, match="every row of train leaks"):
+        drop_leaks(data, leaks)
+    with pytest.raises(InputError, match="look again"):
+        drop_leaks(data.select(np.array([0, 1])), leaks)
+    with pytest.raises(InputError, match="threshold is 0"):
+        find_leaks(data, threshold=0)
+    assert find_leaks(data.select(np.array([], dtype=np.int64))).overlaps == ()
+
+
+README_SPLITS = {"train": "train", "dev": "valid", "valid": "valid", "test": "test"}
+
+
+def published_counts(readme: str, name: str) -> tuple[dict[str, int], dict[frozenset[str], tuple]]:
+    """Rows of each split, and (identical, reverse complement) of each two, as a README says."""
+    section = re.split(r"\n## ", readme.split(f"\n## {name}")[1])[0]
+    rows = {
+        README_SPLITS[split]: int(count)
+        for split, count in re.findall(r"split (\w+): (\d+) sequences", section)
+    }
+    overlaps = {
+        frozenset((README_SPLITS[one], README_SPLITS[other])): (int(same), int(turned))
+        for one, other, same, turned in re.findall(
+            r"overlap (\w+)&(\w+): (\d+) identical sequences, (\d+) more as reverse", section
+        )
+    }
+    return rows, overlaps
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "gue_promoter/prom_300_tata",
+        "gue_promoter/prom_core_tata",
+        "gue_promoter/prom_core_notata",
+        "gue_tf_human/tf1",
+        "gue_tf_human/tf2",
+        "gue_tf_human/tf4",
+        "gue_tf_mouse/mouse2",
+        "gb_interval_subset/human_enhancers_ensembl",
+    ],
+)
+def test_published_tables_leak_as_their_readmes_say(shared: Path, table: str) -> None:
+    path = shared / "data" / f"{table}.csv.gz"
+    readme = (path.parent / "README.md").read_text()
+    rows, overlaps = published_counts(readme, path.name.removesuffix(".csv.gz"))
+    data = read_labelled(path)
+    assert {split: len(data.part(split)) for split in rows} == rows
+    found = {frozenset((o.one, o.other)): o for o in find_leaks(data, near=False).overlaps}
+    assert overlaps and found.keys() == overlaps.keys()
+    for pair, (identical, turned) in overlaps.items():
+        assert (found[pair].identical, found[pair].reverse_complement) == (identical, turned)
+
+
+def test_reversed_elements_are_one_family(shared: Path) -> None:
+    """lentiMPRA: each element stands twice, the second time the other way round."""
+    path = shared / "data" / "lentimpra" / "HepG2.csv.gz"
+    leaks: Leaks = find_leaks(read_labelled(path).select(np.arange(3000)))
+    assert leaks.repeats[0].identical == 0 and leaks.repeats[0].near > 2900
