@@ -1,0 +1,147 @@
+"""A linear model of one class per base: logistic regression on the words around each base.
+
+Features of a base: the bases at -6 .. +6 from it, and how often each word of three bases starts
+within 60 bases of it, apart by phase (the offset modulo 3), which is what tells a coding frame. At
+most 60,000 bases of the train part are fitted; the penalty is chosen on as many of the valid part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from hyenadna.alphabet import IGNORED, Ids
+from hyenadna.data.labelled_data import LabelledData
+from hyenadna.errors import InputError
+from hyenadna.train.baseline_choice import valid_score
+from hyenadna.train.baseline_kmers import (
+    Logistic,
+    as_bases,
+    logistic_path,
+    require_two_classes,
+    word_codes,
+)
+
+Float32s = npt.NDArray[np.float32]
+Int64s = npt.NDArray[np.int64]
+
+_NEAR: Final = 6
+_REACH: Final = 60
+_WORDS: Final = 64
+_STRENGTHS: Final = (1e-4, 1e-3, 1e-2, 1e-1)
+_BASES_TO_FIT: Final = 60_000
+_PIECE: Final = 1 << 14
+
+
+def context_features(ids: Ids, at: Int64s) -> Float32s:
+    """Features of the bases at the places `at` (0-based, sorted) of a sequence: (places, F).
+
+    F = 4 * 13 letters + 3 phases * 64 words.
+    """
+    bases = as_bases(ids)
+    pad = np.full(_REACH + 2, 255, dtype=np.uint8)
+    padded = np.concatenate([pad, bases, pad])
+    out = np.zeros((len(at), 4 * (2 * _NEAR + 1) + 3 * _WORDS), dtype=np.float32)
+    middle = at + len(pad)
+    for j, offset in enumerate(range(-_NEAR, _NEAR + 1)):
+        letter = padded[middle + offset]
+        here = np.flatnonzero(letter < 4)
+        out[here, 4 * j + letter[here]] = 1
+    out[:, 4 * (2 * _NEAR + 1) :] = _phased_words(padded, middle)
+    return out
+
+
+def _phased_words(padded: npt.NDArray[np.uint8], middle: Int64s) -> Float32s:
+    """Counts of words of three by phase within the reach, over a third of the reach: (n, 192)."""
+    code, real = word_codes(padded, 3)
+    place = np.arange(len(code))
+    out = np.zeros((len(middle), 3, _WORDS), dtype=np.float32)
+    first, last = middle - _REACH, np.minimum(middle + _REACH, len(code) - 1)
+    for residue in range(3):
+        # How often each word has started before each place, at places of this residue.
+        started = np.zeros((len(code) + 1, _WORDS), dtype=np.int32)
+        mine = place[real & (place % 3 == residue)]
+        started[mine + 1, code[mine]] = 1
+        np.cumsum(started, axis=0, out=started)
+        counts = started[last + 1] - started[first]
+        phase = (residue - middle) % 3
+        out[np.arange(len(middle)), phase] = counts * (3 / _REACH)
+    return out.reshape(len(middle), 3 * _WORDS)
+
+
+def _pieces(sequence: Ids) -> Iterator[tuple[int, int, Ids, int]]:
+    """(first, last + 1, stretch with its surroundings, offset of first in it), piece by piece."""
+    for start in range(0, len(sequence), _PIECE):
+        stop = min(start + _PIECE, len(sequence))
+        left = max(start - _REACH - 2, 0)
+        yield start, stop, sequence[left : stop + _REACH + 2], start - left
+
+
+@dataclass(frozen=True)
+class ContextModel:
+    """Logistic regression on the surroundings of each base; made by `fit_context`."""
+
+    linear: Logistic
+    mean: Float32s
+    scale: Float32s
+    chosen: str
+    name: str = "kmer"
+
+    def predict(self, sequences: Sequence[Ids]) -> Float32s:
+        """Probabilities (bases of all sequences, C), float32, one sequence after another."""
+        parts = []
+        for sequence in sequences:
+            for start, stop, around, offset in _pieces(sequence):
+                features = context_features(around, np.arange(offset, offset + stop - start))
+                parts.append(self.linear.outputs((features - self.mean) / self.scale))
+        if not parts:
+            raise InputError("k-mer baseline: no sequences to predict")
+        return np.concatenate(parts).astype(np.float32)
+
+
+def fit_context(train: LabelledData, valid: LabelledData, seed: int) -> ContextModel:
+    """The model of the train part, its penalty chosen on the valid part.
+
+    Raises InputError where the train part has a single class.
+    """
+    require_two_classes(train)
+    x, y = _sampled(train, np.random.default_rng(seed))
+    held_x, held_y = _sampled(valid, np.random.default_rng(seed + 1))
+    mean, scale = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-3)
+    x, held_x = (x - mean) / scale, (held_x - mean) / scale
+    fits = [
+        (valid_score("tokens", held_y, model.outputs(held_x), where=valid.name), strength, model)
+        for strength, model in logistic_path(x, y, train.task.outputs, _STRENGTHS, seed)
+    ]
+    _, strength, model = max(fits, key=lambda fit: fit[:1])
+    return ContextModel(model, mean, scale, f"words within {_REACH} bases, C {strength:g}")
+
+
+def _sampled(data: LabelledData, rng: np.random.Generator) -> tuple[Float32s, Int64s]:
+    """Features and classes of known bases: all, or as many as are fitted, drawn evenly."""
+    known = [np.flatnonzero(row != IGNORED) for row in data.targets]
+    total = sum(map(len, known))
+    if not total:
+        raise InputError(f"{data.name}: no base of the valid part has a class; cannot choose")
+    if total > _BASES_TO_FIT:
+        taken = np.sort(rng.permutation(total)[:_BASES_TO_FIT])
+    else:
+        taken = np.arange(total)
+    features, classes = [], []
+    begin = 0
+    for i, places in enumerate(known):
+        first, last = np.searchsorted(taken, [begin, begin + len(places)])
+        mine = places[taken[first:last] - begin]
+        begin += len(places)
+        if not len(mine):
+            continue
+        sequence = data.sequences[i]
+        for start, stop, around, offset in _pieces(sequence):
+            inside = mine[(mine >= start) & (mine < stop)]
+            features.append(context_features(around, inside - start + offset))
+        classes.append(data.targets[i][mine])
+    return np.concatenate(features), np.concatenate(classes)
