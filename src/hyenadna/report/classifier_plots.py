@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from hyenadna.report.plots import BLUE, GREY, INK, ORANGE, _axes
+from hyenadna.report.plots import BLUE, GREY, INK, ORANGE, new_axes
 from hyenadna.train.curves import Curve, Reliability
 
 # Told apart by eyes of all kinds (Okabe and Ito 2008, without black and yellow), ours first.
@@ -25,7 +25,7 @@ _SMALL: Final = (4.8, 3.9)
 
 def small_axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
     """Axes of a size that stays legible on a phone."""
-    figure, axes = _axes(title, x, y)
+    figure, axes = new_axes(title, x, y)
     figure.set_size_inches(*_SMALL)
     return figure, axes
 

@@ -19,7 +19,7 @@ from hyenadna.errors import InputError
 INK, BLUE, ORANGE, GREY = "#222222", "#2a6fdb", "#e07b1f", "#8a8f98"
 
 
-def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+def new_axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
     figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
     axes.set_title(title, loc="left", fontsize=11, color=INK)
     axes.set_xlabel(x)
@@ -54,7 +54,7 @@ def training_curve(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
         return
     tokens = [e["tokens"] / 1e6 for e in steps]
     smooth = _running_mean([e["bits_per_base"] for e in steps], 0.97)
-    figure, axes = _axes("Training", "million bases seen", "bits per base")
+    figure, axes = new_axes("Training", "million bases seen", "bits per base")
     axes.plot(tokens, smooth, color=BLUE, linewidth=1.4, label="training (running mean)")
     seen = {e["step"]: e["tokens"] / 1e6 for e in steps}
     valid = [(seen[e["step"]], e["valid"]) for e in entries if "valid" in e and e["step"] in seen]
@@ -96,7 +96,7 @@ def context_curve(
     `contexts`, `bits`: bin centres and values. `markov`: name and bits per base of the best one.
     `bound`: the exact entropy over the same bins, for a genome whose source is known.
     """
-    figure, axes = _axes(title, "bases of context", "bits per base")
+    figure, axes = new_axes(title, "bases of context", "bits per base")
     axes.set_xscale("log", base=2)
     axes.plot(contexts, bits, "o-", color=BLUE, markersize=4, label="this model", zorder=3)
     if markov:
