@@ -89,8 +89,11 @@ def loaded_after(code: str) -> set[str]:
 
 
 def test_help_never_imports_torch():
-    heavy = {"torch", "matplotlib", "pysam", "transformers", "huggingface_hub"}
-    commands = ("pretrain", "evaluate", "embed", "generate")
+    heavy = {
+        "torch", "matplotlib", "pysam", "transformers", "huggingface_hub", "sklearn", "scipy",
+        "pyarrow",
+    }  # fmt: skip
+    commands = ("pretrain", "evaluate", "embed", "generate", "finetune", "predict", "benchmark")
     for words in (["--help"], *([command, "--help"] for command in commands), ["models"]):
         loaded = loaded_after(f"from hyenadna.cli.app import run\nrun({words!r})")
         assert not loaded & heavy, (words, loaded & heavy)

@@ -216,6 +216,7 @@ class FinetuneConfig:
     last_blocks: int = 1
     """Blocks that `last` trains, with the final norm."""
     lora_rank: int = 8
+    """Rank of the additions of `lora`."""
     lora_alpha: float | None = None
     """Scale of the additions times their rank; twice the rank when left out."""
     epochs: int = 20
@@ -241,8 +242,11 @@ class FinetuneConfig:
     final_lr: float = 0.1
     """Learning rate at the end as a share of lr."""
     weight_decay: float = 0.1
+    """Of matrices; filters, norms and biases have none."""
     beta1: float = 0.9
+    """AdamW's first decay."""
     beta2: float = 0.999
+    """AdamW's second decay."""
     clip: float = 1.0
     """Largest global gradient norm."""
     embed_dropout: float = 0.1

@@ -1,0 +1,330 @@
+"""`hyenadna finetune`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from hyenadna import __version__
+from hyenadna.cli.console import make_console
+from hyenadna.cli.finetune_options import (
+    FinetuneRequest,
+    HeadOptions,
+    ReadingOptions,
+    SplitOptions,
+    baseline_list,
+    require_same_request,
+    seed_list,
+)
+from hyenadna.cli.memory import explain_memory, note_no_effect, peak_memory
+from hyenadna.cli.process import (
+    announce_native,
+    available_memory,
+    choose_device,
+    prepare_process,
+    set_threads,
+)
+from hyenadna.cli.units import duration, size
+from hyenadna.errors import InputError
+from hyenadna.training_config import FinetuneConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from hyenadna.cli.finetune_job import FinetuneJob, Outcome
+
+DESCRIPTION = "finetune.json"
+_VERSION = 1
+
+
+def finetune(
+    model: str | None = None,
+    /,
+    *data: Path,
+    out: Path,
+    train: Path | None = None,
+    valid: Path | None = None,
+    test: Path | None = None,
+    seeds: str = "1",
+    baselines: str = "majority,kmer",
+    resume: bool = False,
+    device: str = "auto",
+    threads: int | None = None,
+    max_memory: str | None = None,
+    json_: Annotated[bool, Parameter(name="--json")] = False,
+    head: Annotated[HeadOptions, Parameter(name="*")] = HeadOptions(),  # noqa: B008
+    reading: Annotated[ReadingOptions, Parameter(name="*")] = ReadingOptions(),  # noqa: B008
+    splitting: Annotated[SplitOptions, Parameter(name="*")] = SplitOptions(),  # noqa: B008
+    options: Annotated[FinetuneConfig, Parameter(name="*")] = FinetuneConfig(),  # noqa: B008
+) -> int:
+    """Fit a model to labelled sequences, and measure it beside baselines.
+
+    It learns from the training rows, is chosen on the valid rows, and meets the test rows once, at
+    the end. Where there is no valid part, a tenth of the training rows is held out.
+
+    Parameters
+    ----------
+    model
+        Run folder, checkpoint folder or published name to start from; `random:` before a name or a
+        folder for that shape with random weights.
+    data
+        CSV, TSV, Parquet, FASTA or BED with labels, or a folder with a file or a folder for each
+        split or class.
+    out
+        Folder of the run: best model, report.html, metrics.json, predictions.csv.
+    train
+        File of the training rows, instead of DATA.
+    valid
+        File of the valid rows.
+    test
+        File of the test rows.
+    seeds
+        How many runs, such as `3` (seeds 0, 1 and 2), or which seeds, such as `3,5`; several give
+        a mean and a standard deviation.
+    baselines
+        What to measure beside the model, separated by commas: `majority`, `kmer`, `cnn`, `random`
+        (the same architecture from random weights), `transformer` (its twin from random weights);
+        `none` for none.
+    resume
+        Go on with the run in `--out`; give nothing else.
+    device
+        `cpu`, `cuda`, `cuda:1`, …; `auto` takes a GPU where there is one.
+    threads
+        CPU threads; all cores when left out.
+    max_memory
+        Memory that this process may take, such as `4GiB`; the result does not change beyond
+        rounding.
+    json_
+        Print the figures as JSON; all else goes to standard error.
+    head
+        Options of the head.
+    reading
+        Options of reading.
+    splitting
+        Options of splitting.
+    options
+        Options of training.
+    """
+    console = make_console(stderr=json_)
+    files = {"train": train, "valid": valid, "test": test}
+    request = FinetuneRequest(
+        model=model or "",
+        data=tuple(map(str, data)),
+        parts={split: str(path) for split, path in files.items() if path is not None},
+        reading=reading,
+        splitting=splitting,
+        head=head,
+        options=options,
+        seeds=seed_list(seeds),
+        baselines=baseline_list(baselines),
+    )
+    stored: dict[str, Any] = {}
+    if resume:
+        stored = read_description(out)
+        own = FinetuneRequest.from_dict(stored["request"])
+        require_same_request(request, own)
+        request = own
+        if (out / "metrics.json").exists():
+            console.print(f"{out}: the run is complete; its report is {out / 'report.html'}")
+            if json_:
+                print((out / "metrics.json").read_text(encoding="utf-8"), end="")
+            return 0
+        threads = stored.get("threads") if threads is None else threads
+        max_memory = stored.get("max_memory") if max_memory is None else max_memory
+        device = str(stored.get("device", device)) if device == "auto" else device
+    else:
+        require_free(out)
+        if not request.model:
+            raise InputError("no model given; name a run, a folder, or random:tiny-1k")
+    prepare_process()
+    set_threads(threads)
+    where = choose_device(device)
+    start = time.monotonic()
+    with explain_memory(_LESS_MEMORY):
+        request, job = _prepare(request, where, max_memory, stored, console)
+        _announce(job, request, out, max_memory, console)
+        if not resume:
+            _start(out, request, job, max_memory)
+        return _run(job, request, out, console, start, resume=resume, as_json=json_)
+
+
+_LESS_MEMORY = "give --max-memory, a smaller --micro-batch-tokens or a shorter --max-length"
+
+
+def require_free(out: Path) -> None:
+    """Nothing, where a new run can be made in a folder. Raises InputError otherwise."""
+    if (out / DESCRIPTION).exists():
+        raise InputError(
+            f"{out}: there is a run already; go on with it by --resume, or give another --out"
+        )
+    unfinished = {f".{DESCRIPTION}.part"}  # a start that was killed
+    if out.exists() and (not out.is_dir() or {p.name for p in out.iterdir()} - unfinished):
+        raise InputError(f"{out}: exists and is not empty; give another --out")
+
+
+def read_description(out: Path) -> dict[str, Any]:
+    """What a run folder says of its run. Raises InputError where it holds none."""
+    path = out / DESCRIPTION
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{out}: no fine-tuning run here ({DESCRIPTION} is missing)") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); start a new run") from error
+    if not isinstance(found, dict) or found.get("version") != _VERSION or "request" not in found:
+        raise InputError(f"{path}: is not of this version of hyenadna; start a new run")
+    return found
+
+
+def _prepare(
+    request: FinetuneRequest,
+    device: torch.device,
+    max_memory: str | None,
+    stored: dict[str, Any],
+    console: Console,
+) -> tuple[FinetuneRequest, FinetuneJob]:
+    """The job of a request, checked; and the request with the passes that fit the memory."""
+    from hyenadna.cli.finetune_data import prepare_data, read_data
+    from hyenadna.cli.finetune_job import FinetuneJob, check_job
+    from hyenadna.cli.finetune_models import find_model
+
+    source = find_model(request.model, max_memory)
+    announce_native(console, source.config)
+    data = prepare_data(read_data(request), request.splitting, console)
+    if stored and stored.get("data_digest") != data.digest:
+        raise InputError(
+            f"{data.learning.name}: is not the data that the run was started with; resume with the "
+            "same, or start a new run"
+        )
+    job = check_job(
+        FinetuneJob(
+            data=data,
+            source=source,
+            head=request.head,
+            config=request.options,
+            seeds=request.seeds,
+            baselines=request.baselines,
+            device=device,
+        )
+    )
+    return dataclasses.replace(request, options=job.config), job
+
+
+def _announce(
+    job: FinetuneJob, request: FinetuneRequest, out: Path, max_memory: str | None, console: Console
+) -> None:
+    from hyenadna.model.engine.sizes import resident_bytes
+
+    config, options = job.source.config, job.config
+    console.print(
+        f"{job.source.described}: {config.mixer}, {config.n_layer} layers, width {config.d_model}, "
+        f"{config.num_parameters():,} parameters, reads up to {config.max_seq_len:,} tokens"
+    )
+    if job.source.weights is None:
+        console.print("note: nothing is pretrained here; the backbone starts from random weights")
+    if job.data.chosen_on == "test":
+        console.print(
+            "warning: --choose-on-test: the model will be chosen on the test part (the paper's "
+            "protocol), which flatters it"
+        )
+    elif job.data.part == "valid":
+        console.print(
+            "warning: there is no test part; figures will be of the valid part, on which the model "
+            "is chosen (--test-fraction holds some rows out)"
+        )
+    strands = "" if job.head.strands == "forward" else f", both strands ({job.head.strands})"
+    console.print(
+        f"{options.mode}: {job.trained:,} parameters trained{strands}; at most {options.epochs} "
+        f"epochs, {len(job.seeds)} seed{'s' * (len(job.seeds) > 1)}; {job.precision} on "
+        f"{job.device}, run in {out}"
+    )
+    free = available_memory()
+    console.print(f"about {size(job.memory)} of memory")
+    if job.device.type == "cpu" and free is not None and job.memory - resident_bytes() > free:
+        console.print(f"note: only {size(free)} are free; {_LESS_MEMORY}")
+    note_no_effect(console, max_memory, engine=job.engine)
+
+
+def _start(out: Path, request: FinetuneRequest, job: FinetuneJob, max_memory: str | None) -> None:
+    """Make the run folder with its description."""
+    import torch
+
+    from hyenadna.cli.finetune_report import write_json
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: cannot make the run folder ({error.strerror})") from error
+    task = job.data.learning.task
+    write_json(
+        out / DESCRIPTION,
+        {
+            "version": _VERSION,
+            "hyenadna": __version__,
+            "torch": torch.__version__,
+            "device": str(job.device),
+            "threads": torch.get_num_threads(),
+            "max_memory": max_memory,
+            "task": {"kind": task.kind, "names": list(task.names)},
+            "data_digest": job.data.digest,
+            "request": request.to_dict(),
+        },
+    )
+
+
+def _run(
+    job: FinetuneJob,
+    request: FinetuneRequest,
+    out: Path,
+    console: Console,
+    start: float,
+    *,
+    resume: bool,
+    as_json: bool,
+) -> int:
+    """Train, measure and write; returns the exit code."""
+    from hyenadna.cli.finetune_job import Interrupted, run_job
+
+    go_on = f"go on: hyenadna finetune --out {out} --resume"
+    try:
+        outcome = run_job(job, out, console, resume=resume)
+        _finish(outcome, request, out, console, start, as_json=as_json)
+    except Interrupted as stop:
+        console.print(f"stopped; {go_on}")
+        return 128 + stop.signal
+    except KeyboardInterrupt:
+        console.print(f"stopped; {go_on}")
+        raise
+    return 0
+
+
+def _finish(
+    outcome: Outcome,
+    request: FinetuneRequest,
+    out: Path,
+    console: Console,
+    start: float,
+    *,
+    as_json: bool,
+) -> None:
+    from hyenadna.cli.finetune_report import FinishedRun, show_results, write_results
+
+    run = FinishedRun(outcome, request, time.monotonic() - start)
+    with console.status("writing the report …"):
+        summary = write_results(run, out)
+    show_results(run, console)
+    peak = peak_memory()
+    console.print(
+        f"done in {duration(time.monotonic() - start)}"
+        + (f", at most {size(peak)} of memory" if peak is not None else "")
+        + f". Report: {out / 'report.html'}, predictions: {out / 'predictions.csv'}\n"
+        f"Next: hyenadna predict {out} INPUT -o predictions.csv"
+    )
+    if as_json:
+        print(json.dumps(summary, indent=2))

@@ -1,0 +1,411 @@
+"""`hyenadna predict`."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from cyclopts import Parameter
+from rich.console import Console
+
+from hyenadna import __version__
+from hyenadna.cli.console import make_console
+from hyenadna.cli.finetune_options import Outside
+from hyenadna.cli.memory import (
+    explain_memory,
+    fit_batch,
+    limit_memory,
+    note_no_effect,
+    peak_memory,
+)
+from hyenadna.cli.process import (
+    announce_native,
+    choose_device,
+    prepare_process,
+    set_threads,
+)
+from hyenadna.cli.progress import progress_bar
+from hyenadna.cli.units import bases, duration, size
+from hyenadna.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from hyenadna.data.sequences import SequenceFile, SequenceRow
+    from hyenadna.infer.predictions_file import ColumnType, PredictionsFile
+    from hyenadna.model.heads import TaskModel
+
+_CHUNK_BATCHES: Final = 16
+_CHUNK_ROWS: Final = 4096
+
+
+def predict(
+    model: str,
+    source: Path,
+    /,
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    long: bool = False,
+    sequence: str | None = None,
+    pair: str | None = None,
+    id: str | None = None,
+    genome: Path | None = None,
+    window: int | None = None,
+    outside: Outside | None = None,
+    max_length: int | None = None,
+    strands: Literal["forward", "average"] | None = None,
+    resume: bool = False,
+    max_memory: str | None = None,
+    precision: Literal["float32", "bf16"] = "float32",
+    device: str = "auto",
+    threads: int | None = None,
+) -> None:
+    """Say what a fine-tuned model makes of sequences: classes, labels or values.
+
+    A row for each sequence, in the order of the input: id, predicted class and the probability of
+    each class; for labels the probability of each; for values the numbers; for a class of each base
+    the classes of all bases, one letter each.
+
+    Parameters
+    ----------
+    model
+        Run folder of `hyenadna finetune`, or a folder with a fine-tuned model.
+    source
+        FASTA, CSV, TSV, Parquet, or BED with `--genome`.
+    out
+        New file: `.csv`, `.tsv` or `.parquet`.
+    long
+        For a class of each base: a row for each base, with its position (from 0) and probabilities.
+    sequence
+        Column of the sequences; that of the fine-tuning or the usual names when left out.
+    pair
+        Column of the second sequence of a pair; that of the fine-tuning when left out.
+    id
+        Column of the names; the usual ones when left out.
+    genome
+        FASTA to cut intervals from.
+    window
+        Bases around the middle of each interval; as in the fine-tuning when left out.
+    outside
+        What to do with a window past the end of a contig; as in the fine-tuning when left out.
+    max_length
+        Longer sequences are cropped to their middle; as in the fine-tuning when left out.
+    strands
+        Read both strands and average, or the given one alone; as in the fine-tuning when left out.
+    resume
+        Go on with an interrupted run of the same command.
+    max_memory
+        Memory that this process may take, such as `4GiB`; the result does not change beyond
+        rounding.
+    precision
+        Type of the matrix products.
+    device
+        `cpu`, `cuda`, …; `auto` takes a GPU where there is one.
+    threads
+        CPU threads; all cores when left out.
+    """
+    prepare_process()
+    set_threads(threads)
+    from hyenadna.data.batches import BATCH_TOKENS
+    from hyenadna.infer.interrupted import stored_settings
+    from hyenadna.infer.predictions_file import require_free
+    from hyenadna.train.loop import PRECISIONS
+
+    console = make_console()
+    require_free(out, resume=resume)
+    network = _load(model, choose_device(device), strands)
+    if long and network.task.kind != "tokens":
+        raise InputError(f"--long is for a class of each base; the task is {network.task.kind}")
+    announce_native(console, network.model.config)
+    limit_memory(network.model, max_memory)
+    trained = _trained_with(network)
+    file = _open_source(
+        source,
+        trained,
+        sequence=sequence,
+        pair=pair,
+        id=id,
+        genome=genome,
+        window=window,
+        outside=outside,
+    )
+    crop = max_length if max_length is not None else trained.get("max_length")
+    survey = _survey(file, crop, network.model.config.max_seq_len, console)
+    stored = stored_settings(out) if resume else {}
+    batch_tokens, need = fit_batch(
+        network.model,
+        survey.longest,
+        int(stored.get("batch_tokens") or BATCH_TOKENS),
+        precision=PRECISIONS[precision],
+        most=survey.tokens,
+    )
+    note_no_effect(console, max_memory, engine=need is not None)
+    settings = {
+        "hyenadna": __version__,
+        "model": model,
+        "weights": _digest(network),
+        "sequences": survey.digest,
+        "strands": network.strands,
+        "long": long,
+        "precision": precision,
+        "batch_tokens": batch_tokens,
+    }
+    target = _open_target(out, network, long, settings, resume, console)
+    console.print(
+        f"{survey.rows:,} sequences, {bases(survey.tokens)}, the longest {survey.longest:,}; "
+        f"{network.task.kind} ({network.task.outputs}), strands {network.strands}"
+        + (f"; about {size(need)} of memory" if need is not None else "")
+    )
+    with explain_memory("go on with --resume and a (smaller) --max-memory"):
+        _run(
+            target, network, file, crop, survey, batch_tokens, PRECISIONS[precision], long, console
+        )
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """What a file holds, found before the first prediction."""
+
+    rows: int
+    tokens: int
+    longest: int
+    digest: str
+
+
+def _load(
+    model: str, device: torch.device, strands: Literal["forward", "average"] | None
+) -> TaskModel:
+    from hyenadna.checkpoint.task import load_task
+
+    network = load_task(model, device=device)
+    if strands is not None and strands != network.strands:
+        if network.strands == "concatenate":
+            raise InputError(
+                f"--strands {strands}: {model} was fine-tuned with both strands concatenated, and "
+                "reads no other way"
+            )
+        network.strands = strands
+    return network
+
+
+def _trained_with(network: TaskModel) -> dict[str, Any]:
+    """How sequences were read in the fine-tuning, as far as the model says."""
+    settings = getattr(network.task, "settings", {})
+    reading = settings.get("reading", {})
+    found = dict(reading) if isinstance(reading, Mapping) else {}
+    options = settings.get("finetune", {})
+    if isinstance(options, Mapping):
+        found["max_length"] = options.get("max_length")
+    return found
+
+
+def _open_source(source: Path, trained: Mapping[str, Any], **given: Any) -> SequenceFile:
+    from hyenadna.data.sequences import SequenceFile
+    from hyenadna.data.text_files import suffix_of
+    from hyenadna.genome.fasta import Genome
+
+    chosen = {key: given[key] if given[key] is not None else trained.get(key) for key in given}
+    genome = given["genome"]
+    if given["sequence"] is not None and suffix_of(source) != ".bed":
+        _require_column(source, given["sequence"])
+    return SequenceFile(
+        path=source,
+        sequence=chosen["sequence"],
+        pair=chosen["pair"],
+        id=chosen["id"],
+        genome=Genome.open(genome) if genome is not None else None,
+        window=chosen["window"],
+        outside=chosen["outside"] or "refuse",
+    )
+
+
+def _require_column(source: Path, column: str) -> None:
+    """Refuse a column that the user has named and the table has not."""
+    from hyenadna.data.sequences import SequenceFile
+    from hyenadna.data.tables import listed, open_table
+
+    if SequenceFile(path=source).kind == "table":
+        columns = open_table(source).columns
+        if column not in columns:
+            raise InputError(f"{source}: has no column {column!r}; it has {listed(columns)}")
+
+
+def _survey(file: SequenceFile, crop: int | None, longest: int, console: Console) -> _Survey:
+    """Read the whole file once: a bad row is told before the first prediction.
+
+    crop: tokens that longer sequences are cropped to. Raises InputError for a sequence that is too
+    long for the model, and for a file without rows.
+    """
+    if crop is not None and not 1 <= crop <= longest:
+        raise InputError(f"--max-length is {crop}; this model reads 1 to {longest:,} tokens")
+    rows = tokens = most = 0
+    digest = hashlib.sha256()
+    with console.status(f"reading {file.path} …"):
+        for row in file:
+            ids = _cropped(row, crop)
+            if len(ids) > longest:
+                raise InputError(
+                    f"{row.place}: {row.id!r} has {len(ids):,} tokens, but this model reads up to "
+                    f"{longest:,}; crop to the middle with --max-length {longest}, or cut it"
+                )
+            rows, tokens, most = rows + 1, tokens + len(ids), max(most, len(ids))
+            digest.update(f"{row.id}\0{len(ids)}\0".encode())
+            digest.update(ids.tobytes())
+    if not rows:
+        raise InputError(f"{file.path}: holds no sequences")
+    return _Survey(rows, tokens, most, digest.hexdigest())
+
+
+def _cropped(row: SequenceRow, crop: int | None) -> npt.NDArray[np.uint8]:
+    """The middle of a sequence that is too long; a pair is never cut."""
+    from hyenadna.alphabet import SEP
+
+    ids = row.ids
+    if crop is None or len(ids) <= crop or bool((ids == SEP).any()):
+        return ids
+    start = (len(ids) - crop) // 2
+    return ids[start : start + crop]
+
+
+def _digest(network: TaskModel) -> str:
+    from hyenadna.model.digest import weights_digest
+
+    others = {k: v for k, v in network.state_dict().items() if not k.startswith("model.")}
+    return weights_digest(network.model, **others)
+
+
+def _columns(network: TaskModel, long: bool) -> dict[str, ColumnType]:
+    """Names and types of the columns of the output."""
+    task = network.task
+    found: dict[str, ColumnType] = {"id": "text"}
+    if long:
+        found["position"] = "integer"
+    if task.kind in ("classes", "tokens"):
+        found["predicted"] = "text"
+    if task.kind != "tokens" or long:
+        before = "predicted_" if task.kind == "values" else "p_"
+        found |= {f"{before}{name}": "number" for name in task.names}
+    return found
+
+
+def _open_target(
+    out: Path,
+    network: TaskModel,
+    long: bool,
+    settings: dict[str, Any],
+    resume: bool,
+    console: Console,
+) -> PredictionsFile:
+    from hyenadna.infer.predictions_file import PredictionsFile
+
+    columns = _columns(network, long)
+    if not resume:
+        return PredictionsFile.start(out, columns, settings)
+    file, note = PredictionsFile.resume(out, columns, settings)
+    if note:
+        console.print(f"note: {note}")
+    return file
+
+
+def _run(
+    target: PredictionsFile,
+    network: TaskModel,
+    file: SequenceFile,
+    crop: int | None,
+    survey: _Survey,
+    batch_tokens: int,
+    precision: torch.dtype | None,
+    long: bool,
+    console: Console,
+) -> None:
+    """Predict all sequences that are left, finish the file, and say what it took."""
+    from hyenadna.infer.predict import predict as run
+
+    before = target.sequences_done
+    if before:
+        console.print(f"resuming after sequence {before:,}")
+    begun = time.monotonic()
+    try:
+        with progress_bar(console, f"predicting {file.path.name}") as show:
+            done = before
+            for chunk in _chunks(file, crop, batch_tokens, skip=before):
+                said = run(
+                    network,
+                    [ids for _, ids in chunk],
+                    batch_tokens=batch_tokens,
+                    precision=precision,
+                    progress=partial(_show_rows, show, done, survey.rows),
+                )
+                names = [id for id, _ in chunk]
+                rows = _rows(network, names, list(said), long)
+                target.append(rows, len(chunk))
+                done += len(chunk)
+    except KeyboardInterrupt:
+        console.print(
+            f"stopped after {target.sequences_done:,} of {survey.rows:,} sequences; go on with "
+            "--resume"
+        )
+        raise
+    target.finish()
+    seconds, peak = time.monotonic() - begun, peak_memory()
+    count = survey.rows - before
+    console.print(
+        f"{count:,} sequences in {duration(seconds)}, {count / max(seconds, 1e-9):,.0f} a second"
+        + (f", at most {size(peak)} of memory" if peak is not None else "")
+        + f": {target.path}"
+    )
+
+
+def _show_rows(
+    show: Callable[[int, int], None], before: int, total: int, done: int, _: int
+) -> None:
+    """Move the bar of all rows by the progress of one chunk."""
+    show(before + done, total)
+
+
+def _chunks(
+    file: SequenceFile, crop: int | None, batch_tokens: int, *, skip: int
+) -> Iterator[list[tuple[str, npt.NDArray[np.uint8]]]]:
+    """(id, tokens) of the rows after the first `skip`, in stretches of several batches."""
+    chunk: list[tuple[str, npt.NDArray[np.uint8]]] = []
+    tokens = 0
+    for number, row in enumerate(file):
+        if number < skip:
+            continue
+        ids = _cropped(row, crop)
+        chunk.append((row.id, ids))
+        tokens += len(ids)
+        if tokens >= _CHUNK_BATCHES * batch_tokens or len(chunk) >= _CHUNK_ROWS:
+            yield chunk
+            chunk, tokens = [], 0
+    if chunk:
+        yield chunk
+
+
+def _rows(
+    network: TaskModel, ids: list[str], said: list[npt.NDArray[np.float32]], long: bool
+) -> Iterator[list[str]]:
+    """The rows of the output, as text; numbers in as few digits as say them exactly."""
+    from hyenadna.cli.finetune_report import base_labels
+
+    task = network.task
+    for id, row in zip(ids, said, strict=True):
+        if task.kind == "tokens":
+            best = row.argmax(1)
+            if not long:
+                yield [id, base_labels(best, task.names)]
+                continue
+            for position, (c, numbers) in enumerate(
+                zip(best.tolist(), row.astype(str).tolist(), strict=True)
+            ):
+                yield [id, str(position), task.names[c], *numbers]
+        else:
+            predicted = [task.names[int(row.argmax())]] if task.kind == "classes" else []
+            yield [id, *predicted, *row.astype(str).tolist()]
