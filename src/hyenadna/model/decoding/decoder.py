@@ -160,6 +160,7 @@ class Decoder:
         if self._stepper is None:
             return self._extend(state, self._checked(ids, "tokens")[:, None])[:, 0]
         _require(state, 1)
+        ids = ids.to(self._table.device)
         with state.moving():
             state.logits = native_step(self._stepper, state, ids)
             state.lengths = state.lengths + 1

@@ -1,0 +1,225 @@
+"""Tables and a picture of benchmark runs, from ledger entries and published figures alone.
+
+A run of a subset stands in a row of its own, marked, without published figures beside it; so does
+one whose test part was made here, marked `own split`. A task without a run has an empty row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from hyenadna.data.benchmarks.chromatin import GROUPS
+from hyenadna.data.benchmarks.published import figure_columns
+from hyenadna.data.benchmarks.species import task_length
+from hyenadna.train.ledger import LedgerEntry, make_table
+from hyenadna.training_config import FinetuneConfig
+
+# What the papers call our metrics.
+_PUBLISHED_AS: Final = {"f1_macro": "f1"}
+# A lowercase word for what is in the row, and what it means; only those that occur are told.
+_MARKS: Final = {
+    "subset": "some rows of the task only, for a quick look",
+    "own split": "the source has no test part (or no train part), so the parts were made here; "
+    "no published figure is of the same rows",
+}
+
+Figures = list[tuple[str, str]]
+
+
+def published_figures(suite: str, task: str, metric: str) -> Figures:
+    """(column, text) of the published figures of a task by one of our metrics."""
+    return figure_columns(suite, task, _PUBLISHED_AS.get(metric, metric))
+
+
+def marks(entry: LedgerEntry) -> list[str]:
+    """Why figures of a run cannot stand beside published ones; nothing where they can."""
+    config = entry.config
+    found = ["subset"] if config.get("subset") is not None else []
+    return found + (["own split"] if config.get("split", {}).get("own") else [])
+
+
+def suite_table(
+    suite: str, tasks: Mapping[str, str], entries: Iterable[LedgerEntry]
+) -> tuple[str, list[str]]:
+    """(markdown table of a suite, sentences that explain it).
+
+    tasks: name and metric of each task, in the order of the rows; tasks of entries that are not
+    among them come after. For chromatin a row is a group of labels.
+    """
+    mine = [e for e in entries if e.suite == suite]
+    metrics = dict(tasks) | {e.task: e.metric for e in mine if e.task not in tasks}
+    keys: list[tuple[str, str]] = []
+    figures: dict[tuple[str, str], Figures] = {}
+    shown: list[LedgerEntry] = []
+    for task, metric in metrics.items():
+        for group, each in _rows_of(suite, metric):
+            label = f"{task} {group}".strip()
+            of = [_relabelled(e, label, each) for e in mine if e.task == task and each in e.scores]
+            of = _told_apart(of)
+            plain = (suite, label)
+            figures[plain] = published_figures(suite, task, each)
+            # the row with published figures stays, empty where there is no run to stand in it
+            keys += dict.fromkeys([plain, *((suite, e.task) for e in of)])
+            shown += of
+    used = {mark for e in mine for mark in marks(e)}
+    notes = [f"{mark}: {text}." for mark, text in _MARKS.items() if mark in used]
+    marked = {(suite, e.task) for e in shown if marks(e)}
+    unmarked = {(e.suite, e.task) for e in shown if not marks(e)}
+    # without a figure to show, the empty row beside a marked one says nothing
+    rest = [
+        key
+        for key in keys
+        if key in marked | unmarked or figures.get(key) or not _has_marked(key, marked)
+    ]
+    return make_table(shown, rest, figures), notes
+
+
+def _has_marked(key: tuple[str, str], marked: set[tuple[str, str]]) -> bool:
+    return any(suite == key[0] and task.startswith(f"{key[1]} (") for suite, task in marked)
+
+
+def _rows_of(suite: str, metric: str) -> list[tuple[str, str]]:
+    """(group, metric) of the rows of a task."""
+    if suite == "chromatin":
+        return [(group, f"auroc_median_{group}") for group in GROUPS]
+    return [("", metric)]
+
+
+def _relabelled(entry: LedgerEntry, label: str, metric: str) -> LedgerEntry:
+    reasons = marks(entry)
+    name = f"{label} ({', '.join(reasons)})" if reasons else label
+    return dataclasses.replace(entry, task=name, metric=metric)
+
+
+def _told_apart(entries: Sequence[LedgerEntry]) -> list[LedgerEntry]:
+    """The entries of a task; those of one model say in their names what options differ."""
+    found = []
+    for entry in entries:
+        same = [e for e in entries if (e.task, e.model) == (entry.task, entry.model)]
+        mine = _options(entry)
+        others = [_options(e) for e in same]
+        told = [f"{k} {v}" for k, v in mine.items() if any(o.get(k, v) != v for o in others)]
+        found.append(dataclasses.replace(entry, model=", ".join([entry.model, *told])))
+    return found
+
+
+def _options(entry: LedgerEntry) -> dict[str, object]:
+    """What can tell two runs of a model on a task apart, in words."""
+    groups = (dict(entry.config.get(name, {})) for name in ("finetune", "head", "split"))
+    found = {k.replace("_", " "): v for group in groups for k, v in group.items() if k != "own"}
+    found["subset"] = entry.config.get("subset")
+    return found | {"seeds": " ".join(map(str, entry.seeds))}
+
+
+def _beaten(entry: LedgerEntry) -> list[str]:
+    """The baselines that a run is not above, in words; its metric is one where more is better."""
+    score = entry.scores[entry.metric].mean
+    return [
+        f"{entry.task}, {entry.model} ({score:.3f}, {name} {values[entry.metric]:.3f})"
+        for name, values in entry.baselines.items()
+        if values.get(entry.metric, score - 1) >= score
+    ]
+
+
+def _choices(entry: LedgerEntry) -> str:
+    """Options of the training that are not the defaults, in words."""
+    default = FinetuneConfig().to_dict() | {"metric": entry.metric}
+    given = entry.config.get("finetune", {})
+    told = [f"{k.replace('_', ' ')} {v}" for k, v in given.items() if default.get(k, v) != v]
+    return ", ".join(told) or "the defaults"
+
+
+def cells(table: str) -> list[list[str]]:
+    """The rows of a markdown table as text, its head first, without the line of dashes."""
+    lines = [line.strip().strip("|") for line in table.splitlines()]
+    rows = [[cell.strip() for cell in line.split("|")] for line in lines]
+    return [rows[0], *rows[2:]]
+
+
+def suite_section(
+    suite: str, tasks: Mapping[str, str], entries: Sequence[LedgerEntry]
+) -> list[str]:
+    """The lines of a page about a suite: the table, what its words mean, what was done to data.
+
+    tasks: as in `suite_table`.
+    """
+    table, notes = suite_table(suite, tasks, entries)
+    mine = [e for e in entries if e.suite == suite]
+    lines = [table]
+    if mine:
+        notes = [
+            "Score: mean and standard deviation over seeds, 95 % bootstrap interval over the rows "
+            "measured. Rows: train, valid, test. Minutes: training of all seeds.",
+            *notes,
+        ]
+        lines += ["  \n".join(notes), ""]
+    machines = dict.fromkeys(f"{e.machine}; torch {e.versions.get('torch', '?')}" for e in mine)
+    lines += ["  \n".join(f"Machine: {machine}." for machine in machines), ""] * bool(machines)
+    options = dict.fromkeys(_choices(e) for e in mine)
+    lines += ["Options that are not the defaults: " + "; or ".join(options) + ".", ""] * bool(
+        options
+    )
+    beaten = dict.fromkeys(text for e in mine for text in _beaten(e))
+    lines += ["Not above a baseline: " + "; ".join(beaten) + ".", ""] * bool(beaten)
+    said = dict.fromkeys(f"- {e.task}: {e.note}" for e in mine if e.note)
+    return [*lines, *said, ""] if said else lines
+
+
+def length_section(suite: str, entries: Sequence[LedgerEntry], path: Path) -> list[str]:
+    """The lines of a page about scores by length of windows, whose picture is written to `path`.
+
+    None but for species, measured at more than one length. It says whether longer was better.
+    """
+    mine = [e for e in entries if e.suite == suite and e.config.get("subset") is None]
+    if suite != "species" or len({e.task for e in mine}) < 2:
+        return []
+    metric = mine[0].metric
+    curves = length_curves(mine, {e.task: task_length(e.task) for e in mine})
+    context_plot(curves, metric, path)
+    lines = [f"![{metric} by length]({path.name})", ""]
+    for name in dict.fromkeys(e.model for e in mine):
+        points = curves[name]
+        if len(points) > 1:
+            (short, first), (long, last) = points[0], points[-1]
+            word = "better" if last > first else "not better"
+            lines.append(
+                f"- {name}: longer is {word}: {first:.3f} at {short:,} bases, {last:.3f} at "
+                f"{long:,}"
+            )
+    return [*lines, ""]
+
+
+def length_curves(
+    entries: Sequence[LedgerEntry], lengths: Mapping[str, int]
+) -> dict[str, list[tuple[int, float]]]:
+    """Model or baseline -> (bases, score) by rising length; the last entry of a length counts.
+
+    lengths: bases of each task. Baselines have the name of theirs.
+    """
+    found: dict[str, dict[int, float]] = {}
+    for entry in entries:
+        bases = lengths[entry.task]
+        found.setdefault(entry.model, {})[bases] = entry.scores[entry.metric].mean
+        for name, scores in entry.baselines.items():
+            if entry.metric in scores:
+                found.setdefault(name, {})[bases] = scores[entry.metric]
+    return {name: sorted(points.items()) for name, points in found.items()}
+
+
+def context_plot(
+    curves: Mapping[str, Sequence[tuple[int, float]]], metric: str, path: Path
+) -> None:
+    """Write a picture of scores against bases of context. Raises InputError where it cannot be."""
+    from hyenadna.report.plots import _save, new_axes
+
+    figure, axes = new_axes("Score by length of the sequence", "bases", metric)
+    for name, points in curves.items():
+        axes.plot(*zip(*points, strict=True), "o-", markersize=4, linewidth=1.4, label=name)
+    axes.set_xscale("log", base=2)
+    ticks = sorted({bases for points in curves.values() for bases, _ in points})
+    axes.set_xticks(ticks, [f"{bases:,}" for bases in ticks])
+    axes.legend(frameon=False, fontsize=8)
+    _save(figure, path)
