@@ -82,12 +82,12 @@ def _exponents(whole: Whole) -> list[str]:
     if len(whole.marks) > 3:
         tail = _power(whole.marks[-3:], whole.steps[-3:])
         text += f", {tail} over the last three rows"
-    slow, fast = whole.steps[0] / whole.marks[0], whole.steps[-1] / whole.marks[-1]
-    if fast < slow:
-        text += (
-            f", where a base took {brief(slow)} over the first {whole.marks[0]:,} and "
-            f"{brief(fast)} over all: what is below 1 is the drift of the machine"
-        )
+        slow, fast = (whole.steps[i] / whole.marks[i] for i in (-3, -1))
+        if fast < slow:  # below 1, which no method can be
+            text += (
+                f" (the machine drifts: {brief(slow)} a base over the first {whole.marks[-3]:,}, "
+                f"{brief(fast)} over all)"
+            )
     return ["; ".join([text, *grown]) + ". Slope of log time against log bases, least squares.", ""]
 
 

@@ -20,7 +20,7 @@ from hyenadna.data.benchmarks.published import PUBLISHED, best_known, figure_col
 from hyenadna.data.benchmarks.suites import SUITES, suite
 from hyenadna.data.genome_windows import ContigSource, GenomeWindows, WindowedData
 from hyenadna.data.labelled_batches import labelled_batches
-from hyenadna.data.labelled_data import LabelledData, Task
+from hyenadna.data.labelled_data import LabelledData, Task, fit_length
 from hyenadna.data.splits import with_valid
 from hyenadna.errors import InputError
 from hyenadna.genome.fasta import Genome, GenomeReader
@@ -627,3 +627,20 @@ def test_species_of_real_genomes(shared, tmp_path):
     row = int(np.flatnonzero(data.targets == 1)[0])
     start = int(data.windows.start[row])
     assert (data.sequences[row] == genome.tokens("9", start, start + 4096)).all()
+
+
+def test_windows_are_cut_to_their_middle_without_reading():
+    genome = Counting({"c": random_dna(np.random.default_rng(3), 400)})
+    start, stop = np.array([0, 50, 90]), np.array([31, 60, 127])
+    windows = GenomeWindows([ContigSource(genome, "c")], [0, 0, 0], start, stop)
+    task, targets = Task("classes", ("a", "b")), np.array([0, 1, 0])
+    data = WindowedData.of("w", windows, targets, task, ["train"] * 3)
+    reads = genome.reads
+    cut = fit_length(data, 12, "centre")
+    assert genome.reads == reads and cut.lengths.tolist() == [12, 10, 12]
+    plain = LabelledData(
+        data.name, tuple(windows), data.targets, data.task, data.splits, data.ids, data.groups
+    )
+    wanted = fit_length(plain, 12, "centre")
+    assert [decode(ids) for ids in cut.sequences] == [decode(ids) for ids in wanted.sequences]
+    assert cut.part("train").notes == wanted.notes

@@ -122,17 +122,18 @@ class GenomeWindows(Sequence[Ids]):
         arrays = (self.source, self.start, self.stop, self.reverse)
         return GenomeWindows(self.sources, *(array[index] for array in arrays))
 
-    def resized(self, length: int) -> GenomeWindows:
-        """The same windows widened or narrowed about their middles to `length` bases.
+    def resized(self, length: int | Int64s) -> GenomeWindows:
+        """The same windows widened or narrowed about their middles to `length` bases (each).
 
         An odd difference puts the extra base behind (in front, where the strand is reversed).
 
         Raises InputError for a length below 1.
         """
-        if length < 1:
-            raise InputError(f"windows: length is {length}; it must be at least 1")
+        if np.min(length) < 1:
+            raise InputError(f"windows: length is {np.min(length)}; it must be at least 1")
         extra = length - self.lengths
-        front = np.where(self.reverse, extra - extra // 2, extra // 2)
+        half = np.sign(extra) * (np.abs(extra) // 2)
+        front = np.where(self.reverse, extra - half, half)
         start = self.start - front
         return GenomeWindows(self.sources, self.source, start, start + length, self.reverse)
 
@@ -178,6 +179,13 @@ class WindowedData(LabelledData):
     def lengths(self) -> Int64s:
         """Bases of each window, (n,), known without reading any."""
         return self.windows.lengths
+
+    def middle(self, most: int) -> Self:
+        """See `LabelledData.middle`; no base is read."""
+        if isinstance(self.targets, tuple):
+            return super().middle(most)
+        narrow = self.windows.resized(np.minimum(self.lengths, most))
+        return replace(self, sequences=cast(Any, narrow))
 
     def select(self, index: Index) -> Self:
         """The rows of an index (integers, or a bool for each row), in its order; none is read."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -108,6 +108,27 @@ class LabelledData:
             groups=tuple(self.groups[i] for i in chosen) if self.groups is not None else None,
         )
 
+    def middle(self, most: int) -> Self:
+        """The same with the middle `most` tokens of each longer sequence, and of its targets.
+
+        Raises InputError for a pair that is longer: it is never cut.
+        """
+        sequences, targets = list(self.sequences), self.targets
+        per_base = list(targets) if isinstance(targets, tuple) else None
+        long = np.flatnonzero(self.lengths > most).tolist()
+        for i in long:
+            if (sequences[i] == SEP).any():
+                raise _too_long(self, i, len(long), most)
+            kept = slice((len(sequences[i]) - most) // 2, (len(sequences[i]) - most) // 2 + most)
+            sequences[i] = sequences[i][kept]
+            if per_base is not None:
+                per_base[i] = per_base[i][kept]
+        return dataclasses.replace(
+            self,
+            sequences=tuple(sequences),
+            targets=targets if per_base is None else tuple(per_base),
+        )
+
     def part(self, split: str) -> LabelledData:
         """The rows of one split: `train`, `valid`, `test`, or an empty text for those of none.
 
@@ -182,28 +203,20 @@ def fit_length(
         return data
     if max_length < 1:
         raise InputError(f"max_length is {max_length}; it must be at least 1")
-    long = np.flatnonzero(data.lengths > max_length).tolist()
-    if not long:
+    long = np.flatnonzero(data.lengths > max_length)
+    if not len(long):
         return data
-    for i in long:
-        paired = bool((data.sequences[i] == SEP).any())
-        if too_long == "refuse" or paired:
-            way_out = "shorten it" if paired else "cut it with too_long 'centre'"
-            raise InputError(
-                f"{data.name}: sequence {data.ids[i]!r} has {len(data.sequences[i])} tokens, over "
-                f"the limit of {max_length} ({len(long)} sequences are); {way_out}, or take a "
-                "model that reads more"
-            )
-    sequences, targets = list(data.sequences), data.targets
-    per_base = list(targets) if isinstance(targets, tuple) else None
-    for i in long:
-        start = (len(sequences[i]) - max_length) // 2
-        sequences[i] = sequences[i][start : start + max_length]
-        if per_base is not None:
-            per_base[i] = per_base[i][start : start + max_length]
-    return dataclasses.replace(
-        data,
-        sequences=tuple(sequences),
-        targets=targets if per_base is None else tuple(per_base),
-        notes=(*data.notes, f"{len(long)} sequences cut to their middle {max_length} bases"),
+    if too_long == "refuse":
+        raise _too_long(data, int(long[0]), len(long), max_length)
+    cut = data.middle(max_length)
+    note = f"{len(long)} sequences cut to their middle {max_length} bases"
+    return dataclasses.replace(cut, notes=(*cut.notes, note))
+
+
+def _too_long(data: LabelledData, row: int, many: int, max_length: int) -> InputError:
+    sequence = data.sequences[row]
+    way_out = "shorten it" if (sequence == SEP).any() else "cut it with too_long 'centre'"
+    return InputError(
+        f"{data.name}: sequence {data.ids[row]!r} has {len(sequence)} tokens, over the limit of "
+        f"{max_length} ({many} sequences are); {way_out}, or take a model that reads more"
     )
