@@ -101,3 +101,13 @@ def test_memory_is_that_of_the_room():
     for _ in range(1024):
         state.step(torch.ones(1, 4, dtype=torch.float64))
     assert state.nbytes == 2 * 1024 * 4 * 8
+
+
+def test_long_folds_in_blocks_of_channels(monkeypatch):
+    """Folds whose spectra are not kept, cut to few channels at once."""
+    monkeypatch.setattr(online, "KEPT_SAMPLES", 4)
+    monkeypatch.setattr(online, "PART_SAMPLES", 64)
+    u, k = signals(2, 7, 150)
+    state = OnlineConvolution.empty(OnlineFilter(StoredLags(k), block=4), 2, 150)
+    found = torch.stack([state.step(sample) for sample in u.unbind(1)], dim=1)
+    torch.testing.assert_close(found, whole(u, k))

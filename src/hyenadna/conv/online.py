@@ -88,15 +88,17 @@ class OnlineFilter:
         """
         kept = self._spectra.get(size)
         if kept is None and size <= KEPT_SAMPLES:
-            kept = self._spectra[size] = self._spectrum(size, self.everything)
+            kept = self._spectra[size] = _paired(self.lags.between(0, 2 * size)(self.everything))
+        k = self.lags.between(0, 2 * size) if kept is None else kept.__getitem__
         for channels in _parts(self.lags.channels, batch * size):
-            yield channels, self._spectrum(size, channels) if kept is None else kept[channels]
+            yield channels, _paired(k(channels)) if kept is None else k(channels)
 
-    def _spectrum(self, size: int, channels: slice) -> Tensor:
-        """Transform (c, size) of `k0 + i k1` (see the module) at lags 0..2 size - 1."""
-        k = self.lags.between(0, 2 * size)(channels)
-        fft = RightAngle(size, k.dtype, k.device)
-        return fft.forward(torch.complex(k[:, :size], k[:, size:]))
+
+def _paired(k: Tensor) -> Tensor:
+    """Transform (c, size) of `k0 + i k1` (see the module), the halves of a filter k (c, 2 size)."""
+    size = k.shape[1] // 2
+    fft = RightAngle(size, k.dtype, k.device)
+    return fft.forward(torch.complex(k[:, :size], k[:, size:]))
 
 
 def settle(u: Tensor, lags: Lags, room: int) -> Tensor:
