@@ -102,7 +102,7 @@ class Leaks:
                 found.append(
                     f"within {r.split or 'no split'}: {r.identical} rows repeat an earlier one, "
                     f"{r.reverse_complement} more its other strand"
-                    + f"; {r.conflicting} sequences have different targets"
+                    + f"; {r.conflicting} of all with different targets"
                     * bool(r.conflicting)
                 )
         return found
