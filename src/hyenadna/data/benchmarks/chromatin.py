@@ -16,6 +16,7 @@ twice, the second half being the reverse complements of the first; one of the tw
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -295,11 +296,17 @@ def _names_in(keys: Any, path: Path) -> tuple[str, str]:
 
 def _read_mat5(path: Path) -> tuple[Ids, Float32s]:
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
-    try:
-        content: Mapping[str, Any] = loadmat(path)
-    except (ValueError, OSError, TypeError, NotImplementedError) as error:
-        raise InputError(f"{path}: is no MATLAB file that can be read ({error})") from None
+    # what scipy's parser raises at damaged bytes: they are not checked before they are used
+    damage = (MatReadError, ValueError, TypeError, LookupError, OSError, zlib.error)
+    with path.open("rb") as stream:
+        try:
+            content: Mapping[str, Any] = loadmat(stream)
+        except damage as error:
+            raise InputError(
+                f"{path}: is no whole MATLAB file ({type(error).__name__}: {error}); fetch it again"
+            ) from error
     x, y = _names_in(content, path)
     one_hot, targets = content[x], content[y]
     if one_hot.ndim != 3 or one_hot.shape[1] != 4 or len(one_hot) != len(targets):
