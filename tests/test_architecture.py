@@ -12,7 +12,8 @@ import hyenadna
 ROOT = Path(hyenadna.__file__).parent
 LAYERS = {
     "errors": 0,
-    "alphabet": 1, "config": 1, "training_config": 1, "reference_tokenizer": 1, "native": 1,
+    "alphabet": 1, "config": 1, "training_config": 1, "task_kinds": 1,
+    "reference_tokenizer": 1, "native": 1,
     "genome": 2, "conv": 2,
     "model": 3, "data": 3,
     "checkpoint": 4,
@@ -28,6 +29,7 @@ WITHOUT_TORCH = (
     "alphabet",
     "config",
     "training_config",
+    "task_kinds",
     "reference_tokenizer",
     "native",
     "genome",

@@ -29,8 +29,8 @@ from hyenadna.errors import InputError
 from hyenadna.model.adapters import merged
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.heads import STRANDS, Strands, TaskModel
-from hyenadna.model.losses import TASK_KINDS, TaskKind
 from hyenadna.model.pooling import POOLINGS, Pooling
+from hyenadna.task_kinds import TASK_KINDS, TaskKind
 
 _FORMAT: Final = 1
 _TASK, _HEAD = "task.json", "head.safetensors"

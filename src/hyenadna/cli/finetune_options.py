@@ -12,8 +12,8 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from cyclopts import Parameter
 
-from hyenadna.data.labelled_data import TaskKind
 from hyenadna.errors import InputError
+from hyenadna.task_kinds import TaskKind
 from hyenadna.training_config import FinetuneConfig
 
 # The words of modules that load torch or pysam; a test compares them.

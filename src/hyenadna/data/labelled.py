@@ -14,14 +14,7 @@ import numpy as np
 
 from hyenadna.data.columns import ColumnNames
 from hyenadna.data.cuts import Cut, Outside
-from hyenadna.data.labelled_data import (
-    LabelledData,
-    Targets,
-    Task,
-    TaskKind,
-    TooLong,
-    fit_length,
-)
+from hyenadna.data.labelled_data import LabelledData, Targets, Task, TooLong, fit_length
 from hyenadna.data.labelled_fasta import HeaderLabel, read_fasta_rows, read_sequence_file
 from hyenadna.data.labelled_rows import Empty, LabelledRows
 from hyenadna.data.labelled_table import read_table_rows
@@ -30,8 +23,9 @@ from hyenadna.data.targets import LabelColumns, Missing, make_targets, require_s
 from hyenadna.data.tracks import base_classes, bigwig_means
 from hyenadna.errors import InputError
 from hyenadna.genome.fasta import Genome, GenomeReader
+from hyenadna.task_kinds import TaskKind
 
-__all__ = ["LabelledData", "Task", "TaskKind", "fit_length", "read_labelled"]
+__all__ = ["LabelledData", "Task", "fit_length", "read_labelled"]
 
 
 def read_labelled(

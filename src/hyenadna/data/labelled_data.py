@@ -5,17 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Self, get_args
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from hyenadna.alphabet import IGNORED, SEP, Ids, reverse_complement_ids
 from hyenadna.errors import InputError
-
-TaskKind = Literal["classes", "labels", "values", "tokens"]
-"""One of several classes; several yes/no labels each; numbers (regression); a class per base."""
-TASK_KINDS: Final[tuple[TaskKind, ...]] = get_args(TaskKind)
+from hyenadna.task_kinds import TASK_KINDS, TaskKind
 
 TooLong = Literal["refuse", "centre"]
 

@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hyenadna.alphabet import IGNORED
-from hyenadna.data.labelled_data import TASK_KINDS, Targets, Task, TaskKind, missing_targets
+from hyenadna.data.labelled_data import Targets, Task, missing_targets
 from hyenadna.errors import InputError
+from hyenadna.task_kinds import TASK_KINDS, TaskKind
 
 Missing = Literal["refuse", "mask"]
 

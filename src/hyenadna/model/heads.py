@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
-from hyenadna.model.losses import TASK_KINDS, TaskKind
 from hyenadna.model.pooling import POOLINGS, AttentionPooling, Pooling, pool
 from hyenadna.model.strands import other_strand
+from hyenadna.task_kinds import TASK_KINDS, TaskKind
 
 Strands = Literal["forward", "average", "concatenate"]
 STRANDS: Final[tuple[str, ...]] = get_args(Strands)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, get_args
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -10,10 +10,7 @@ from torch.nn import functional
 
 from hyenadna.alphabet import IGNORED
 from hyenadna.errors import InputError
-
-TaskKind = Literal["classes", "labels", "values", "tokens"]
-"""One of several classes, several yes/no labels each, numbers, one class for each base."""
-TASK_KINDS: Final[tuple[str, ...]] = get_args(TaskKind)
+from hyenadna.task_kinds import TASK_KINDS, TaskKind
 
 
 def task_loss(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hyenadna.model.losses import TaskKind
+from hyenadna.task_kinds import TaskKind
 
 
 def probabilities(kind: TaskKind, outputs: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import numpy.typing as npt
 from matplotlib.figure import Figure
@@ -28,6 +28,7 @@ from hyenadna.report.page import (
     write_page,
 )
 from hyenadna.report.regression_plots import predicted_plot
+from hyenadna.task_kinds import TaskKind
 from hyenadna.train.bootstrap import Difference, Interval
 from hyenadna.train.curves import confusion, precision_recall, reliability, roc
 from hyenadna.train.metrics import (
@@ -39,9 +40,6 @@ from hyenadna.train.metrics import (
     scored_classes,
 )
 from hyenadna.train.scored import Scored, scored
-
-if TYPE_CHECKING:
-    from hyenadna.data.labelled import TaskKind
 
 _FIRST: Final[Mapping[str, tuple[str, ...]]] = {
     "classes": ("mcc", "accuracy", "f1_macro", "auroc"),

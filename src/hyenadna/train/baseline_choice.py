@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hyenadna.alphabet import IGNORED
-from hyenadna.data.labelled_data import LabelledData, TaskKind
+from hyenadna.data.labelled_data import LabelledData
 from hyenadna.errors import InputError
+from hyenadna.task_kinds import TaskKind
 from hyenadna.train.metrics import LOWER_IS_BETTER, main_metric, metrics
 
 

@@ -25,8 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hyenadna.alphabet import BASES, IGNORED, PAD, VOCAB_SIZE, Ids
-from hyenadna.data.labelled_data import LabelledData, Task, TaskKind
+from hyenadna.data.labelled_data import LabelledData, Task
 from hyenadna.errors import InputError
+from hyenadna.task_kinds import TaskKind
 from hyenadna.train.baseline_choice import flat_targets, valid_score
 
 Float32s = npt.NDArray[np.float32]

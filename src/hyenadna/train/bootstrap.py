@@ -12,18 +12,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from hyenadna.errors import InputError
+from hyenadna.task_kinds import TaskKind
 from hyenadna.train.metrics import LOWER_IS_BETTER, Floats, metrics_of
 from hyenadna.train.metrics_resampled import Weights, resampled_metrics
 from hyenadna.train.scored import Scored, scored
-
-if TYPE_CHECKING:
-    from hyenadna.data.labelled import TaskKind
 
 RESAMPLES: Final = 1000
 _FEWEST: Final = 100

@@ -39,7 +39,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -47,10 +47,8 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from hyenadna.errors import InputError
+from hyenadna.task_kinds import TaskKind
 from hyenadna.train.scored import Scored, scored
-
-if TYPE_CHECKING:
-    from hyenadna.data.labelled import TaskKind
 
 Floats = npt.NDArray[np.float64]
 Row = dict[str, str | float]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from hyenadna.alphabet import IGNORED
 from hyenadna.errors import InputError
-
-if TYPE_CHECKING:
-    from hyenadna.data.labelled import TaskKind
+from hyenadna.task_kinds import TaskKind
 
 _SUM_TOLERANCE: Final = 1e-2  # half-precision probabilities of many classes are that far from 1
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hyenadna.data.labelled_data import LabelledData, TaskKind
+from hyenadna.data.labelled_data import LabelledData
 from hyenadna.errors import InputError
+from hyenadna.task_kinds import TaskKind
 
 
 @dataclass(frozen=True, kw_only=True)
