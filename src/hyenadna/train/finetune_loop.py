@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,10 +45,8 @@ from hyenadna.train.finetune_setup import (
 from hyenadna.train.loop import PRECISIONS
 from hyenadna.train.metrics import is_better, main_metric, metrics
 from hyenadna.train.optim import learning_rate
+from hyenadna.train.updates import count_bad, update
 from hyenadna.training_config import FinetuneConfig
-
-_MAX_BAD_STEPS: Final = 20
-"""Steps in a row with a loss or gradient that is not finite before the run is given up."""
 
 
 class Finetuner:
@@ -162,9 +160,17 @@ class Finetuner:
         self.model.train()
         with self._own_random_state():
             loss, factor = self._accumulate(pieces)
-        norm, finite = (math.nan, False) if factor is None else self._update(loss, factor)
+        norm, finite = math.nan, False
         if factor is not None:
-            self._guard(finite, loss)
+            with one_thread():
+                norm, finite = update(
+                    self.optimizer, self.scaler, self.parameters.values(), clip=self.config.clip,
+                    loss=loss, factor=factor,
+                )  # fmt: skip
+            self.bad_steps = count_bad(
+                self.bad_steps, self.scaler, finite=finite, loss=loss, step=self.steps_done + 1,
+                lr=self.config.peak_lr,
+            )  # fmt: skip
         self.steps_done += 1
         if finite:
             self._losses.append(loss)
@@ -221,32 +227,6 @@ class Finetuner:
             return targets
         mean, scale = self._scale
         return ((targets - mean) / scale).float()
-
-    def _update(self, loss: float, factor: float) -> tuple[float, bool]:
-        """Clip and step; returns the gradient's norm and whether all was finite."""
-        parameters = list(self.parameters.values())
-        with one_thread():
-            self.scaler.unscale_(self.optimizer)
-            if factor != 1:
-                torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], factor)
-            norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.clip))
-            finite = math.isfinite(norm) and math.isfinite(loss)
-            if finite:
-                self.scaler.step(self.optimizer)
-            self.scaler.update()  # fp16: a smaller scale after a gradient that was not finite
-            self.optimizer.zero_grad(set_to_none=True)
-        return norm, finite
-
-    def _guard(self, finite: bool, loss: float) -> None:
-        # fp16: the first scales are too large by design, and only a loss that is not finite is bad
-        harmless = finite or (self.scaler.is_enabled() and math.isfinite(loss))
-        self.bad_steps = 0 if harmless else self.bad_steps + 1
-        if self.bad_steps >= _MAX_BAD_STEPS:
-            raise InputError(
-                f"training diverged: no finite gradient in the last {self.bad_steps} steps (step "
-                f"{self.steps_done + 1}); lower --lr {self.config.peak_lr:g} or take --precision "
-                "float32"
-            )
 
     def evaluate(self) -> FinetuneEvaluation:
         """The model on the valid part; keeps its weights where it is the best so far.

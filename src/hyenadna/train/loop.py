@@ -12,16 +12,14 @@ import torch
 from torch import Tensor
 
 from hyenadna.alphabet import IGNORED
-from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.engine.alone import one_thread
 from hyenadna.model.likelihood import target_nats
 from hyenadna.train.optim import WeightAverage, learning_rate, make_optimizer
+from hyenadna.train.updates import count_bad, update
 from hyenadna.training_config import PretrainConfig, Stage
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-_MAX_BAD_STEPS = 20
-"""Steps in a row with a loss or gradient that is not finite before the run is given up."""
 
 
 class Stream(Protocol):
@@ -124,22 +122,17 @@ class Trainer:
         if loss is None:
             return self._report(math.nan, lr, math.nan, inputs, start, skipped=True)
         with one_thread():
-            norm, finite = self._update(loss)
-        self._guard(finite, loss)
+            norm, finite = update(
+                self.optimizer, self.scaler, self.model.parameters(), clip=self.config.clip,
+                loss=loss,
+            )  # fmt: skip
+            if finite and self.average:
+                self.average.update(self.model)
+        self.bad_steps = count_bad(
+            self.bad_steps, self.scaler, finite=finite, loss=loss, step=self.steps_done + 1,
+            lr=self.config.lr,
+        )  # fmt: skip
         return self._report(loss, lr, norm, inputs, start, skipped=not finite)
-
-    def _update(self, loss: float) -> tuple[float, bool]:
-        """Clip, step and average; returns the gradient's norm and whether all was finite."""
-        self.scaler.unscale_(self.optimizer)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip))
-        finite = math.isfinite(norm) and math.isfinite(loss)
-        if finite:
-            self.scaler.step(self.optimizer)
-        self.scaler.update()  # fp16: a smaller scale after a gradient that was not finite
-        self.optimizer.zero_grad(set_to_none=True)
-        if finite and self.average:
-            self.average.update(self.model)
-        return norm, finite
 
     def _report(
         self, loss: float, lr: float, norm: float, inputs: Tensor, start: float, *, skipped: bool
@@ -184,16 +177,6 @@ class Trainer:
             self.scaler.scale(loss).backward()
             total += float(loss.detach())
         return total
-
-    def _guard(self, finite: bool, loss: float) -> None:
-        # fp16: the first scales are too large by design, and only a loss that is not finite is bad
-        harmless = finite or (self.scaler.is_enabled() and math.isfinite(loss))
-        self.bad_steps = 0 if harmless else self.bad_steps + 1
-        if self.bad_steps >= _MAX_BAD_STEPS:
-            raise InputError(
-                f"training diverged: no finite gradient in the last {self.bad_steps} steps (step "
-                f"{self.steps_done + 1}); lower --lr {self.config.lr:g} or take --precision float32"
-            )
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors by name, and plain values, beyond the model's own weights."""
