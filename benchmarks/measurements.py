@@ -25,6 +25,10 @@ class Job(Protocol):
         """Plain values by field name."""
         ...
 
+    def title(self) -> str:
+        """A few words."""
+        ...
+
 
 J = TypeVar("J", bound=Job)
 

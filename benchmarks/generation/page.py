@@ -8,8 +8,8 @@ from pathlib import Path
 from benchmarks.generation import growth, plots, shares, tables
 from benchmarks.generation.jobs import Job
 from benchmarks.generation.summary import costs
-from benchmarks.long_context.cells import cells, table_head
 from benchmarks.measurements import Record, newest
+from benchmarks.pages import not_measured, write_sections
 
 from hyenadna.errors import InputError
 
@@ -29,12 +29,9 @@ def write_page(records: Sequence[Record[Job]], path: Path) -> None:
         shares.section(records),
         tables.blocks(records),
         tables.agreement(records),
-        _failed(records),
+        not_measured(records),
     ]
-    text = "\n".join(line for section in sections if section for line in [*section, ""])
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(text.rstrip("\n") + "\n")
-    beside.replace(path)
+    write_sections(path, sections)
 
 
 def _head(records: Sequence[Record[Job]]) -> list[str]:
@@ -60,15 +57,3 @@ def _pictures(records: Sequence[Record[Job]], path: Path) -> list[str]:
     if whole is not None and plots.whole(whole, sums):
         lines += [f"![time of many new bases]({sums.name})", ""]
     return lines[:-1]
-
-
-def _failed(records: Sequence[Record[Job]]) -> list[str]:
-    """What could not be measured, and why."""
-    failed = [r for r in records if r.failed]
-    if not failed:
-        return []
-    lines = ["## Not measured", "", *table_head(["measurement", "why"])]
-    for record in failed:
-        why = str(record.result["error"]).replace("|", "\\|")
-        lines.append(cells([record.job.title(), why]))
-    return lines

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.long_context import plots, shares, tables, twin
-from benchmarks.long_context.cells import cells, table_head
 from benchmarks.long_context.jobs import Job
 from benchmarks.long_context.summary import LONG_FAMILY, MILLION, Family, Row, curve_rows, rows
 from benchmarks.measurements import Record, newest
+from benchmarks.pages import not_measured, write_sections
 
 from hyenadna.errors import InputError
 
@@ -40,12 +40,9 @@ def write_page(records: Sequence[Record[Job]], path: Path) -> None:
                note="In an environment of its own, where our package runs too; the same torch."),
         tables.agreement(table),
         shares.machine(records),
-        _failed(records),
+        not_measured(records),
     ]  # fmt: skip
-    text = "\n".join(line for section in sections if section for line in [*section, ""])
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(text.rstrip("\n") + "\n")
-    beside.replace(path)
+    write_sections(path, sections)
 
 
 def _head(records: Sequence[Record[Job]]) -> list[str]:
@@ -107,15 +104,3 @@ def _barred(table: Sequence[Row]) -> list[tuple[str, Row]]:
             if any(row.ratio(name) for name in row.raced | row.alone if name != "original"):
                 found.append((f"{task}\n{shape}, {job.batch} × {length:,}", row))
     return found
-
-
-def _failed(records: Sequence[Record[Job]]) -> list[str]:
-    """What could not be measured, and why."""
-    failed = [r for r in records if r.failed]
-    if not failed:
-        return []
-    lines = ["## Not measured", "", *table_head(["measurement", "why"])]
-    for record in failed:
-        why = str(record.result["error"]).replace("|", "\\|")
-        lines.append(cells([record.job.title(), why]))
-    return lines
