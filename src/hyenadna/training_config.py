@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -23,6 +23,26 @@ class Stage:
 
     length: int
     steps: int
+
+
+def stage_at(stages: Sequence[Stage], step: int) -> Stage:
+    """The stage that a step belongs to, from 0; the last one for steps behind the end."""
+    for stage in stages:
+        if step < stage.steps:
+            return stage
+        step -= stage.steps
+    return stages[-1]
+
+
+def _read_stage(text: str, unit: str, example: str) -> Stage:
+    """`length:count` as a stage. unit: what is counted. Raises InputError for other text."""
+    length, colon, count = text.partition(":")
+    if not (colon and length.strip().isdecimal() and count.strip().isdecimal()):
+        raise InputError(
+            f"--stages: cannot read {text!r}; write `double`, `none` or length:{unit} pairs "
+            f"such as {example}"
+        )
+    return Stage(int(length), int(count))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,13 +187,7 @@ class PretrainConfig:
         return early + ([Stage(final_length, left)] if left else [])
 
     def _stage(self, text: str, final_length: int) -> Stage:
-        length, colon, steps = text.partition(":")
-        if not (colon and length.strip().isdecimal() and steps.strip().isdecimal()):
-            raise InputError(
-                f"--stages: cannot read {text!r}; write `double`, `none` or length:steps pairs "
-                "such as 256:500,512:500"
-            )
-        stage = Stage(int(length), int(steps))
+        stage = _read_stage(text, "steps", "256:500,512:500")
         if not 1 <= stage.length <= final_length or stage.steps < 1:
             raise InputError(
                 f"--stages: {text.strip()} is outside lengths 1 to {final_length} and steps from 1"
@@ -262,6 +276,14 @@ class FinetuneConfig:
     max_length: int | None = None
     """Longer sequences are cropped to their centre; when left out they are refused where the model
     cannot read them."""
+    stages: str = "none"
+    """Sequence-length warm-up: `none`, `double` (an epoch at each length from warmup_length,
+    doubling), or a list such as `1024:2,4096:2` of length:epochs before the full length. Longer
+    sequences are cropped meanwhile: in train to a random stretch, another at each visit, in valid
+    to their centre; the model is chosen at the full length only. For labels that hold for a part of
+    the sequence too, such as species."""
+    warmup_length: int = 1024
+    """First length of `--stages double`."""
 
     def __post_init__(self) -> None:
         def need(ok: bool, field: str, rule: str) -> None:
@@ -271,7 +293,7 @@ class FinetuneConfig:
 
         for field in (
             "last_blocks", "lora_rank", "epochs", "evaluations_per_epoch", "batch_size",
-            "micro_batch_tokens",
+            "micro_batch_tokens", "warmup_length",
         ):  # fmt: skip
             need(getattr(self, field) >= 1, field, "it must be at least 1")
         for field in ("patience", "max_length"):
@@ -293,6 +315,59 @@ class FinetuneConfig:
         }
         for field, allowed in choices.items():
             need(getattr(self, field) in allowed, field, f"it is one of {', '.join(allowed)}")
+        need(
+            self.stages == "none" or self.mode != "frozen",
+            "stages",
+            "--mode frozen computes the features of whole sequences once; leave --stages out, or "
+            "take --mode last",
+        )
+        self._listed_stages()
+
+    def length_stages(self, full_length: int, steps_per_epoch: int = 1) -> list[Stage]:
+        """The stages of sequence-length warm-up, the last one at `full_length`.
+
+        full_length: tokens of the longest training sequence. steps_per_epoch: optimiser steps of an
+        epoch; when left out, stages are counted in epochs.
+
+        Raises InputError for a stage that is not below the full length, and where no epoch is left
+        for that.
+        """
+        if self.stages == "double":
+            early: list[Stage] = []
+            while (length := self.warmup_length << len(early)) < full_length:
+                early.append(Stage(length, 1))
+        else:
+            early = self._listed_stages()
+        if early and early[-1].length >= full_length:
+            raise InputError(
+                f"--stages {self.stages}: length {early[-1].length} is not below {full_length}, "
+                "the longest training sequence; take shorter stages"
+            )
+        left = self.epochs - sum(stage.steps for stage in early)
+        if left < 1:
+            raise InputError(
+                f"--stages {self.stages}: takes {self.epochs - left} epochs below the full length "
+                f"of {full_length}, and --epochs is {self.epochs}; give more epochs"
+            )
+        stages = [*early, Stage(full_length, left)]
+        return [Stage(stage.length, stage.steps * steps_per_epoch) for stage in stages]
+
+    def _listed_stages(self) -> list[Stage]:
+        """The stages of a list, in epochs. Raises InputError where it is not one, or not rising."""
+        if self.stages in ("none", "double"):
+            return []
+        found: list[Stage] = []
+        for text in self.stages.split(","):
+            stage = _read_stage(text, "epochs", "1024:2,4096:2")
+            if stage.length < 1 or stage.steps < 1:
+                raise InputError(f"--stages: {text.strip()} has a number below 1")
+            if found and stage.length <= found[-1].length:
+                raise InputError(
+                    f"--stages {self.stages}: length {stage.length} comes after "
+                    f"{found[-1].length}; lengths must rise"
+                )
+            found.append(stage)
+        return found
 
     @property
     def peak_lr(self) -> float:

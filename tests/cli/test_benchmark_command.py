@@ -92,6 +92,24 @@ def test_the_list_says_what_there_is_and_where_from(capsys):
     assert "0.851" in printed  # of the paper, on the mouse enhancers
 
 
+def test_data_of_another_task_is_no_entry(place, capsys):
+    lines = [f"{s},{i % 3},{p}" for i, (s, p) in enumerate(
+        (s, p) for p in ("train", "dev", "test") for s, _ in planted(12, len(p))
+    )]  # fmt: skip
+    (place / "OTHER").mkdir()
+    text = "\n".join(["sequence,label,split", *lines]) + "\n"
+    (place / "OTHER" / "prom_core_tata.csv").write_text(text)
+    assert benchmark(data="OTHER") == 2
+    assert "the task has 2 classes, but the files have 3 (0, 1, 2)" in capsys.readouterr().err
+    assert read_ledger(place / "ledger") == []
+    (place / "ledger").mkdir(exist_ok=True)
+    (place / "ledger" / "bad.json").write_bytes(b"\xff\xfe\x00")
+    assert benchmark() == 2
+    assert (
+        "bad.json: is no ledger entry (it is no text); remove the file" in capsys.readouterr().err
+    )
+
+
 def test_a_run_is_an_entry_and_is_not_run_again(place, capsys):
     models = ["--model", "random:start"]
     assert benchmark(*models) == 0

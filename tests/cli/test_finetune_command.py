@@ -292,7 +292,9 @@ def test_leaks_are_shown_before_training_and_dropped_on_demand(place, capsys):
     assert (row["identical"], row["other strand"], row["rows"]) == (1, 1, 2)
     assert "train and test: 1 identical" in Path("RUN/report.html").read_text()
     assert finetune("model", "t.csv", "--out", "NEXT", *QUICK, "--drop-leaks") == 0
-    assert "leaks dropped: 2 of train, 0 of valid" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "leaks dropped: 2 of train, 0 of valid" in printed
+    assert "looked again: no leak is left" in printed
     found = json.loads(Path("NEXT/metrics.json").read_text())
     assert found["rows"] == {"train": 138, "valid": 20, "test": 40}
     assert all(each["rows"] == 0 for each in found["leaks"])
@@ -485,6 +487,8 @@ def test_passes_shrink_to_the_memory_and_long_sequences_are_cropped(place, capsy
         (["model", "motif.csv", "--test-fraction", "0.1"], "has a test part already"),
         (["model", "motif.csv", "--leaks", "none", "--drop-leaks"], "--drop-leaks with --leaks"),
         (["model", "motif.csv", "--lr", "0"], "--lr is 0"),
+        (["random:model", "absent.csv", "--baselines", "random"], "starts from random weights"),
+        (["model", "motif.csv", "--window", "9"], "a window cannot be laid (--window)"),
         (["model", "motif.csv", "--track", "exon"], "--track exon: give NAME=FILE"),
         (["model", "long.csv"], "'b' has 67 tokens (1 are too long), but this model"),
         (["model", "flat.csv"], "holds 1 class"),

@@ -162,6 +162,11 @@ def test_sequences_are_read_as_in_the_fine_tuning(place, capsys):
     reading = {"sequence": "dna", "pair": None, "window": 20, "outside": "refuse"}
     make_model(place / "m", "classes", {"reading": reading, "finetune": {"max_length": 16}})
     assert predicted("m", "i.bed", "--genome", "g.fa", "-o", "p.csv") == 0
+    (place / "s.fa").write_text(">a\nACGT\n")
+    assert predicted("m", "s.fa", "--genome", "g.fa", "-o", "t.csv") == 2
+    assert "holds sequences, not intervals" in capsys.readouterr().err
+    assert predicted("m", "s.fa", "--window", "3", "-o", "t.csv") == 2
+    assert "give --genome as well" in capsys.readouterr().err
     file = SequenceFile(path=Path("i.bed"), genome=None)
     with pytest.raises(InputError, match="holds intervals; give the genome"):
         list(file)

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hyenadna.alphabet import IGNORED, SEP, decode, encode, reverse_complement
+from hyenadna.data.cuts import make_cut
 from hyenadna.data.labelled import LabelledData, Task, fit_length, read_labelled
 from hyenadna.data.labelled_data import other_strand, split_named
+from hyenadna.data.labelled_rows import SPLIT_WORDS
 from hyenadna.errors import InputError
 
 
@@ -126,7 +130,12 @@ def test_one_value_column_and_missing_values(tmp_path: Path) -> None:
         (["1", "x", "2"], "classes", ("1", "2", "x")),
         (["0.5", "1", "2"], "values", ("label",)),
         ([str(i) for i in range(60)], "values", ("label",)),
-        (["True", "False", "True"], "classes", ("False", "True")),
+        (["True", "FALSE", "true", "1"], "classes", ("0", "1")),
+        (["yes", "no", "Yes", "0"], "classes", ("0", "1")),
+        (["yes", "no", "yes"], "classes", ("no", "yes")),
+        (["none", "box", "none"], "classes", ("box", "none")),  # words, not missing
+        ([str(i) for i in range(30)], "values", ("label",)),  # all different: no classes
+        (["1" * 30, "2", "3"], "values", ("label",)),
     ],
 )
 def test_task_by_the_look_of_one_column(
@@ -157,7 +166,9 @@ def test_missing_classes(tmp_path: Path) -> None:
     assert "x.csv:3: no class in column 'label' (1 rows have none)" in message(path)
     assert numbers(read_labelled(path, missing="mask")) == [0, IGNORED, 1]
     bare = write(tmp_path / "y.csv", "sequence\nA\nC\n")
-    assert "y: has no labels" in message(bare)
+    assert "y: has no labels; name the column that holds them (--label); it has seq" in message(
+        bare
+    )
     task = Task("classes", ("a", "b"))
     assert numbers(read_labelled(bare, task=task, missing="mask")) == [IGNORED, IGNORED]
     assert numbers(read_labelled(path, task=task, missing="mask", labels=())) == [IGNORED] * 3
@@ -208,6 +219,9 @@ def test_bad_tables(tmp_path: Path) -> None:
     words = "".join(f"A,name{i}\n" for i in range(80))
     names = write(tmp_path / "n.csv", "sequence,label\n" + words)
     assert "80 different words in 80 rows" in message(names)
+    few = write(tmp_path / "few.csv", "sequence,label\n" + words[:98])
+    assert "12 different words in 12 rows" in message(few)
+    assert "--task classes" in message(few)
     assert read_labelled(names, task="classes").task.outputs == 80
 
 
@@ -238,6 +252,100 @@ def test_label_for_each_base(tmp_path: Path) -> None:
     short = write(tmp_path / "y.csv", "sequence,label\nACGTACGTAC,IIIEEE\n")
     assert "y.csv:2: 6 labels for 10 bases" in message(short, task="tokens")
     assert "label 'I' is not one of the task" in message(path, task=Task("tokens", ("E", "X")))
+
+
+def test_one_wrong_row_of_labels_for_each_base(tmp_path: Path) -> None:
+    """Most rows say what the labels are; the wrong one is named, however long it is."""
+    for length in (12, 48, 5000):
+        same = ["0" * length] * 3 + ["01"]
+        lines = "".join(f"{'ACGT' * (length // 4)},{labels}\n" for labels in same)
+        path = write(tmp_path / "same.csv", "sequence,label\n" + lines)
+        assert length == 12 or f"same.csv:5: 2 labels for {length} bases" in message(path)
+        rows = [
+            ("ACGT" * (length // 4), "01" * (length // 2 - i) + "1" * (2 * i)) for i in range(7)
+        ]
+        rows.append((rows[0][0], "0101"))
+        lines = "".join(f"{sequence},{labels}\n" for sequence, labels in rows)
+        path = write(tmp_path / "x.csv", "sequence,label\n" + lines)
+        assert f"x.csv:9: 4 labels for {length} bases" in message(path)
+    decimals = "".join(f"ACGTACGTAC,0.{i:08d}\n" for i in range(1, 9)) + "ACGTACGTAC,0.5\n"
+    path = write(tmp_path / "y.csv", "sequence,label\n" + decimals)
+    assert read_labelled(path).task.kind == "values"
+
+
+def test_words_that_say_nothing(tmp_path: Path) -> None:
+    head = "sequence,label\n"
+    for word in ("None", "null", "#N/A"):
+        path = write(tmp_path / "x.csv", f"{head}A,0\nC,1\nG,{word}\nT,1\n")
+        assert "x.csv:4: no class in column 'label' (1 rows have none)" in message(path)
+        assert numbers(read_labelled(path, missing="mask")) == [0, 1, IGNORED, 1]
+    odd = write(tmp_path / "y.csv", head + "A,0\nC,1\nG,?\nT,1\n")
+    assert "warning: all classes are numbers but '?' (1 rows, the first at" in " ".join(
+        read_labelled(odd).notes
+    )
+
+
+def test_split_columns_that_are_none(tmp_path: Path) -> None:
+    head = "sequence,label,set\n"
+    other = write(tmp_path / "x.csv", head + "A,0,A\nC,1,B\n")
+    assert read_labelled(other).splits.tolist() == ["", ""]
+    mixed = write(tmp_path / "y.csv", head + "A,0,train\nC,1,B\n")
+    assert "y.csv:3: split is 'B'; it must be train, valid or test (or training" in message(mixed)
+    assert "--split none" in message(mixed)
+    assert read_labelled(mixed, split="none").splits.tolist() == ["", ""]
+    assert all(split_named(word) for word in SPLIT_WORDS.removeprefix("or ").split(", "))
+
+
+def test_rows_without_a_group(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.csv", "sequence,label,donor,chrom\nA,0,d1,1\nC,1,,\n")
+    assert "x.csv:3: column 'donor' is empty" in message(path, group="donor")
+    data = read_labelled(path)
+    assert data.groups is None
+    assert data.notes[-1].startswith("groups are not known: 1 rows have none, the first at ")
+
+
+def test_lists_of_labels(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.csv", 'sequence,label\nA,"[0, 1]"\nC,"[1, 1]"\nG,\n')
+    data = read_labelled(path)
+    assert data.task == Task("labels", ("label_0", "label_1"))
+    np.testing.assert_array_equal(data.targets, np.array([[0, 1], [1, 1], [np.nan, np.nan]]))
+    ragged = write(tmp_path / "y.csv", 'sequence,label\nA,"[0.5, 1]"\nC,"[1]"\n')
+    assert "y.csv:3: column 'label' is '[1]', not a list of 2 numbers" in message(ragged)
+    bases = write(tmp_path / "z.csv", f'sequence,label\nACGTACGTAC,"{[0, 1] * 5}"\n')
+    assert "a list of 10 labels, one for each base; write them as a text" in message(bases)
+    words = write(tmp_path / "w.csv", "sequence,label\nA,[red]\nC,[blue]\n")
+    assert read_labelled(words).task.names == ("[blue]", "[red]")
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = {"sequence": ["A", "C"], "label": [[0.5, None], [1, 2]]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet")
+    values = read_labelled(tmp_path / "x.parquet")
+    np.testing.assert_array_equal(values.targets, np.array([[0.5, np.nan], [1, 2]]))
+
+
+def test_damaged_parquet_is_named(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "x.parquet"
+    sequences = ["ACGT"[i % 4] * 40 + "ACGT"[i // 4 % 4] * 7 for i in range(2000)]
+    parquet.write_table(pyarrow.table({"sequence": sequences, "label": [0, 1] * 1000}), path)
+    raw = bytearray(path.read_bytes())
+    raw[5:60] = bytes(byte ^ 0x5A for byte in raw[5:60])
+    path.write_bytes(raw)
+    assert "x.parquet: the Parquet file is damaged (" in message(path)
+
+
+def test_odd_writings_of_tables(tmp_path: Path) -> None:
+    blank = write(tmp_path / "x.csv", '"sequence", "label"\n"A", "x, y"\n"C", "z"\n')
+    assert read_labelled(blank).task.names == ("x, y", "z")
+    case = write(tmp_path / "y.csv", "sequence,label,Label\nA,1,2\n")
+    assert "columns 'label' and 'Label' differ in case alone" in message(case)
+    wide = write(tmp_path / "z.csv", "sequence,label\nA,1\n".encode("utf-16"))
+    assert "z.csv: is UTF-16; save it as UTF-8" in message(wide)
+    latin = write(tmp_path / "l.csv", "sequence,label\nA,caf\xe9\nC,b\n".encode("latin-1"))
+    assert "l.csv:2: label 'caf\ufffd' has letters that are not UTF-8" in message(latin)
 
 
 def test_pairs(tmp_path: Path) -> None:
@@ -303,6 +411,62 @@ def test_bad_fasta(tmp_path: Path) -> None:
     assert read_labelled(twice).ids == ("a|1", "a|0", "a|0#2")
 
 
+def test_keys_and_splits_in_headers(tmp_path: Path) -> None:
+    def read(*headers: str) -> LabelledData:
+        text = "".join(f">{header}\n{'ACGT' * (i + 2)}\n" for i, header in enumerate(headers))
+        return read_labelled(write(tmp_path / "x.fa", text))
+
+    for key in ("Label", "class", "LABEL"):
+        assert read(f"a {key}=1", f"b {key}=0").task.names == ("0", "1")
+    strong = read("a label=strong enh", "b label=weak enh")
+    assert strong.task.names == ("strong", "weak")
+    assert any("end at the first blank" in note for note in strong.notes)
+    quoted = read('a label="strong enh" split=train', 'b label="weak enh" split=train')
+    assert quoted.task.names == ("strong enh", "weak enh")
+    assert quoted.splits.tolist() == ["train", "train"]
+    three = read("a|1|training", "b|0|training", "c|1|testing")
+    assert three.task.names == ("0", "1") and three.splits.tolist() == ["train", "train", "test"]
+    with pytest.raises(InputError, match=r"no label in the header 'a\|training'"):
+        read("a|training", "b|testing")
+
+
+FASTA_ROWS = ">a {}\nACGT\n>b {}\nGG\n"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "splits"),
+    [
+        ("H3_train_seqs.fa", "H3_test_seqs.fa", ["train", "test"]),
+        ("a.train.1.fa", "a.test.1.fa", ["train", "test"]),
+        ("train1.fa", "train2.fa", ["train", "train"]),
+        ("mytrain.fa", "mytest.fa", None),
+        ("train.csv", "heldout.csv", None),
+        ("testset.fa", "rest.fa", None),
+        ("train_test.fa", "test.fa", None),
+        ("strain_A.fa", "strain_B.fa", []),
+        ("testis.fa", "brain.fa", []),
+    ],
+)
+def test_splits_in_the_names_of_files(
+    tmp_path: Path, one: str, other: str, splits: list[str] | None
+) -> None:
+    """A split is never taken for a class, nor a held-out file for training rows."""
+    for name in (one, other):
+        table = "sequence,label\nACGT,0\nGG,1\n"
+        write(tmp_path / "d" / name, table if name.endswith("csv") else FASTA_ROWS.format(0, 1))
+    for source in (tmp_path / "d", [tmp_path / "d" / one, tmp_path / "d" / other]):
+        if splits is None:
+            assert "rename it, or give the files by --train, --valid and --test" in message(source)
+            continue
+        data = read_labelled(source)
+        if splits:
+            assert data.task.names == ("0", "1")
+            assert sorted([data.splits[0], data.splits[2]]) == sorted(splits)
+        else:  # the names are classes
+            assert data.task.names == tuple(sorted((Path(one).stem, Path(other).stem)))
+            assert read_labelled(source, header="last-word").task.names == ("0", "1")
+
+
 def test_layouts_of_folders_agree(tmp_path: Path) -> None:
     """Files for each class and split, in all layouts, whatever the order of their making."""
     rows = {("train", "pos"): ["ACGT", "AA"], ("train", "neg"): ["CC"], ("test", "pos"): ["GT"]}
@@ -352,12 +516,36 @@ def test_bed_over_a_genome(tmp_path: Path, genome: Path) -> None:
     assert texts(data) == [CONTIG[2:6], reverse_complement(CONTIG[2:6])]
     assert data.task.names == ("no", "yes") and data.groups == ("c1", "c1")
     wide = read_labelled(bed, genome=genome, window=7)  # middle is 4
-    assert texts(wide) == [CONTIG[1:8], reverse_complement(CONTIG[1:8])]
+    # on the other strand the feature stands at the same place of the window
+    assert texts(wide) == [CONTIG[1:8], reverse_complement(CONTIG[0:7])]
+    assert "--window is 0; it must be at least 1" in message(bed, genome=genome, window=0)
     assert "leaves c1, which has 20 bases" in message(bed, genome=genome, window=12)
     padded = read_labelled(bed, genome=genome, window=12, outside="pad")
     assert texts(padded)[0] == "NN" + CONTIG[:10]
     assert texts(padded)[1] == reverse_complement("NN" + CONTIG[:10])
     assert "give the genome" in message(bed)
+    fasta = write(tmp_path / "s.fa", ">a 1\nACGT\n>b 0\nGG\n")
+    table = write(tmp_path / "s.csv", "sequence,label\nACGT,1\nGG,0\n")
+    for path in (fasta, table):
+        assert "a window cannot be laid (--window)" in message(path, genome=genome, window=4)
+        assert "nothing to cut from a genome (--genome)" in message(path, genome=genome)
+    assert "is no FASTA; leave out --header" in message(table, header="last-word")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_both_strands_of_a_genome_give_the_same_windows(draw: st.DataObject) -> None:
+    """Cut from the reverse complement with mirrored intervals, on the other strand: no change."""
+    length, window = 60, draw.draw(st.integers(1, 12))
+    start = draw.draw(st.integers(12, 40))
+    stop = draw.draw(st.integers(start, start + 6))
+    ends = (str(start), str(stop))
+    mirrored = (str(length - stop), str(length - start))
+    for strand, other in ("+-", "-+"):
+        one = make_cut("x", "c", *ends, strand, window)
+        two = make_cut("x", "c", *mirrored, other, window)
+        assert (two.start, two.stop) == (length - one.stop, length - one.start)
+        assert one.stop - one.start == window and one.reverse is not two.reverse
 
 
 @pytest.mark.parametrize(
@@ -384,6 +572,13 @@ def test_extra_bed_columns_and_tables_of_intervals(tmp_path: Path, genome: Path)
     assert texts(read_labelled(table, genome=genome)) == texts(data)
     named = write(tmp_path / "y.bed", "#chrom\tstart\tend\tlabel\nc1\t2\t6\tu\nc2\t0\t4\tv\n")
     assert read_labelled(named, genome=genome).task.names == ("u", "v")
+    for header in ("chrom\tstart\tend\tlabel", "# chrom\tstart\tend\tlabel"):
+        bare = write(tmp_path / "z.bed", f"{header}\nc1\t2\t6\tu\nc2\t0\t4\tv\n")
+        assert read_labelled(bare, genome=genome).task.names == ("u", "v")
+    rest = "0\t.\t{}\t-1\t-1\t2\n"
+    peaks = f"c1\t2\t6\tp1\t{rest.format(1.5)}c2\t0\t4\tp2\t{rest.format(2.5)}"
+    values = read_labelled(write(tmp_path / "x.narrowPeak", peaks), genome=genome, labels=["7"])
+    assert numbers(values) == [[1.5], [2.5]]
 
 
 def test_classes_of_bases_from_tracks(tmp_path: Path, genome: Path) -> None:

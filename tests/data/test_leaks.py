@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from hyenadna.alphabet import Ids, decode, encode, reverse_complement, reverse_complement_ids
+from hyenadna.data import similar
 from hyenadna.data.kmers import K, canonical_kmers, kmer_keys
 from hyenadna.data.labelled import read_labelled
 from hyenadna.data.labelled_data import LabelledData, Targets, Task
 from hyenadna.data.leaks import Leaks, Overlap, Repeats, drop_leaks, find_leaks
-from hyenadna.data.similar import FEWEST_KMERS, near_pairs
+from hyenadna.data.similar import FEWEST_KMERS, NearDuplicates
+from hyenadna.data.splits import hold_out
 from hyenadna.errors import InputError
 
 RNG = np.random.default_rng(7)
@@ -61,31 +63,40 @@ def test_kmers_are_those_of_the_slow_twin() -> None:
     assert known.all() and np.array_equal(kmers, turned[::-1])
 
 
-def test_near_pairs_are_those_of_the_slow_twin() -> None:
-    """Overlapping windows, mutated copies, other strands, contained ones: all pairs, all shares."""
+def slow_near(sequences: list[Ids], threshold: float = 0.5) -> npt.NDArray[np.bool_]:
+    """(n, n): whether two sequences are near duplicates, by all of their k-mers."""
+    keys = kmer_keys(sequences)
+    kmers, number = np.unique(keys & np.uint64(0xFFFFFFFF), return_inverse=True)
+    has = np.zeros((len(sequences), len(kmers)), dtype=np.float32)
+    has[(keys >> np.uint64(32)).astype(int), number] = 1
+    size = has.sum(1)
+    smaller = np.minimum(size[:, None], size)
+    near = (smaller >= FEWEST_KMERS) & (has @ has.T >= threshold * smaller)
+    np.fill_diagonal(near, False)
+    return np.asarray(near)
+
+
+def test_near_duplicates_are_those_of_the_slow_twin() -> None:
+    """Overlapping windows, mutated copies, other strands, contained ones: all of them."""
     genome = dna(1, 3000)[0]
     sequences = [genome[at : at + 150] for at in range(0, 2800, 55)]
     sequences += [mutated(ids, 3) for ids in sequences[:20]]
     sequences += [reverse_complement_ids(mutated(ids, 6)) for ids in sequences[:20]]
     sequences += [ids[20:70] for ids in sequences[:20]] + dna(20, 150)
     sequences += [encode("A" * 40), encode("A" * 50), encode("ACG")]
-    sets = [slow_kmers(ids) for ids in sequences]
-    expected = {}
-    for i, j in combinations(range(len(sets)), 2):
-        smaller = min(len(sets[i]), len(sets[j]))
-        if smaller >= FEWEST_KMERS and len(sets[i] & sets[j]) >= 0.5 * smaller:
-            expected[i, j] = len(sets[i] & sets[j]) / smaller
-    pairs = near_pairs(sequences)
-    found = dict(
-        zip(
-            zip(pairs.first.tolist(), pairs.second.tolist(), strict=True),
-            pairs.containment.tolist(),
-            strict=True,
-        )
-    )
-    assert len(expected) > 150 and found == pytest.approx(expected)
-    strict = near_pairs(sequences, 0.9)
-    assert len(strict.first) == sum(share >= 0.9 for share in expected.values())
+    for threshold, least in ((0.5, 150), (0.9, 20)):
+        expected = slow_near(sequences, threshold)
+        assert np.triu(expected).sum() > least
+        search = NearDuplicates(sequences, threshold)
+        everyone = np.ones(len(sequences), dtype=bool)
+        for i, row in enumerate(expected):  # each alone against all others
+            found = search.between(np.arange(len(sequences)) == i, everyone)
+            assert found.complete and found.one[i] == row.any()
+            np.testing.assert_array_equal(found.other, row)
+        hangs = np.linalg.matrix_power(expected.astype(float) + np.eye(len(expected)), 60) > 0
+        families = search.families()
+        np.testing.assert_array_equal(families.number, hangs.argmax(1))
+        assert families.complete
 
 
 def test_what_was_planted_is_counted() -> None:
@@ -173,6 +184,38 @@ def test_large_families_are_found() -> None:
     )
     assert leaks.nearly[:300].sum() == 150 and not leaks.nearly[300:].any()
     assert leaks.overlaps[0].near == 150
+
+
+@pytest.mark.parametrize(("copies", "share"), [(40, 0.035), (150, 0.02), (500, 0.01), (500, 0.03)])
+def test_families_of_any_size_and_spread(copies: int, share: float) -> None:
+    """What is flagged, and what a split by similarity parts: as all k-mers of all pairs say."""
+    parent = dna(1, 200)[0]
+    sequences = [mutated(parent, RNG.binomial(200, share)) for _ in range(copies)]
+    sequences[::2] = [reverse_complement_ids(ids) for ids in sequences[::2]]
+    sequences += dna(100, 200)
+    near = slow_near(sequences)
+    splits = RNG.choice(["train", "train", "train", "test"], len(sequences)).tolist()
+    data = make(sequences, splits, np.arange(len(sequences)) % 2, Task("classes", ("a", "b")))
+    leaks = find_leaks(data)
+    train, test = data.splits == "train", data.splits == "test"
+    np.testing.assert_array_equal(leaks.leaked | leaks.nearly, train & near[:, test].any(1))
+    assert leaks.complete and leaks.overlaps[0].rows == (test & near[:, train].any(1)).sum() > 1
+    assert find_leaks(drop_leaks(data, leaks)).total == 0
+    whole = make(sequences, [""] * len(sequences), data.targets, data.task)
+    for seed in range(2):
+        held = hold_out(whole, "test", seed=seed, by="similarity").splits
+        assert not near[np.ix_(held == "train", held == "test")].any()
+
+
+def test_families_too_large_to_look_at_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    parent = dna(1, 200)[0]
+    sequences = [mutated(parent, 8) for _ in range(200)]
+    data = make(sequences, ["train", "test"] * 100, np.arange(200) % 2, Task("classes", ("a", "b")))
+    monkeypatch.setattr(similar, "_MOST_PAIRS", 200)
+    leaks = find_leaks(data)
+    assert (
+        not leaks.complete and leaks.total > 0 and "at least" in leaks.lines()[0].split("near")[0]
+    )
 
 
 def test_refusals() -> None:

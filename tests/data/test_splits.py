@@ -117,11 +117,34 @@ def test_values_and_labels_are_stratified() -> None:
 
 def test_no_class_is_held_out_as_a_whole() -> None:
     sequences, groups = dna(60), ["1"] * 50 + ["2"] * 5 + ["3"] * 5
-    targets = np.repeat([0, 1, 0], [50, 5, 5])  # all of class 1 is in group 2
-    data = labelled(sequences, targets, Task("classes", ("a", "b")), groups=groups)
+    targets = np.repeat([0, 1, 2, 0], [50, 5, 4, 1])  # all of class 1 is in group 2
+    two = np.where(targets == 1, 1, 0)
+    data = labelled(sequences, targets, Task("classes", ("a", "b", "c")), groups=groups)
+    with pytest.raises(InputError, match=r"the 5 valid rows are of one class \(a\) of 2; give"):
+        with_valid(
+            labelled(sequences, two, Task("classes", ("a", "b")), groups=groups),
+            seed=0, by="group",
+        )  # fmt: skip
+    data.targets[:6] = 2  # type: ignore[index]
     for seed in range(6):
         split = with_valid(data, seed=seed, by="group")
         assert set(split.part("valid").groups or ()) == {"3"}
+
+
+def test_what_is_held_out_against_what_was_asked() -> None:
+    data = labelled(dna(60), np.arange(60) % 2, groups=["1"] * 30 + ["2"] * 30)
+    notes = with_valid(data, seed=0, by="group").notes
+    assert notes[-1].startswith("warning: valid: 30 rows are held out where 6 were asked for (10%")
+    assert "there are 2 groups, the largest of 30 rows" in notes[-1]
+    assert len(with_valid(data, seed=0).notes) == 1
+    one = dna(1, 400)[0]
+    chain = [one[i : i + 100] for i in range(0, 300, 3)] + dna(1, 100)  # all but one hang together
+    values = labelled(chain, np.arange(101, dtype=np.float32)[:, None], Task("values", ("v",)))
+    notes = with_valid(values, seed=0, by="similarity").notes
+    assert "valid: 1 rows are held out where 10" in notes[-1] and "2 families" in notes[-1]
+    rare = labelled(dna(61), np.repeat([0, 1], [60, 1]))
+    notes = with_valid(rare, seed=0).notes
+    assert notes[-1].startswith("warning: held out by random, the 6 valid rows are of one class (")
 
 
 def test_bases_and_large_groups() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import gzip
 import io
 import re
@@ -14,7 +15,14 @@ import torch
 from scipy.io import savemat
 
 from hyenadna.alphabet import decode, encode, reverse_complement
-from hyenadna.data.benchmarks import chromatin, genomic_benchmarks, gue, lentimpra, species
+from hyenadna.data.benchmarks import (
+    chromatin,
+    genomic_benchmarks,
+    gue,
+    lentimpra,
+    promoters,
+    species,
+)
 from hyenadna.data.benchmarks import nucleotide_transformer as nt
 from hyenadna.data.benchmarks.published import PUBLISHED, best_known, figure_columns, published
 from hyenadna.data.benchmarks.suites import SUITES, suite
@@ -156,8 +164,8 @@ def test_windows_that_cannot_be_are_told():
 
 def test_every_suite_lists_its_tasks_and_says_where_its_data_is():
     wanted = {
-        "genomic_benchmarks": 8, "nucleotide_transformer": 18, "gue": 28, "chromatin": 2,
-        "species": 5, "lentimpra": 3,
+        "genomic_benchmarks": 8, "nucleotide_transformer": 18, "gue": 28, "promoters": 6,
+        "chromatin": 2, "species": 5, "lentimpra": 3,
     }  # fmt: skip
     assert {name: len(s.list_tasks()) for name, s in SUITES.items()} == wanted
     for one in SUITES.values():
@@ -314,6 +322,20 @@ def test_nucleotide_transformer_from_fasta_takes_the_last_character(tmp_path):
     } == texts
 
 
+def test_nucleotide_transformer_takes_no_file_for_a_class(tmp_path):
+    rows = ">a|0\nACGT\n>b|1\nACGG\n"
+    for name in ("H3_train_seqs.fasta", "H3_test_seqs.fasta"):
+        (tmp_path / "H3").mkdir(exist_ok=True)
+        (tmp_path / "H3" / name).write_text(rows)
+    data = nt.load("H3", tmp_path)
+    assert data.task.names == ("0", "1") and data.splits.tolist() == ["test"] * 2 + ["train"] * 2
+    (tmp_path / "H4").mkdir()
+    for name in ("one.fasta", "two.fasta"):
+        (tmp_path / "H4" / name).write_text(rows)
+    with pytest.raises(InputError, match=r"one.fasta: its name would be the class 'one'"):
+        nt.load("H4", tmp_path)
+
+
 def test_nucleotide_transformer_from_csv_has_the_counts_that_are_stated(shared):
     data = nt.load("enhancer_types", shared / "data/ienhancer2l")
     assert counts(data, "train") == {"0": 1484, "1": 742, "2": 742, "n": 2968}
@@ -377,6 +399,99 @@ def test_lentimpra_is_regression_with_both_orientations_in_one_group(shared):
     straight = set(data.ids) - set(turned)
     pairs = [name for name in turned if name.removesuffix(lentimpra.REVERSED) in straight]
     assert len(pairs) > 6000 and len(set(data.groups)) == len(data) - len(pairs)
+
+
+@pytest.mark.parametrize("ids", [("a_F", "a_R"), ("a", "a_Reversed:"), ("one", "two"), None])
+def test_the_orientations_of_an_element_are_one_group_whatever_their_names(ids, tmp_path):
+    rng = np.random.default_rng(3)
+    elements = [random_dna(rng, 40) for _ in range(30)]
+    rows, header = [], ["sequence", "label", "split", "seq_id"]
+    for i, element in enumerate(elements):
+        for j, text in enumerate((element, reverse_complement(element))):
+            name = f"{i}{ids[j]}" if ids else ""
+            rows.append((f"GATTACA{text}CCGGT", i, "val" if i < 20 else "test", name))
+    width = 4 if ids else 3
+    write_csv(tmp_path / "K562.csv", header[:width], [row[:width] for row in rows])
+    data = lentimpra.load("K562", tmp_path)
+    assert data.groups is not None and len(set(data.groups)) == 30
+    assert data.groups[::2] == data.groups[1::2]
+    learned = dataclasses.replace(data, splits=np.where(data.splits == "valid", "train", "test"))
+    split = with_valid(learned, seed=1, fraction=0.3, by="group")
+    sides = [set(split.splits[np.array(data.groups) == group]) for group in set(data.groups)]
+    assert all(len(side) == 1 for side in sides) and {"valid"} in sides and {"train"} in sides
+
+
+def test_bases_between_adapters_are_what_not_all_sequences_have():
+    between = lentimpra.between_adapters([encode(t) for t in ("ACGTTCC", "ACCAACC", "ACTC")])
+    assert [decode(ids) for ids in between] == ["GTTC", "CAAC", "T"]
+    same = lentimpra.between_adapters([encode("ACGT")] * 2)
+    assert [len(ids) for ids in same] == [0, 0]
+
+
+# --- promoters --------------------------------------------------------------------------------
+
+
+def test_promoter_tables_are_those_of_their_source(shared):
+    text = (shared / "data/cnnpromoter/README.md").read_text()
+    for task in promoters.list_tasks():
+        data = promoters.load(task.name, shared / "data/cnnpromoter")
+        stated = re.search(rf"## {task.name} .*?labels {{'0': (\d+), '1': (\d+)}}", text, re.S)
+        assert stated is not None
+        assert counts(data, "") == {"0": int(stated[1]), "1": int(stated[2]), "n": task.train}
+        assert set(data.lengths.tolist()) == {task.length} and data.task.names == ("0", "1")
+
+
+def test_a_pair_of_fasta_is_the_same_rows_as_a_table(tmp_path):
+    rows = [("AACC", "1"), ("ACGT", "1"), ("GGTT", "0")]
+    write_csv(tmp_path / "table" / "mouse_tata.csv.gz", ("sequence", "label"), rows)
+    pair = tmp_path / "pair"
+    write_fasta(pair / "Mouse_tata.fa", {"a": "AACC", "b": "ACGT"})
+    write_fasta(pair / "Mouse_nonprom.fa", {"c": "GGTT"})
+    table, fasta = (promoters.load("mouse_tata", tmp_path / name) for name in ("table", "pair"))
+    assert table.digest() == fasta.digest()
+    with pytest.raises(InputError, match="holds no mouse_tata_dbtss or Mouse_tata_dbtss"):
+        promoters.load("mouse_tata_dbtss", pair)
+
+
+# --- folders named after a task ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("folder", "file", "task"),
+    [
+        ("gb_human_enhancers_cohn_test", "data.csv.gz", "human_enhancers_cohn"),
+        ("human_enhancers_cohn", "train.csv", "human_enhancers_cohn"),
+        ("gb_human_enhancers_cohn_test", "data.csv.gz", None),
+        ("human_enhancers_cohn", "other.csv", None),
+        ("human_enhancers", "data.csv", None),
+    ],
+)
+def test_a_folder_may_be_named_after_its_task(folder, file, task, tmp_path, monkeypatch):
+    write_csv(tmp_path / folder / file, ("sequence", "label"), [("ACGT", 0), ("AACC", 1)])
+    if task is None:
+        with pytest.raises(InputError, match="holds no human_"):
+            wrong = "human_enhancers_ensembl" if file == "data.csv.gz" else "human_enhancers_cohn"
+            genomic_benchmarks.load(wrong, tmp_path / folder)
+        return
+    assert len(genomic_benchmarks.load(task, tmp_path / folder)) == 2
+    monkeypatch.chdir(tmp_path / folder)
+    assert len(genomic_benchmarks.load(task, ".")) == 2
+
+
+def test_shared_parts_of_genomic_benchmarks_are_read_as_they_lie(shared):
+    data = genomic_benchmarks.load(
+        "human_enhancers_cohn", shared / "data/gb_human_enhancers_cohn_test"
+    )
+    assert counts(data, "test") == {"0": 3474, "1": 3474, "n": 6948} and len(data) == 6948
+    data = genomic_benchmarks.load("human_ensembl_regulatory", shared / "data/gb_interval_subset")
+    assert counts(data, "test") == {"0": 36, "1": 27, "2": 43, "n": 106}
+
+
+@pytest.mark.parametrize(("file", "task"), [("enhancers", "enhancer"), ("enhancers_types", "")])
+def test_enhancers_of_iEnhancer_are_tasks(file, task, shared):
+    data = nt.load(task or "enhancer_types", shared / "data/ienhancer2l")
+    part = counts(data, "train")
+    assert part.pop("n") == 2968 and sum(part.values()) == 2968 and len(part) == (2 if task else 3)
 
 
 # --- chromatin --------------------------------------------------------------------------------
@@ -482,7 +597,7 @@ def test_chromatin_from_matlab_reads_each_sequence_once(tmp_path):
     assert [decode(ids) for ids in data.sequences] == [*texts, *texts[:3]]
     assert [str(s) for s in data.splits] == ["valid"] * 4 + ["test"] * 3
     assert data.targets.tolist() == [*targets[:4].tolist(), *targets[:3].tolist()]
-    assert data.targets.dtype == np.float32
+    assert data.targets.dtype == np.bool_
     savemat(tmp_path / "test.mat", {"x": targets})
     with pytest.raises(InputError, match="has no pair such as trainxdata"):
         chromatin.load("1k", tmp_path)

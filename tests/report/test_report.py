@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -16,6 +17,7 @@ from hyenadna.report.page import (
     NO_VALUE,
     cell_text,
     heading,
+    number_text,
     page_html,
     paragraph,
     picture,
@@ -24,7 +26,7 @@ from hyenadna.report.page import (
     write_page,
 )
 from hyenadna.report.regression_plots import predicted_plot
-from hyenadna.train.bootstrap import Difference, intervals, paired_differences
+from hyenadna.train.bootstrap import Difference, Interval, intervals, paired_differences
 
 VOID = {"meta", "br", "img", "hr", "link", "input"}
 
@@ -122,7 +124,8 @@ def test_page_is_whole_and_needs_nothing_else(kind, tmp_path):
     page = Page(html)
     assert list(tmp_path.iterdir()) == [path]
     assert len(page.ids) == len(set(page.ids)), "ids of two pictures clash"
-    assert all(link.startswith("#") and link[1:] in page.ids for link in page.links)
+    inside = [link for link in page.links if not link.startswith("data:image/png;base64,")]
+    assert all(link.startswith("#") and link[1:] in page.ids for link in inside)
     assert all(found in page.ids for found in re.findall(r"url\(#([^)]+)\)", html))
     assert "script" not in page.tags and "@import" not in html
     assert "default-src 'none'" in html and "prefers-color-scheme: dark" in html
@@ -194,6 +197,34 @@ def test_many_labels_are_summarised(tmp_path):
     words = words_of(page, tmp_path)
     assert "TF: median" in words and "DHS: median" in words and "all 50" in words
     assert "ROC" not in words.replace("AUROC", "")
+
+
+def test_dollars_and_underscores_in_names_are_no_formulas_and_not_left_out(tmp_path):
+    names = ("gain_$5_$6", "_$\\frac$", "$^$")
+    for kind in ("classes", "labels"):
+        path = tmp_path / f"{kind}.html"
+        write_finetune_page(example(kind, names), path)
+        words = Page(path.read_text()).words
+        assert all(name in words for name in names)
+        assert "\u200b_$\\frac$: AUROC" in words  # in the legend of the curves
+
+
+def test_a_value_whose_interval_is_not_known_is_shown_without(tmp_path):
+    page = example("classes", ("a", "b"))
+    scores = dict.fromkeys(page.predictors[0].scores, Interval(0.25))
+    lone = replace(page, predictors=(replace(page.predictors[0], scores=scores),))
+    write_finetune_page(lone, tmp_path / "page.html")
+    assert "0.250" in Page((tmp_path / "page.html").read_text()).words
+    assert number_text(math.nan) == NO_VALUE
+
+
+def test_the_metric_that_chose_is_named_and_many_classes_are_one_picture(tmp_path):
+    page = example("classes", tuple(f"class {i}" for i in range(150)), rows=450)
+    chosen = [{"step": 1, "value": 0.5, "metric": "accuracy", "best": True}]
+    write_finetune_page(replace(page, history={"seed 0": chosen}), tmp_path / "page.html")
+    html = (tmp_path / "page.html").read_text()
+    assert "Valid accuracy, by which" in html
+    assert len(html) < 1_500_000
 
 
 def test_table_and_cells():

@@ -299,7 +299,7 @@ def test_a_class_that_train_lacks_gets_no_chance():
 
 
 def test_bad_data_is_told(motif):
-    with pytest.raises(InputError, match="no baseline 'svm'; there are majority, kmer, cnn"):
+    with pytest.raises(InputError, match="no baseline 'svm'; there are majority, kmer, hmm, cnn"):
         fit_baseline("svm", motif, 0)
     with pytest.raises(InputError, match="no rows are valid"):
         fit_baseline("kmer", motif.part("train"), 0)

@@ -6,6 +6,8 @@ import copy
 import itertools
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +44,7 @@ from hyenadna.train.finetune_setup import (
     target_scale,
 )
 from hyenadna.train.metrics import metrics
+from hyenadna.train.updates import count_bad, update
 from hyenadna.training_config import FinetuneConfig
 
 CPU = torch.device("cpu")
@@ -554,6 +557,59 @@ def test_a_folder_with_another_run_is_refused(tmp_path):
     state = folder / "state.safetensors"
     state.write_bytes(state.read_bytes()[:-7])
     refused("damaged, cannot resume from it", resume=True)
+
+
+def test_a_start_that_was_killed_leaves_nothing_in_the_log(tmp_path):
+    reports = finetune(small_model(), toy(), SMALL, folder=tmp_path)
+    take(reports, 2)  # killed before the first state
+    reports.close()
+    assert len(log_of(tmp_path)) == 2
+    result = result_of(finetune(small_model(), toy(), SMALL, folder=tmp_path, resume=True))
+    steps = [entry["step"] for entry in log_of(tmp_path) if "loss" in entry]
+    assert steps == list(range(1, result.step + 1))
+
+
+def test_a_run_goes_on_with_smaller_passes_but_not_with_another_dropout(tmp_path):
+    take(finetune(small_model(), toy(), SMALL, folder=tmp_path), 7)
+    less = replace(SMALL, micro_batch_tokens=100)
+    with pytest.raises(InputError, match="another dropout of the head"):
+        result_of(finetune(small_model(dropout=0.5), toy(), less, folder=tmp_path, resume=True))
+    assert result_of(finetune(small_model(), toy(), less, folder=tmp_path, resume=True)).best
+
+
+def test_two_processes_do_not_write_one_run(tmp_path):
+    code = (
+        "import sys, time; from hyenadna.file_lock import hold; f = open(sys.argv[1], 'a'); "
+        "hold(f); print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "lock")], stdout=subprocess.PIPE, text=True
+    ) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "held\n"
+            with pytest.raises(InputError, match="another run is writing it"):
+                next(finetune(small_model(), toy(), SMALL, folder=tmp_path))
+        finally:
+            other.kill()
+    assert result_of(finetune(small_model(), toy(), SMALL, folder=tmp_path)).best
+
+
+def test_a_scale_that_falls_for_ever_is_told():
+    scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=4.0)
+    bad = 0
+    with pytest.raises(InputError, match="no finite gradient"):
+        for step in range(60):
+            weight = torch.ones(1, requires_grad=True)
+            optimizer = torch.optim.SGD([weight], lr=0.1)
+            scaler.scale(weight * math.nan).sum().backward()
+            _, finite = update(optimizer, scaler, [weight], clip=1.0, loss=0.5)
+            bad = count_bad(bad, scaler, finite=finite, loss=0.5, step=step, lr=0.1)
+
+
+def test_names_of_outputs_fit_into_tables():
+    with pytest.raises(InputError, match="control character"):
+        Task("classes", ("a", "b\rc"))
 
 
 def test_a_full_disk_leaves_the_state_before(tmp_path, monkeypatch):

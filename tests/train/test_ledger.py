@@ -67,6 +67,18 @@ def test_the_same_run_replaces_its_file_and_another_does_not(tmp_path):
     assert len(read_ledger(tmp_path)) == 4
 
 
+def test_names_that_make_no_file_name_stay_apart_and_long_ones_fit(tmp_path):
+    entries = [entry(model=name) for name in ("модель", "другая", "m" * 400, "m" * 401)]
+    for one in entries:
+        assert len(write_entry(one, tmp_path).name) < 255
+    assert len(read_ledger(tmp_path)) == len(entries)
+
+
+def test_a_table_keeps_its_cells():
+    table = make_table([entry(task="a|b", model="c|d")], [("gue", "a|b")])
+    assert [line.count("|") for line in table.splitlines()] == [table.count("|") // 3] * 3
+
+
 def test_no_folder_is_no_entries(tmp_path):
     assert read_ledger(tmp_path / "none") == []
 

@@ -7,6 +7,8 @@ import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
 
@@ -311,6 +313,59 @@ def test_is_better():
     assert not is_better("mcc", math.nan, None)
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from([0, 1, None]), st.integers(0, 4)), min_size=1, max_size=25),
+    st.sampled_from([np.float32, np.float64]),
+)
+def test_areas_equal_scikit_learn_with_ties_and_missing_labels(pairs, dtype):
+    """Also where one answer is lacking: then the label is left out, and counted."""
+    true = np.array([[np.nan if answer is None else answer] for answer, _ in pairs])
+    score = (np.array([[step] for _, step in pairs]) / 4).astype(dtype)
+    known = ~np.isnan(true[:, 0])
+    if not known.any():
+        with pytest.raises(InputError, match="has a target"):
+            metrics("labels", true, score)
+        return
+    found = metrics("labels", true, score)
+    answer, said = true[known, 0].astype(int), score[known, 0]
+    if len(set(answer)) < 2:
+        assert math.isnan(found["auroc"]) and math.isnan(found["auprc"])
+        assert (found["labels_counted"], found["labels_left_out"]) == (0, 1)
+        return
+    assert found["auroc"] == pytest.approx(sk.roc_auc_score(answer, said), rel=1e-12)
+    assert found["auprc"] == pytest.approx(sk.average_precision_score(answer, said), rel=1e-12)
+    assert found["f1"] == pytest.approx(sk.f1_score(answer, said >= 0.5), rel=1e-12)
+
+
+def test_medians_by_group_of_many_rare_labels_equal_scikit_learn():
+    """More labels than are taken at once; targets as bool, predictions as float32."""
+    random = np.random.default_rng(3)
+    true = random.random((400, 45)) < np.linspace(0.0, 0.3, 45)
+    score = np.round(0.5 * random.random(true.shape) + 0.3 * true, 2).astype(np.float32)
+    groups = [("DHS", "TF", "HM")[i % 3] for i in range(45)]
+    found = metrics("labels", true, score, label_groups=groups)
+    both = [i for i in range(45) if true[:, i].any()]
+    assert 0 < found["labels_left_out"] == 45 - len(both) < 5
+    for name, measure in (("auroc", sk.roc_auc_score), ("auprc", sk.average_precision_score)):
+        each = {i: measure(true[:, i], score[:, i]) for i in both}
+        for group in ("DHS", "TF", "HM"):
+            want = np.median([each[i] for i in both if groups[i] == group])
+            assert found[f"{name}_median_{group}"] == pytest.approx(want, rel=1e-12)
+        assert found[name] == pytest.approx(np.mean(list(each.values())), rel=1e-12)
+        rows = per_output("labels", true, score, [str(i) for i in range(45)])
+        assert [rows[i][name] for i in both] == pytest.approx(list(each.values()), rel=1e-12)
+    same = metrics("labels", true.astype(np.float64), score.astype(np.float64), label_groups=groups)
+    assert found == same
+
+
+def test_labels_are_not_copied():
+    """There may be 200 million of them."""
+    true, score = np.zeros((3, 2), dtype=bool), np.full((3, 2), 0.5, dtype=np.float32)
+    rows = scored("labels", true, score)
+    assert np.shares_memory(rows.targets, true) and np.shares_memory(rows.outputs, score)
+
+
 # --- intervals
 
 EXAMPLES = {
@@ -318,6 +373,11 @@ EXAMPLES = {
     "five classes, few rows": ("classes", *class_rows(7, 5)),
     "bases of sequences": ("tokens", *class_rows(90, 3, ties=True)),
     "labels": ("labels", *label_rows(30, 5)),
+    "labels as bool, outputs as float32": (
+        "labels",
+        label_rows(30, 5, seed=1)[0] == 1,
+        label_rows(30, 5, seed=1)[1].astype(np.float32),
+    ),
     "values": ("values", *value_rows(30, 4)),
     "values, few rows": ("values", *value_rows(4, 3, seed=3)),
 }
@@ -428,10 +488,14 @@ def test_options_of_intervals():
 
 
 def test_blocks_change_nothing(monkeypatch):
-    rows = label_rows(40, 4)
-    whole = intervals("labels", *rows, resamples=50)
-    monkeypatch.setattr("hyenadna.train.bootstrap._AT_ONCE", 1)
-    parts = intervals("labels", *rows, resamples=50)
+    examples = [("labels", *label_rows(40, 4)), ("classes", *class_rows(40, 3))]
+    whole, parts = {}, {}
+    for kind, *rows in examples:
+        whole |= {(kind, k): v for k, v in intervals(kind, *rows, resamples=50).items()}
+    for name in ("_AT_ONCE", "_AT_ONCE_OF_LABELS"):
+        monkeypatch.setattr(f"hyenadna.train.bootstrap.{name}", 1)
+    for kind, *rows in examples:
+        parts |= {(kind, k): v for k, v in intervals(kind, *rows, resamples=50).items()}
     for name, each in whole.items():
         assert (each.low, each.high) == pytest.approx(
             (parts[name].low, parts[name].high), nan_ok=True, rel=1e-9
@@ -446,7 +510,8 @@ def test_curves_have_the_areas_of_their_metrics():
         rows = scored("classes", *class_rows(150, 2, ties=ties))
         curve = roc(rows, 1, "b")
         assert sk.auc(curve.x, curve.y) == pytest.approx(curve.area)
-        assert curve.area == sk.roc_auc_score(rows.targets, rows.outputs[:, 1])
+        area = sk.roc_auc_score(rows.targets, rows.outputs[:, 1])
+        assert curve.area == pytest.approx(area, rel=1e-12)
         curve = precision_recall(rows, 1, "b")
         steps = np.diff(curve.x, prepend=0)
         assert (steps >= 0).all() and curve.x[-1] == 1

@@ -37,6 +37,7 @@ def benchmark(
     data: Path | None = None,
     model: Annotated[tuple[str, ...], Parameter(consume_multiple=False)] = (),
     out: Path | None = None,
+    download: bool = False,
     ledger: Path = Path("ledger"),
     seeds: str = "1",
     baselines: str = "majority,kmer",
@@ -50,13 +51,14 @@ def benchmark(
     """Run a published benchmark suite: models beside baselines and published figures.
 
     Without NAME the suites are listed, without `--data` one of them with its source. Nothing is
-    downloaded. Each finished run is an entry of the ledger and is not run again; a command that was
-    stopped goes on when it is given again.
+    downloaded unless `--download` is given. Each finished run is an entry of the ledger and is not
+    run again; a command that was stopped goes on when it is given again.
 
     Parameters
     ----------
     name
-        Suite: genomic_benchmarks, nucleotide_transformer, gue, chromatin, species, lentimpra.
+        Suite: genomic_benchmarks, nucleotide_transformer, gue, promoters, chromatin, species,
+        lentimpra.
     data
         Folder that holds the files of the suite.
     model
@@ -66,6 +68,9 @@ def benchmark(
         Folder for the runs, one for each task and model, and the table, `results.md`.
     ledger
         Folder of the ledger: a JSON file for each finished run.
+    download
+        First fetch into `--data` what has a stable public address, checked, and not what is there;
+        of the tasks named by `--tasks`, or of all. Without `--model` that is all that is done.
     seeds
         How many runs, such as `3` (seeds 0, 1 and 2), or which seeds, such as `3,5`.
     baselines
@@ -85,6 +90,12 @@ def benchmark(
         Options of training.
     """
     console = make_console()
+    if download:
+        from hyenadna.cli.benchmark_download import download_suite
+
+        download_suite(name, data, rows, console)
+        if not model and out is None:
+            return 0
     if name is None or data is None:
         _list(name, given=bool(model or out), console=console)
         return 0
@@ -180,7 +191,13 @@ def _plan(request: BenchmarkRequest, everyone: Sequence[Contestant], console: Co
 
     Raises InputError for data that is not as it should be, or too long for a model.
     """
-    from hyenadna.cli.benchmark_data import BY_LENGTH, choose_tasks, load_rows, task_facts
+    from hyenadna.cli.benchmark_data import (
+        BY_LENGTH,
+        ONE_CLASS,
+        choose_tasks,
+        load_rows,
+        task_facts,
+    )  # fmt: skip
 
     suite = request.suite
     reads = min(each.source.config.max_seq_len for each in everyone)
@@ -190,12 +207,20 @@ def _plan(request: BenchmarkRequest, everyone: Sequence[Contestant], console: Co
         longest = max(task_facts(suite, name).length for name in names.tasks)
     facts, tokens, count = [], {}, 0
     for name in names.tasks:
-        with console.status(f"reading {name} …"):
-            task = load_rows(suite, name, request.data, request.rows, longest)
+        try:
+            with console.status(f"reading {name} …"):
+                task = load_rows(suite, name, request.data, request.rows, longest)
+        except InputError as error:
+            if request.rows.tasks or ONE_CLASS not in str(error):
+                raise
+            console.print(f"left out: {error}")  # a part of a benchmark; the other tasks can be run
+            continue
         _require_fit(task, request, reads)
         facts.append(task.facts)
         tokens[name] = task.tokens
         count += len(task.data)
+    if not facts:
+        raise InputError(f"{request.data}: no task here has rows of two classes")
     if names.missing:
         console.print(f"not here, or longer than the models read: {', '.join(names.missing)}")
         console.print(f"where the data comes from: hyenadna benchmark {suite.name}")

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 BY_LENGTH: Final = ("species", "chromatin")
 """Suites whose tasks are lengths of windows."""
-_FILES: Final = (".csv", ".tsv", ".parquet", ".fa", ".fasta", ".fna")
+ONE_CLASS: Final = "holds 1 class"
+"""What the error says of a table that cannot be learned from, though nothing is wrong with it."""
 _Each = Parameter(consume_multiple=False)
 
 
@@ -177,8 +178,7 @@ def _words(text: str) -> list[str]:
 def _place(suite: Suite, task: str, folder: Path) -> Path:
     from hyenadna.data.benchmarks.layouts import find_task_files
 
-    suffixes = _FILES if suite.name == "nucleotide_transformer" else _FILES[:3]
-    return find_task_files(folder, suite.task(task).file_names, suffixes=suffixes)
+    return find_task_files(folder, suite.task(task).file_names, suffixes=suite.suffixes)
 
 
 def _is_there(suite: Suite, task: str, folder: Path) -> bool:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -21,7 +21,7 @@ from rich.console import Console
 
 from hyenadna.cli.benchmark_data import BenchmarkDataOptions, TaskData
 from hyenadna.cli.finetune_data import PreparedData
-from hyenadna.cli.finetune_models import ModelSource
+from hyenadna.cli.finetune_models import IN_A_RUN, ModelSource
 from hyenadna.cli.finetune_options import FinetuneRequest, HeadOptions
 from hyenadna.errors import InputError
 from hyenadna.training_config import FinetuneConfig
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
     from hyenadna.data.benchmarks.suite import Suite
     from hyenadna.train.ledger import LedgerEntry
+
+
+_GENOMES_NAMED = 3  # more than this are counted in a title; the ledger names them all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,19 +68,25 @@ def contestant(source: ModelSource, request: BenchmarkRequest) -> Contestant:
     from hyenadna.model.digest import weights_digest
 
     weights = None if source.weights is None else weights_digest(source.weights)
-    genomes = [] if weights is None else _pretrained_on(Path(source.name))
-    title = source.title + (f", pretrained on {', '.join(genomes)}" if genomes else "")
+    path = Path(source.name)
+    run = path.parent if path.name in IN_A_RUN else path
+    genomes = [] if weights is None else _pretrained_on(run)
+    title = source.title + (f", pretrained on {_listed(genomes)}" if genomes else "")
     if request.config.mode != "full":
         title += f", {request.config.mode}"
     if request.head.strands != "forward":
         title += f", strands {request.head.strands}"
     facts = {
-        "name": Path(source.name).name or source.name,
+        "name": run.name or source.name,
         "weights": weights,
         "shape": source.config.to_dict(),
         "pretrained_on": genomes,
     }
     return Contestant(source, title, facts)
+
+
+def _listed(genomes: Sequence[str]) -> str:
+    return ", ".join(genomes) if len(genomes) <= _GENOMES_NAMED else f"{len(genomes)} genomes"
 
 
 def _pretrained_on(run: Path) -> list[str]:
@@ -161,6 +170,8 @@ def run_pair(
     from hyenadna.cli.finetune_report import FinishedRun, write_results
     from hyenadna.train.ledger import write_entry
 
+    if request.suite.name != "species":  # whose classes are those of the folder
+        _require_classes(task, data)
     start = time.monotonic()
     folder = run_folder(request, task, model)
     config, baselines = _config(request, task), _baselines(request, model)
@@ -197,6 +208,19 @@ def run_pair(
     entry = make_entry(request, task, data, model, summary, seconds)
     write_entry(entry, request.ledger)
     return entry
+
+
+def _require_classes(task: TaskData, data: PreparedData) -> None:
+    """Nothing, where the data has as many classes as the task, or is no such task.
+
+    Raises InputError otherwise: files that were taken for another thing give no entry.
+    """
+    found, facts = data.learning.task, task.facts
+    if facts.kind == found.kind == "classes" and found.outputs != facts.outputs:
+        raise InputError(
+            f"{facts.name}: the task has {facts.outputs} classes, but the files have "
+            f"{found.outputs} ({', '.join(found.names[:5])}); give those of the task"
+        )
 
 
 def make_entry(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -88,9 +89,9 @@ def finetune(
         How many runs, such as `3` (seeds 0, 1 and 2), or which seeds, such as `3,5`; several give
         a mean and a standard deviation.
     baselines
-        What to measure beside the model, separated by commas: `majority`, `kmer`, `cnn`, `random`
-        (the same architecture from random weights), `transformer` (its twin from random weights);
-        `none` for none.
+        What to measure beside the model, separated by commas: `majority`, `kmer`, `hmm` (a
+        class of each base), `cnn`, `random` (the same architecture from random weights),
+        `transformer` (its twin from random weights); `none` for none.
     resume
         Go on with the run in `--out`; give nothing else.
     device
@@ -98,8 +99,8 @@ def finetune(
     threads
         CPU threads; all cores when left out.
     max_memory
-        Memory that this process may take, such as `4GiB`; the result does not change beyond
-        rounding.
+        Memory that this process may take, such as `4GiB`. With smaller passes for it the
+        draws of dropout are others; nothing else changes beyond rounding.
     json_
         Print the figures as JSON; all else goes to standard error.
     head
@@ -142,6 +143,8 @@ def finetune(
         require_free(out)
         if not request.model:
             raise InputError("no model given; name a run, a folder, or random:tiny-1k")
+        if request.model.startswith("random:") and "random" in request.baselines:
+            raise InputError("--baselines random: the model starts from random weights itself")
     prepare_process()
     set_threads(threads)
     where = choose_device(device)
@@ -291,7 +294,7 @@ def _run(
     """Train, measure and write; returns the exit code."""
     from hyenadna.cli.finetune_job import Interrupted, run_job
 
-    go_on = f"go on: hyenadna finetune --out {out} --resume"
+    go_on = f"go on: hyenadna finetune --out {shlex.quote(str(out))} --resume"
     try:
         outcome = run_job(job, out, console, resume=resume)
         _finish(outcome, request, out, console, start, as_json=as_json)
@@ -324,7 +327,7 @@ def _finish(
         f"done in {duration(time.monotonic() - start)}"
         + (f", at most {size(peak)} of memory" if peak is not None else "")
         + f". Report: {out / 'report.html'}, predictions: {out / 'predictions.csv'}\n"
-        f"Next: hyenadna predict {out} INPUT -o predictions.csv"
+        f"Next: hyenadna predict {shlex.quote(str(out))} INPUT -o predictions.csv"
     )
     if as_json:
         print(json.dumps(summary, indent=2))

@@ -56,14 +56,19 @@ def read_data(request: FinetuneRequest) -> LabelledData:
 
     reading = request.reading
     source: Any = dict(request.parts) or list(request.data)
-    if not source:
+    if not source and reading.tile is None:
         raise InputError("no data given; name a file or a folder, or give --train and --test")
     if request.parts and request.data:
         raise InputError(
             f"{request.data[0]}: give either DATA, or files by --train, --valid and --test"
         )
+    if reading.tile is not None and request.splitting.split_by != "group":
+        raise InputError(
+            "--tile: windows side by side share genes, and must not be in two parts; give "
+            "--split-by group"
+        )
     return read_labelled(
-        source[0] if len(source) == 1 and not request.parts else source,
+        source[0] if len(source) == 1 and not request.parts else source or None,
         task=reading.task,
         sequence=reading.sequence,
         pair=reading.pair,
@@ -75,7 +80,11 @@ def read_data(request: FinetuneRequest) -> LabelledData:
         genome=reading.genome,
         window=reading.window,
         outside=reading.outside,
+        tile=reading.tile,
         tracks=named_files("--track", reading.track),
+        frames=reading.frames,
+        genes=reading.genes,
+        stranded=reading.stranded,
         bigwigs=named_files("--bigwig", reading.bigwig),
         missing=reading.missing,
         empty=reading.empty,
@@ -89,7 +98,7 @@ def prepare_data(data: LabelledData, options: SplitOptions, console: Console) ->
     """
     data = _with_parts(data, options)
     for note in data.notes:
-        console.print(f"note: {note}")
+        _say(note, console)
     _show_counts(data, console)
     leaks = None
     if options.leaks != "none":
@@ -98,8 +107,30 @@ def prepare_data(data: LabelledData, options: SplitOptions, console: Console) ->
             before = len(data.notes)
             data, leaks = _drop(data, leaks, options)
             for note in data.notes[before:]:
-                console.print(f"note: {note}")
+                _say(note, console)
+            if len(data.notes) > before:
+                _say_what_is_left(leaks, console)
     return dataclasses.replace(divide(data, choose_on_test=options.choose_on_test), leaks=leaks)
+
+
+def _say(note: str, console: Console) -> None:
+    console.print(note if note.startswith("warning:") else f"note: {note}")
+
+
+def _say_what_is_left(leaks: Leaks, console: Console) -> None:
+    """The second look, after the leaks were dropped."""
+    if leaks.total:
+        console.print(
+            f"warning: {leaks.total:,} rows still leak into a part that is chosen by or measured "
+            "on; split the data anew (--split-by similarity)"
+        )
+    elif not leaks.complete:
+        console.print(
+            "warning: families of similar sequences are so large that some near duplicates may be "
+            "left"
+        )
+    else:
+        console.print("looked again: no leak is left")
 
 
 def divide(data: LabelledData, *, choose_on_test: bool = False) -> PreparedData:
@@ -185,9 +216,10 @@ def _look(data: LabelledData, options: SplitOptions, console: Console) -> Leaks:
     for line in leaks.lines()[len(leak_lines(leaks)) :]:
         console.print(line)
     if leaks.total and not options.drop_leaks:
+        least = "at least " * (not leaks.complete)
         console.print(
-            f"warning: {leaks.total:,} rows leak into a part that is chosen by or measured on; "
-            "--drop-leaks leaves them out"
+            f"warning: {least}{leaks.total:,} rows leak into a part that is chosen by or measured "
+            "on; --drop-leaks leaves them out"
         )
     return leaks
 

@@ -39,7 +39,12 @@ if TYPE_CHECKING:
     from hyenadna.train.finetune_reports import FinetuneEvaluation, FinetuneResult
 
 TRAINED_BASELINES: Final = ("random", "transformer")
-NAMES: Final = {"majority": "constant answer", "kmer": "k-mers, linear", "cnn": "dilated CNN"}
+NAMES: Final = {
+    "majority": "constant answer",
+    "kmer": "k-mers, linear",
+    "hmm": "hidden Markov model",
+    "cnn": "dilated CNN",
+}
 
 
 class Interrupted(Exception):
@@ -118,6 +123,7 @@ def check_job(job: FinetuneJob) -> FinetuneJob:
     import torch
 
     from hyenadna.train.baseline_kmers import require_two_classes
+    from hyenadna.train.finetune_examples import run_stages
     from hyenadna.train.finetune_setup import choose_parameters, choose_precision, class_weights
 
     longest = job.source.config.max_seq_len
@@ -127,6 +133,7 @@ def check_job(job: FinetuneJob) -> FinetuneJob:
     train = learning.part("train")
     if learning.task.kind in ("classes", "tokens"):
         require_two_classes(train)
+    run_stages(train, learning.part("valid"), job.config)
     class_weights(train, job.config)
     _require_metric(learning, job.config)
     _check_baselines(job)
@@ -145,16 +152,19 @@ def _require_metric(learning: LabelledData, config: FinetuneConfig) -> None:
         return
     from hyenadna.cli.finetune_measure import flat_rows
     from hyenadna.train.baselines import Majority
-    from hyenadna.train.metrics import metrics
+    from hyenadna.train.metrics import COUNTS, metrics
 
     valid = learning.part("valid")
     guess = Majority.fit(learning.part("train")).predict(valid.sequences)
-    known = ["loss", *metrics(learning.task.kind, flat_rows(valid)[0], guess)]
+    found = metrics(learning.task.kind, flat_rows(valid)[0], guess)
+    known = ["loss", *(name for name in found if name not in COUNTS)]
     if config.metric not in known:
         raise InputError(f"--metric is {config.metric}; this task has {', '.join(known)}")
 
 
 def _check_baselines(job: FinetuneJob) -> None:
+    if "hmm" in job.baselines and job.data.learning.task.kind != "tokens":
+        raise InputError("--baselines hmm: it is for a class of each base; leave it out")
     if "random" in job.baselines and job.source.weights is None:
         raise InputError("--baselines random: the model starts from random weights itself")
     if "transformer" in job.baselines:

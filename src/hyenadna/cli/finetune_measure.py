@@ -73,19 +73,22 @@ def compare(
     with its only one.
     """
     from hyenadna.report.finetune_page import Predictor
-    from hyenadna.train.bootstrap import intervals, paired_differences
+    from hyenadna.train.bootstrap import Resamples, differences_of, intervals_of, resample
     from hyenadna.train.finetune_reports import over_seeds
 
     kind = rows.task.kind
     targets, clusters = flat_rows(rows)
     options: dict[str, Any] = {"clusters": clusters, "label_groups": label_groups}
-    found = []
+    found: list[Predictor] = []
+    of_model: list[Resamples] = []
     for said in (model, *baselines):
-        each = [intervals(kind, targets, outputs, **options) for outputs in said.runs]
+        drawn = [resample(kind, targets, outputs, **options) for outputs in said.runs]
+        of_model = of_model or drawn
+        each = [intervals_of(run) for run in drawn]
         spread = over_seeds([{k: v.value for k, v in scores.items()} for scores in each])
         gaps = [
-            paired_differences(kind, targets, mine, said.runs[i % len(said.runs)], **options)
-            for i, mine in enumerate(model.runs if said is not model else ())
+            differences_of(mine, drawn[i % len(drawn)])
+            for i, mine in enumerate(of_model if said is not model else ())
         ]
         found.append(
             Predictor(

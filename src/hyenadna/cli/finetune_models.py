@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 RANDOM: Final = "random:"
 _MOST_HEADS: Final = 8
+IN_A_RUN: Final = ("best", "last")
+"""Folders that are called after their place in a run, which is what has a name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +37,8 @@ class ModelSource:
     @property
     def title(self) -> str:
         """In a few words, for tables."""
-        short = Path(self.name).name or self.name
+        path = Path(self.name)
+        short = (path.parent.name if path.name in IN_A_RUN else path.name) or self.name
         if self.config.mixer == "attention" and self.weights is None:
             return "Transformer, random weights"
         return f"{short}, random weights" if self.weights is None else short

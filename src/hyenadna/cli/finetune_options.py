@@ -26,7 +26,7 @@ Pooling = Literal["mean", "last", "first", "sum", "attention", "token"]
 Strands = Literal["forward", "average", "concatenate"]
 LeakLook = Literal["near", "same", "none"]
 
-BASELINE_CHOICES: Final = ("majority", "kmer", "cnn", "random", "transformer")
+BASELINE_CHOICES: Final = ("majority", "kmer", "hmm", "cnn", "random", "transformer")
 """The last two are trained as the model is, from random weights."""
 
 _Each = Parameter(consume_multiple=False)
@@ -47,7 +47,7 @@ class ReadingOptions:
     """Column of the label, several times for several, or a pattern such as `y_*`; the usual names
     when left out. FASTA: key in the header."""
     split: str | None = None
-    """Column that says train, valid or test."""
+    """Column that says train, valid or test; `none` says that there is none."""
     id: str | None = None
     """Column of names of rows."""
     group: str | None = None
@@ -62,7 +62,19 @@ class ReadingOptions:
     outside: Outside = "refuse"
     """What to do with a window past the end of a contig; `pad` puts N there."""
     track: Annotated[tuple[str, ...], _Each] = ()
-    """NAME=BED, once for each class, for a class of each base of the intervals."""
+    """NAME=FILE, once for each class, for a class of each base of the intervals. FILE is a BED, or
+    features of a GFF or GTF: `exon=genes.gtf:exon`, `rrna=genes.gff3:exon,biotype=rRNA`."""
+    frames: str | None = None
+    """GFF or GTF with CDS: the class of a base is its place in a codon, `+1` `+2` `+3` on the
+    strand that is read, `-1` `-2` `-3` on the other one, or `none`."""
+    genes: str | None = None
+    """GFF or GTF with exons: the class of a base is `exon`, `intron` or `intergenic`."""
+    stranded: bool = False
+    """Classes of `--track` and `--genes` are two, for features on either strand: `+exon` on the
+    strand that is read, `-exon` on the other."""
+    tile: int | None = None
+    """Windows of so many bases side by side over the whole genome, instead of DATA; give
+    `--split-by group`, which keeps stretches of 50,000 bases on one side."""
     bigwig: Annotated[tuple[str, ...], _Each] = ()
     """NAME=FILE, once for each value, for means of bigWig tracks over the intervals."""
     missing: Missing = "refuse"

@@ -57,9 +57,9 @@ class FinetuneLines:
         seconds = sum(r.seconds for r in self._recent)
         rate = sum(r.sequences for r in self._recent) / max(seconds, 1e-9)
         losses = [r.loss for r in self._recent if not math.isnan(r.loss)] or [math.nan]
-        left = (report.steps - report.step) * seconds / len(self._recent)
+        left = report.share_left * seconds / sum(r.share for r in self._recent)
         text = (
-            f"{self._name(seed)}step {report.step:,}/{report.steps:,}  "
+            f"{self._name(seed)}step {report.step:,}/{report.steps:,}  {_length(report)}"
             f"loss {sum(losses) / len(losses):.4f}  {rate:,.0f} sequences/s  "
             f"at most {duration(left)} left"
         )
@@ -77,8 +77,9 @@ class FinetuneLines:
         figures = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
         best = "  (best so far)" if report.best else ""
         self._say(
-            f"{self._name(seed)}epoch {report.epoch}  train loss {report.train_loss:.4f}  "
-            f"valid loss {report.loss:.4f}  {figures}{best}"
+            f"{self._name(seed)}epoch {report.epoch}  {_length(report)}"
+            f"train loss {report.train_loss:.4f}  valid loss {report.loss:.4f}  "
+            f"{figures}{best}"
         )
 
     def result(self, report: FinetuneResult) -> None:
@@ -95,8 +96,8 @@ class FinetuneLines:
         self._told = True
         # the first step may have compiled kernels
         timed = list(self._recent)[1:] or list(self._recent)
-        once = sum(r.seconds for r in timed) / len(timed)
-        left = once * ((report.steps - report.step) + (self.seeds - 1) * report.steps)
+        whole = sum(r.seconds for r in timed) / sum(r.share for r in timed)
+        left = whole * (report.share_left + self.seeds - 1)
         seeds = f"{self.seeds} seeds" if self.seeds > 1 else "one seed"
         self._say(
             f"{self.prefix}at most {duration(left)} for {report.steps:,} steps and {seeds}, by the "
@@ -108,6 +109,11 @@ class FinetuneLines:
 
     def _say(self, text: str) -> None:
         self.console.print(text + " " * 8 * self.console.is_terminal)
+
+
+def _length(report: FinetuneStep | FinetuneEvaluation) -> str:
+    """The length of a stage of length warm-up, for a line; nothing at full length."""
+    return "" if report.length is None else f"length {report.length:,}  "
 
 
 class FeatureBar:

@@ -127,6 +127,8 @@ def prediction_rows(rows: LabelledData, outputs: Floats) -> Iterator[list[str]]:
             yield [id, base_labels(targets[i], task.names), base_labels(best, task.names)]
         return
     known = np.asarray(targets)
+    if task.kind == "labels" and known.dtype == np.bool_:
+        known = known.astype(np.float32)
     if task.kind == "classes":
         yield ["id", "target", "predicted", *(f"p_{name}" for name in task.names)]
         for id, target, row in zip(rows.ids, known.tolist(), outputs, strict=True):

@@ -213,6 +213,8 @@ def _open_source(source: Path, trained: Mapping[str, Any], **given: Any) -> Sequ
 
     chosen = {key: given[key] if given[key] is not None else trained.get(key) for key in given}
     genome = given["genome"]
+    if given["window"] is not None and genome is None:
+        raise InputError("--window is laid around intervals of a genome; give --genome as well")
     if given["sequence"] is not None and suffix_of(source) != ".bed":
         _require_column(source, given["sequence"])
     return SequenceFile(

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final
 
-from hyenadna.data.labelled_data import Task
-from hyenadna.data.tables import Table, listed
-from hyenadna.data.text_files import suffix_of
+from hyenadna.data.labelled_data import Task, split_named
+from hyenadna.data.tables import Table, is_bed, listed
 from hyenadna.errors import InputError
 
 # Names that are understood without being told, in lower case; the first that is there is taken.
@@ -17,6 +16,7 @@ SEQUENCE: Final = ("sequence", "seq", "dna", "dna_sequence", "sequences")
 LABEL: Final = ("label", "labels", "target", "class", "y")
 LABEL_PATTERNS: Final = ("label_*", "labels_*", "target_*", "y_*")
 SPLIT: Final = ("split", "set", "subset", "partition")
+NO_SPLIT: Final = "none"
 ID: Final = ("id", "name", "seq_id", "sequence_id", "seqid")
 GROUP: Final = ("group", "chrom", "chr", "chromosome", "contig")
 CONTIG: Final = ("chrom", "chr", "chromosome", "contig", "seqnames", "region")
@@ -37,6 +37,7 @@ class ColumnNames:
     labels: Sequence[str] | None = None
     """Names, or patterns such as `y_*`; an empty sequence: no labels."""
     split: str | None = None
+    """`none` says that there is none."""
     id: str | None = None
     group: str | None = None
 
@@ -68,9 +69,11 @@ def choose_columns(
     Raises InputError where a column that is named, the sequence, or an interval is missing.
     """
     sequence = _chosen(table, names.sequence, SEQUENCE)
-    interval = _interval(table) if sequence is None or suffix_of(table.path) == ".bed" else None
+    interval = _interval(table) if sequence is None or is_bed(table.path) else None
     if interval is not None and not genome:
-        raise InputError(f"{table.path}: holds intervals; give the genome to cut them from")
+        raise InputError(
+            f"{table.path}: holds intervals; give the genome to cut them from (--genome)"
+        )
     if sequence is None and interval is None:
         raise InputError(_no_sequence(table))
     strand = _chosen(table, None, STRAND) if interval else None
@@ -84,7 +87,7 @@ def choose_columns(
         interval=interval,
         strand=strand,
         labels=labels,
-        split=_chosen(table, names.split, SPLIT, free),
+        split=_split(table, names.split, free),
         id=_chosen(table, names.id, ID, free),
         group=_chosen(table, names.group, GROUP, free) or contig,
     )
@@ -104,8 +107,22 @@ def _chosen(
     return next((by_name[name] for name in usual if name in by_name), None)
 
 
+def _split(table: Table, named: str | None, free: set[str]) -> str | None:
+    """The column of the splits; NO_SPLIT says that there is none.
+
+    A column `set`, `subset` or `partition` that holds no word for a split is about something else.
+    """
+    if named == NO_SPLIT and named not in table.columns:
+        return None
+    found = _chosen(table, named, SPLIT, free)
+    if named is not None or found is None or found.casefold() == SPLIT[0]:
+        return found
+    words = {cells[0] for _, cells in table.rows([found])}
+    return found if any(split_named(word) for word in words) else None
+
+
 def _interval(table: Table) -> tuple[str, str, str] | None:
-    if suffix_of(table.path) == ".bed":
+    if is_bed(table.path):
         return (table.columns[0], table.columns[1], table.columns[2])
     contig, start, stop = (_chosen(table, None, usual) for usual in (CONTIG, START, STOP))
     return (contig, start, stop) if contig and start and stop else None
@@ -121,7 +138,7 @@ def _labels(
             return task.names
         if task.outputs > 1:
             return ()
-    usual = LABEL + (("name",) if suffix_of(table.path) == ".bed" else ())
+    usual = LABEL + (("name",) if is_bed(table.path) else ())
     one = _chosen(table, None, usual, {c for c in table.columns if c not in used})
     if one is not None:
         return (one,)
@@ -148,7 +165,7 @@ def _no_sequence(table: Table) -> str:
     hint = (
         "the first line must name the columns, such as sequence,label"
         if headless
-        else "name the column that holds the sequence"
+        else "name the column that holds the sequence (--sequence)"
     )
     return (
         f"{table.path}: has no column of sequences ({', '.join(SEQUENCE)}); it has "

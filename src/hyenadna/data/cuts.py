@@ -36,11 +36,14 @@ def make_cut(
 ) -> Cut:
     """The cut of a row: texts of its columns (0-based, half open), and the window's bases.
 
-    The window is centred: it begins `window // 2` bases before (start + stop) // 2. None for
+    The window is centred: it begins `window // 2` bases before (start + stop) // 2, counted in the
+    direction of the strand, so that the other strand of the genome gives the same window. None for
     `window` is the interval itself.
 
-    Raises InputError where a column does not hold what it should.
+    Raises InputError where a column does not hold what it should, and for a window below 1.
     """
+    if window is not None and window < 1:
+        raise InputError(f"--window is {window}; it must be at least 1")
     ends = []
     for column, text in (("start", start), ("end", stop)):
         if not (text.isascii() and text.isdigit()):
@@ -51,10 +54,14 @@ def make_cut(
     if strand not in _STRANDS:
         raise InputError(f"{place}: strand is {strand!r}; it must be +, - or .")
     first, last = ends
+    reverse = _STRANDS[strand]
     if window is not None:
-        first = (ends[0] + ends[1]) // 2 - window // 2
+        # on the other strand the middle of an odd interval is rounded the other way
+        first = (
+            (sum(ends) + 1) // 2 + window // 2 - window if reverse else sum(ends) // 2 - window // 2
+        )
         last = first + window
-    return Cut(Interval(contig, *ends), first, last, _STRANDS[strand])
+    return Cut(Interval(contig, *ends), first, last, reverse)
 
 
 def cut_tokens(genome: GenomeReader, cut: Cut, *, outside: Outside, place: str) -> Ids:
@@ -80,7 +87,8 @@ def cut_tokens(genome: GenomeReader, cut: Cut, *, outside: Outside, place: str) 
     elif outside == "refuse" or start >= stop:
         raise InputError(
             f"{place}: the window {cut.start}..{cut.stop} (from 0) leaves {contig}, which has "
-            f"{length} bases; take the row out, make the window smaller, or pad with N"
+            f"{length} bases; take the row out, make the window smaller, or pad with N "
+            "(--outside pad)"
         )
     else:
         ids = np.full(cut.stop - cut.start, N, dtype=np.uint8)

@@ -22,6 +22,7 @@ from hyenadna.data.labelled_data import (
     TooLong,
     fit_length,
     other_strand,
+    turned_classes,
 )
 from hyenadna.data.strata import random_bits
 from hyenadna.errors import InputError
@@ -134,7 +135,7 @@ def make_batch(
 ) -> LabelledBatch:
     """The batch of some rows; those of `turned`, (B,), are read on the other strand.
 
-    Classes of bases turn with their bases.
+    Classes of bases turn with their bases, and those of one strand become those of the other.
     """
     picked = index.tolist()
     flips = [False] * len(picked) if turned is None else turned.tolist()
@@ -145,11 +146,14 @@ def make_batch(
     targets = data.targets
     if isinstance(targets, tuple):
         rows = [
-            targets[i][::-1] if flip else targets[i] for i, flip in zip(picked, flips, strict=True)
+            turned_classes(targets[i], data.task) if flip else targets[i]
+            for i, flip in zip(picked, flips, strict=True)
         ]
         target = _padded(rows, IGNORED)
     else:
-        target = torch.from_numpy(targets[index])
+        chosen = targets[index]
+        held_small = chosen.dtype == np.bool_  # labels; a loss is of numbers
+        target = torch.from_numpy(chosen.astype(np.float32) if held_small else chosen)
     return LabelledBatch(
         tokens=_padded(sequences, PAD),
         lengths=torch.tensor([len(ids) for ids in sequences], dtype=torch.int64),

@@ -12,12 +12,14 @@ import numpy.typing as npt
 
 from hyenadna.alphabet import IGNORED, SEP, Ids, reverse_complement_ids
 from hyenadna.errors import InputError
-from hyenadna.task_kinds import TASK_KINDS, TaskKind
+from hyenadna.task_kinds import TASK_KINDS, TaskKind, strand_twins
 
 TooLong = Literal["refuse", "centre"]
 
 Targets = npt.NDArray[Any] | tuple[npt.NDArray[np.int64], ...]
 Index = npt.NDArray[np.int64] | npt.NDArray[np.bool_]
+
+_ROWS_AT_ONCE: Final = 1 << 14
 
 _SPLIT_NAMES: Final = {
     "train": ("train", "training"),
@@ -44,11 +46,22 @@ class Task:
             raise InputError(f"task {self.kind!r} is not known; it is {', '.join(TASK_KINDS)}")
         if not self.names or len(set(self.names)) < len(self.names):
             raise InputError(f"task {self.kind}: names {self.names} are none, or not all different")
+        for name in self.names:
+            if any(letter < " " for letter in name):
+                raise InputError(
+                    f"task {self.kind}: the name {name!r} holds a control character, which tables "
+                    "of predictions cannot; clean the labels"
+                )
 
     @property
     def outputs(self) -> int:
         """Numbers that a model gives for each sequence (each base where kind is `tokens`), T."""
         return len(self.names)
+
+    @property
+    def twins(self) -> tuple[int, ...] | None:
+        """Each class of bases on the other strand; None where no class has a strand."""
+        return strand_twins(self.kind, self.names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +76,8 @@ class LabelledData:
     """Token ids (L,), uint8, without special tokens but [SEP] between two sequences of a pair."""
     targets: Targets
     """classes: int64 (n,), IGNORED where missing. labels and values: float32 (n, T), NaN where
-    missing. tokens: a tuple of int64 (L,), IGNORED where masked."""
+    missing; labels also bool, where none is missing. tokens: a tuple of int64 (L,), IGNORED where
+    masked."""
     task: Task
     splits: npt.NDArray[np.str_]
     """`train`, `valid`, `test`, or an empty text where the source does not say, (n,)."""
@@ -149,11 +163,19 @@ class LabelledData:
             total.update(ids.tobytes())
         targets = self.targets
         for array in targets if isinstance(targets, tuple) else (targets,):
-            if array.dtype.kind == "f":
-                # one NaN for all: its bits may differ from source to source
-                array = np.where(np.isnan(array), np.float32(np.nan), array)
-            total.update(np.ascontiguousarray(array).tobytes())
+            for start in range(0, len(array), _ROWS_AT_ONCE):
+                total.update(_plain(array[start : start + _ROWS_AT_ONCE]).tobytes())
         return total.hexdigest()
+
+
+def _plain(targets: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Targets with the same bytes for the same meaning, however they are held."""
+    if targets.dtype == np.bool_:
+        return targets.astype(np.float32)
+    if targets.dtype.kind == "f":
+        # one NaN for all: its bits may differ from source to source
+        return np.where(np.isnan(targets), np.float32(np.nan), targets)
+    return targets
 
 
 def split_named(text: str) -> str | None:
@@ -184,6 +206,15 @@ def other_strand(ids: Ids) -> Ids:
     for part in parts[1:]:
         pieces += [part[:1], reverse_complement_ids(part[1:])]
     return np.concatenate(pieces)
+
+
+def turned_classes(targets: npt.NDArray[np.int64], task: Task) -> npt.NDArray[np.int64]:
+    """Classes of bases (L,) when the other strand is read: back to front, `+1` is then `-1`."""
+    twins = task.twins
+    turned = targets[::-1]
+    if twins is None:
+        return turned.copy()
+    return np.where(turned == IGNORED, IGNORED, np.array(twins)[np.maximum(turned, 0)])
 
 
 def fit_length(

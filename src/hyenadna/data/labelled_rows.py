@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from hyenadna.alphabet import Ids
 from hyenadna.data.cuts import Cut
@@ -12,6 +12,9 @@ from hyenadna.data.labelled_data import split_named
 from hyenadna.errors import InputError
 
 Empty = Literal["refuse", "drop"]
+
+SPLIT_WORDS: Final = "or training, val, validation, dev, eval, testing"
+_UNDECODED: Final = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass
@@ -33,6 +36,10 @@ class LabelledRows:
     """Empty sequences passed over."""
     example: str = ""
     """An id that was made unique."""
+    columns: str = ""
+    """Those of the first table, for messages."""
+    remarks: list[str] = field(default_factory=list)
+    """What else there is to say of the files."""
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -56,13 +63,17 @@ class LabelledRows:
         if not len(sequence):
             if self.empty == "refuse":
                 raise InputError(
-                    f"{place}: the sequence is empty; take the row out, or drop empty ones"
+                    f"{place}: the sequence is empty; take the row out, or drop empty ones "
+                    "(--empty drop)"
                 )
             self.dropped += 1
             return
         known = split_named(split)
         if known is None:
-            raise InputError(f"{place}: split is {split!r}; it must be train, valid or test")
+            raise InputError(
+                f"{place}: split is {split!r}; it must be train, valid or test ({SPLIT_WORDS}); "
+                "--split names another column, --split none says that there is none"
+            )
         if not self.sequences:
             self.labels = {column: [] for column in labels}
         if self.labels.keys() != labels.keys():
@@ -71,6 +82,11 @@ class LabelledRows:
                 f"{', '.join(self.labels) or 'none'} at {self.places[0]}; use the same names"
             )
         for column, text in labels.items():
+            if _UNDECODED in text:
+                raise InputError(
+                    f"{place}: {column} {text[:30]!r} has letters that are not UTF-8; save the "
+                    "file as UTF-8"
+                )
             self.labels[column].append(text)
         self.sequences.append(sequence)
         self.splits.append(known)
@@ -82,11 +98,17 @@ class LabelledRows:
     def notes(self) -> list[str]:
         """What was changed while reading, one line each; makes the ids unique."""
         renamed = self._make_ids_unique()
-        found = []
+        found = list(dict.fromkeys(self.remarks))
         if self.dropped:
             found.append(f"{self.dropped} rows with an empty sequence dropped")
         if renamed:
             found.append(f"{renamed} ids that come again got a number behind: '{self.example}'")
+        lacking = sum(not group for group in self.groups)
+        if 0 < lacking < len(self):
+            found.append(
+                f"groups are not known: {lacking} rows have none, the first at "
+                f"{self.places[self.groups.index('')]}"
+            )
         return found
 
     def _make_ids_unique(self) -> int:

@@ -11,7 +11,7 @@ from hyenadna.data.columns import ChosenColumns, ColumnNames, choose_columns
 from hyenadna.data.cuts import Cut, Outside, cut_tokens, make_cut
 from hyenadna.data.labelled_data import Task
 from hyenadna.data.labelled_rows import LabelledRows
-from hyenadna.data.tables import open_table
+from hyenadna.data.tables import listed, open_table
 from hyenadna.data.text_files import stem_of
 from hyenadna.errors import InputError
 from hyenadna.genome.fasta import GenomeReader
@@ -43,7 +43,10 @@ def read_table_rows(
     table = open_table(path)
     chosen = choose_columns(table, names, genome=genome is not None, task=task)
     if window is not None and chosen.interval is None:
-        raise InputError(f"{path}: holds sequences, not intervals; a window cannot be laid")
+        raise InputError(
+            f"{path}: holds sequences, not intervals; a window cannot be laid (--window)"
+        )
+    rows.columns = rows.columns or listed(table.columns)
     wanted = [c for c in _wanted(chosen) if c is not None]
     for number, cells in table.rows(wanted):
         cell: dict[str | None, str] = dict(zip(wanted, cells, strict=True))
@@ -55,6 +58,11 @@ def read_table_rows(
             sequence = encode(cell[chosen.sequence].strip(), name=place)
         if chosen.pair is not None:
             sequence = _joined(sequence, encode(cell[chosen.pair].strip(), name=place), place)
+        if names.group is not None and not cell[chosen.group].strip():
+            raise InputError(
+                f"{place}: column {names.group!r} is empty; give each row a group, or leave out "
+                "--group"
+            )
         texts = {column: cell[column].strip() for column in chosen.labels}
         rows.add(
             place,

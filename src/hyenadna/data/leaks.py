@@ -15,13 +15,7 @@ import numpy.typing as npt
 
 from hyenadna.alphabet import IGNORED
 from hyenadna.data.labelled_data import LabelledData
-from hyenadna.data.similar import (
-    NEAR_THRESHOLD,
-    NearPairs,
-    Same,
-    near_pairs,
-    same_sequences,
-)
+from hyenadna.data.similar import NEAR_THRESHOLD, NearDuplicates, same_sequences
 from hyenadna.errors import InputError
 
 Int64s = npt.NDArray[np.int64]
@@ -29,6 +23,7 @@ Bools = npt.NDArray[np.bool_]
 
 # From the split that is learnt from to the one that is only measured on.
 _ORDER: Final = ("", "train", "valid", "test")
+_QUICK: Final = 2  # turns of the look inside a split, which nothing is dropped by
 
 
 @dataclass(frozen=True)
@@ -59,7 +54,7 @@ class Repeats:
     reverse_complement: int
     """More rows whose other strand stands in an earlier row."""
     near: int
-    """Different sequences that have a near duplicate in the split."""
+    """Different sequences that have a near duplicate in the split; more in very large families."""
     conflicting: int
     """Sequences (of either strand) with different targets in their rows."""
 
@@ -79,6 +74,9 @@ class Leaks:
     rows by validation or test, validation rows by test. These are the rows to drop."""
     nearly: Bools
     """(n,): the same for near duplicates."""
+    complete: bool = True
+    """False where families are so large that not all near duplicates were looked for; what is
+    counted is then the least."""
 
     @property
     def total(self) -> int:
@@ -87,15 +85,14 @@ class Leaks:
 
     def lines(self) -> list[str]:
         """What was found, a line each, for people; none where there is nothing."""
-        found = []
+        found, least = [], "at least " * (not self.complete)
         for o in self.overlaps:
             if o.rows:
                 found.append(
                     f"{o.one or 'no split'} and {o.other}: {o.identical} identical sequences, "
-                    f"{o.reverse_complement} more as reverse complement, {o.near} more nearly the "
-                    f"same (at least {self.threshold:.0%} of 16-mers); {o.rows} rows of {o.other}"
-                    + f", {o.conflicting} with different targets"
-                    * bool(o.conflicting)
+                    f"{o.reverse_complement} more as reverse complement, {least}{o.near} more "
+                    f"nearly the same (at least {self.threshold:.0%} of 16-mers); {o.rows} rows of "
+                    f"{o.other}" + f", {o.conflicting} with different targets" * bool(o.conflicting)
                 )
         for r in self.repeats:
             if r.identical or r.reverse_complement or r.conflicting:
@@ -120,26 +117,16 @@ def find_leaks(
     """
     if not 0 < threshold <= 1:
         raise InputError(f"threshold is {threshold}; it must be over 0 and at most 1")
-    same = same_sequences(data.sequences)
-    kinds, first, kind = np.unique(same.strandless, return_index=True, return_inverse=True)
-    distinct = [data.sequences[i] for i in first.tolist()]
-    empty = np.empty(0, dtype=np.int64)
-    pairs = (
-        near_pairs(distinct, threshold) if near else NearPairs(empty, empty, empty.astype(float))
-    )
-    look = _Look(data, same, kind.astype(np.int64), len(kinds), pairs)
+    look = _Look(data, threshold if near else None)
     splits = [split for split in _ORDER if look.rows_of(split).any()]
-    leaked, nearly = np.zeros(len(data), dtype=bool), np.zeros(len(data), dtype=bool)
-    for one, other in combinations([split for split in splits if split], 2):
-        rows = look.rows_of(one)
-        leaked |= rows & look.holds(other)[kind]
-        nearly |= rows & look.near_to(other)[kind]
+    overlaps = tuple(look.overlap(one, other) for one, other in combinations(splits, 2))
     return Leaks(
-        overlaps=tuple(look.overlap(one, other) for one, other in combinations(splits, 2)),
+        overlaps=overlaps,
         repeats=tuple(look.repeats(split) for split in splits),
         threshold=threshold,
-        leaked=leaked,
-        nearly=nearly & ~leaked,
+        leaked=look.leaked,
+        nearly=look.nearly & ~look.leaked,
+        complete=look.complete,
     )
 
 
@@ -174,10 +161,15 @@ def drop_leaks(data: LabelledData, leaks: Leaks, *, near: bool = True) -> Labell
 class _Look:
     """Labelled data with each row's kind: the number of its sequence, whatever the strand."""
 
-    def __init__(
-        self, data: LabelledData, same: Same, kind: Int64s, kinds: int, pairs: NearPairs
-    ) -> None:
-        self.data, self.same, self.kind, self.kinds, self.pairs = data, same, kind, kinds, pairs
+    def __init__(self, data: LabelledData, threshold: float | None) -> None:
+        """threshold: of near duplicates; they are not looked for where it is None."""
+        self.data, self.same = data, same_sequences(data.sequences)
+        kinds, first, kind = np.unique(self.same.strandless, return_index=True, return_inverse=True)
+        self.kinds, self.kind = len(kinds), kind.astype(np.int64)
+        distinct = [data.sequences[i] for i in first.tolist()]
+        self.near = NearDuplicates(distinct, threshold) if threshold is not None else None
+        self.leaked, self.nearly = np.zeros((2, len(data)), dtype=bool)
+        self.complete = True
 
     def rows_of(self, split: str) -> Bools:
         """(n,)"""
@@ -189,29 +181,30 @@ class _Look:
         held[self.kind[self.rows_of(split)]] = True
         return held
 
-    def near_to(self, split: str) -> Bools:
-        """Which kinds have a near duplicate in a split."""
-        held, near = self.holds(split), np.zeros(self.kinds, dtype=bool)
-        near[self.pairs.first[held[self.pairs.second]]] = True
-        near[self.pairs.second[held[self.pairs.first]]] = True
-        return near
-
     def overlap(self, one: str, other: str) -> Overlap:
-        """What is counted of two splits."""
+        """What is counted of two splits; the rows of `one` that leak are kept in mind."""
         mine, rows = self.rows_of(one), self.rows_of(other)
+        held, measured = self.holds(one), self.holds(other)
+        near = near_other = np.zeros(self.kinds, dtype=bool)
+        if self.near is not None:
+            between = self.near.between(held, measured)
+            near, near_other = between.one, between.other
+            self.complete &= between.complete
+        if one:
+            self.leaked |= mine & measured[self.kind]
+            self.nearly |= mine & near[self.kind]
         identical = np.intersect1d(self.same.number[mine], self.same.number[rows])
-        strandless = rows & self.holds(one)[self.kind]
+        strandless = rows & held[self.kind]
         turned = np.setdiff1d(self.same.number[strandless], identical)
-        near = rows & self.near_to(one)[self.kind] & ~strandless
-        both = self.holds(one) & self.holds(other)
+        nearly = rows & near_other[self.kind] & ~strandless
         return Overlap(
             one=one,
             other=other,
             identical=len(identical),
             reverse_complement=len(turned),
-            near=len(np.unique(self.same.number[near])),
-            rows=int((strandless | near).sum()),
-            conflicting=self._conflicting((mine | rows) & both[self.kind]),
+            near=len(np.unique(self.same.number[nearly])),
+            rows=int((strandless | nearly).sum()),
+            conflicting=self._conflicting((mine | rows) & (held & measured)[self.kind]),
         )
 
     def repeats(self, split: str) -> Repeats:
@@ -219,11 +212,14 @@ class _Look:
         rows = self.rows_of(split)
         n, letters = int(rows.sum()), len(np.unique(self.same.number[rows]))
         held = self.holds(split)
+        near = 0
+        if self.near is not None:
+            near = int(self.near.between(held, held, turns=_QUICK).one.sum())
         return Repeats(
             split=split,
             identical=n - letters,
             reverse_complement=letters - int(held.sum()),
-            near=int((held & self.near_to(split)).sum()),
+            near=near,
             conflicting=self._conflicting(rows),
         )
 

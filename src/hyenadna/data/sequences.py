@@ -73,6 +73,7 @@ class SequenceFile:
         return kind_of(SourceFile(self.path))
 
     def _fasta(self) -> Iterator[SequenceRow]:
+        self._require_intervals(None)
         if self.pair is not None:
             raise InputError(
                 f"{self.path}: the model reads pairs; give a table with columns "
@@ -106,6 +107,7 @@ class SequenceFile:
         chosen = choose_columns(
             table, self._names(table), genome=self.genome is not None, task=None
         )
+        self._require_intervals(chosen)
         single = (chosen.sequence, chosen.pair, chosen.strand, chosen.id)
         columns = [c for c in (*(chosen.interval or ()), *single) if c is not None]
         wanted = list(dict.fromkeys(columns))
@@ -120,6 +122,14 @@ class SequenceFile:
                 ids = np.concatenate([ids, np.array([SEP], dtype=np.uint8), second])
             name = cell[chosen.id] if chosen.id is not None else ""
             yield SequenceRow(place, name or f"{stem_of(self.path)}:{number}", ids)
+
+    def _require_intervals(self, chosen: ChosenColumns | None) -> None:
+        """Nothing, where there are intervals to cut, or no genome. Raises InputError otherwise."""
+        if self.genome is not None and (chosen is None or chosen.interval is None):
+            raise InputError(
+                f"{self.path}: holds sequences, not intervals; there is nothing to cut from a "
+                "genome - leave out --genome and --window"
+            )
 
     def _names(self, table: Table) -> ColumnNames:
         sequence = self.sequence if self.sequence in table.columns else None

@@ -1,7 +1,7 @@
 """The files of a labelled source, and what their names say: the split, the class.
 
     one file                              table, FASTA or BED
-    train.csv dev.csv test.csv            a table or FASTA for each split (`H3_train.fa` as well)
+    train.csv dev.csv test.csv            a table or FASTA for each split (`H3_train_1.fa` as well)
     promoter.fa background.fa             a FASTA for each class
     folder/<split>/<class>/*.txt          a sequence for each file (GenomicBenchmarks)
     folder/<split>/<class>.fa             a FASTA for each split and class
@@ -19,16 +19,20 @@ from pathlib import Path
 from typing import Final, Literal
 
 from hyenadna.data.labelled_data import split_named
+from hyenadna.data.tables import BED_SUFFIXES
 from hyenadna.data.text_files import open_text, stem_of, suffix_of
 from hyenadna.errors import InputError
 
 FileKind = Literal["table", "fasta", "sequence"]
 Source = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
 
-_TABLES: Final = (".csv", ".tsv", ".parquet", ".bed")
+_TABLES: Final = (".csv", ".tsv", ".parquet", *BED_SUFFIXES)
 _FASTA: Final = (".fa", ".fasta", ".fna", ".fas")
 _TEXT: Final = ".txt"
 _KNOWN: Final = (*_TABLES, *_FASTA, _TEXT)
+_LIKE_SPLIT: Final = re.compile(
+    r".*(?<!s)(train|test|valid)(ing|ation)?(set|data|part|split|seqs?|sequences?)?\d*"
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,19 @@ def find_files(source: Source) -> list[SourceFile]:
         return _by_names([Path(path) for path in source])
     path = Path(source)
     return _in_folder(path) if path.is_dir() else [SourceFile(path)]
+
+
+def require_no_named_classes(source: Source) -> None:
+    """Nothing, where no name of a file or folder of a source would be taken for a class.
+
+    Raises InputError otherwise: for layouts whose labels stand in the files.
+    """
+    for file in find_files(source):
+        if file.label is not None:
+            raise InputError(
+                f"{file.path}: its name would be the class {file.label!r}, but the labels stand in "
+                "the files here; name the files by their splits: train, valid, test"
+            )
 
 
 def source_name(source: Source) -> str:
@@ -110,6 +127,8 @@ def _in_folder(folder: Path) -> list[SourceFile]:
         # `pos.fa` alone in one split is a class where another split has a `neg.fa`
         stems = {stem_of(f) for e in folders for f in e.iterdir() if suffix_of(f) in _FASTA}
         classes = len(stems) > 1 and not all(map(_split_in, stems))
+        if classes:
+            _require_all_or_none([Path(stem) for stem in sorted(stems)])
         return [
             replace(file, split=str(splits[e]))
             for e in folders
@@ -139,22 +158,47 @@ def _by_classes(folder: Path, *, classes: bool = False) -> list[SourceFile]:
 
 
 def _by_names(paths: Sequence[Path]) -> list[SourceFile]:
-    """Files whose names are all splits, or all classes of FASTA files, or say nothing."""
+    """Files whose names are all splits, or all classes of FASTA files, or say nothing.
+
+    Raises InputError where some names say a split, or nearly do, and others do not: rows of a test
+    part would be learnt from, or the parts be taken for classes.
+    """
     if not paths:
         raise InputError("no files are given; name at least one")
     splits = [_split_in(stem_of(path)) for path in paths]
     if all(splits):
         return [SourceFile(path, split=str(s)) for path, s in zip(paths, splits, strict=True)]
-    if len(paths) > 1 and all(suffix_of(path) in _FASTA for path in paths):
+    if len(paths) == 1:
+        return [SourceFile(paths[0])]
+    _require_all_or_none(paths)
+    if all(suffix_of(path) in _FASTA for path in paths):
         return [SourceFile(path, label=stem_of(path)) for path in paths]
     return [SourceFile(path) for path in paths]
 
 
+def _require_all_or_none(paths: Sequence[Path]) -> None:
+    """Nothing, where each name says a split, or none says anything like it."""
+    hints = [path for path in paths if _split_in(stem_of(path)) or _like_split(stem_of(path))]
+    unclear = [path for path in paths if not _split_in(stem_of(path))]
+    if hints and unclear:
+        other = next((path for path in paths if path != unclear[0]), unclear[0])
+        raise InputError(
+            f"{unclear[0]}: its name says no split (train, valid, test), but the names of the "
+            f"files, such as {other.name}, speak of splits; rename it, or give the files by "
+            "--train, --valid and --test"
+        )
+
+
 def _split_in(stem: str) -> str | None:
-    """The split that a name is, begins with or ends with: `train`, `H3_train`, `test.enhancers`."""
-    words = re.split(r"[._\- ]+", stem)
-    for word in (stem, words[-1], words[0]):
-        split = split_named(word)
-        if split:
-            return split
-    return None
+    """The split that the words of a name say: `train`, `H3_train_seqs`, `test.1`, `dev2`.
+
+    None where no word is a split, and where two are different ones.
+    """
+    words = re.split(r"[\W_]+", stem)
+    found = {split_named(word.rstrip("0123456789")) for word in words} - {None, ""}
+    return found.pop() if len(found) == 1 else None
+
+
+def _like_split(stem: str) -> bool:
+    """Whether a word of a name is nearly a split: `mytrain`, `testset`; not `strain`, `testis`."""
+    return any(_LIKE_SPLIT.fullmatch(word) for word in re.split(r"[\W_]+", stem.casefold()))

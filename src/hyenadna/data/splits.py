@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from hyenadna.data.labelled_data import LabelledData, other_strand
-from hyenadna.data.similar import components, near_pairs, same_sequences
+from hyenadna.data.similar import NearDuplicates, same_sequences
 from hyenadna.errors import InputError
 
 By = Literal["random", "group", "similarity"]
 Int64s = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 VALUE_BINS: Final = 10
 """Quantiles of the values that a split keeps in proportion."""
@@ -64,10 +65,11 @@ def hold_out(
     by: `random` moves rows (with all their duplicates); `group` whole groups, chromosomes say;
     `similarity` whole families of near duplicates (`hyenadna.data.similar`). Classes, the rarest
     label of a row, or tenths of the mean value keep their share as far as that goes. Rows without a
-    split become training rows.
+    split become training rows. A note that begins with `warning:` says where the share is far from
+    `fraction`, as groups and families are never parted.
 
-    Raises InputError for a fraction that is not in (0, 1), for groups that are not known, and where
-    there is but one group or family.
+    Raises InputError for a fraction that is not in (0, 1), for groups that are not known, where
+    there is but one group or family, and where all that a group or family leaves is one class.
     """
     if not 0 < fraction < 1:
         raise InputError(f"fraction is {fraction}; it must be between 0 and 1")
@@ -78,18 +80,66 @@ def hold_out(
     if not len(rows):
         raise InputError(f"{data.name}: has no training rows to hold some out of")
     part = data.select(rows)
-    unit, keys = _units(part, by, seed)
-    taken = _take(unit, keys, _strata(part), fraction, name=data.name, by=by)
+    unit, keys, complete = _units(part, by, seed)
+    strata = _strata(part)
+    taken = _take(unit, keys, strata, fraction, name=data.name, by=by)
+    one_class = _require_classes(part, taken, split, by)
     splits[rows[taken]] = split
     largest = np.bincount(unit).max() / len(unit)
     note = f"{split}: {taken.sum()} of {len(rows)} training rows held out by {by}, seed {seed}" + (
         f" ({len(keys)} of them, the largest has {largest:.1%})" if by != "random" else ""
     )
-    return dataclasses.replace(data, splits=splits, notes=(*data.notes, note))
+    notes = [note, *one_class, *_warnings(split, taken, fraction, unit, by)]
+    if not complete:
+        notes.append(
+            f"warning: {split}: families of similar sequences are so large that not all pairs were "
+            "looked at; some near duplicates may be on both sides"
+        )
+    return dataclasses.replace(data, splits=splits, notes=(*data.notes, *notes))
 
 
-def _units(data: LabelledData, by: By, seed: int) -> tuple[Int64s, list[bytes]]:
-    """(number of what each row moves with, 0 .. U - 1; a random key for each unit)."""
+def _require_classes(data: LabelledData, taken: Bools, split: str, by: str) -> list[str]:
+    """A warning where the rows held out at random are of one class, though there are more.
+
+    Raises InputError where they are of one class as they are whole groups or families: nothing can
+    be chosen by, or measured on, one class, and another split can be had.
+    """
+    if data.task.kind != "classes":
+        return []
+    classes = np.asarray(data.targets)
+    held, known = np.unique(classes[taken & (classes >= 0)]), np.unique(classes[classes >= 0])
+    if len(held) >= 2 or len(known) < 2:
+        return []
+    names = ", ".join(data.task.names[int(i)] for i in held) or "none is known"
+    what = (
+        f"held out by {by}, the {int(taken.sum())} {split} rows are of one class ({names}) of "
+        f"{len(known)}"
+    )
+    if by == "random":
+        return [f"warning: {what}: there are too few rows of the others"]
+    raise InputError(
+        f"{data.name}: {what}; give another --split-by or --split-seed, or a split of your own"
+    )
+
+
+def _warnings(split: str, taken: Bools, fraction: float, unit: Int64s, by: str) -> list[str]:
+    """A warning where what is held out is far from what was asked for."""
+    wanted, got = fraction * len(taken), int(taken.sum())
+    if abs(got - wanted) <= max(0.5 * wanted, 2.0):
+        return []
+    sizes = np.bincount(unit)
+    what = {"random": "sequences", "group": "groups", "similarity": "families"}[by]
+    return [
+        f"warning: {split}: {got} rows are held out where {wanted:.0f} were asked for "
+        f"({fraction:.0%} of {len(taken)}): there are {len(sizes)} {what}, the largest of "
+        f"{sizes.max()} rows, which are never parted; another --split-by or a split of your own "
+        "may come nearer"
+    ]
+
+
+def _units(data: LabelledData, by: By, seed: int) -> tuple[Int64s, list[bytes], bool]:
+    """(number of what each row moves with, 0 .. U - 1; a random key for each unit; False where
+    near duplicates may be in different units)."""
     if by == "group":
         if data.groups is None:
             raise InputError(
@@ -97,21 +147,19 @@ def _units(data: LabelledData, by: By, seed: int) -> tuple[Int64s, list[bytes]]:
                 "similarity"
             )
         names, unit = np.unique(np.array(data.groups), return_inverse=True)
-        return unit.astype(np.int64), [_key(seed, str(name).encode()) for name in names]
+        return unit.astype(np.int64), [_key(seed, str(name).encode()) for name in names], True
     same = same_sequences(data.sequences)
     _, first, unit = np.unique(same.strandless, return_index=True, return_inverse=True)
     distinct = [data.sequences[i] for i in first.tolist()]
-    family = np.arange(len(distinct))
+    family, complete = np.arange(len(distinct)), True
     if by == "similarity":
-        pairs = near_pairs(distinct)
-        family = np.unique(
-            components(len(distinct), pairs.first, pairs.second), return_inverse=True
-        )[1]
+        found = NearDuplicates(distinct).families()
+        family, complete = np.unique(found.number, return_inverse=True)[1], found.complete
     keys: dict[int, bytes] = {}
     for ids, u in zip(distinct, family.tolist(), strict=True):
         key = _key(seed, min(ids.tobytes(), other_strand(ids).tobytes()))
         keys[u] = min(keys.get(u, key), key)
-    return family[unit], [keys[u] for u in range(len(keys))]
+    return family[unit], [keys[u] for u in range(len(keys))], complete
 
 
 def _key(seed: int, thing: bytes) -> bytes:
@@ -150,7 +198,8 @@ def _take(
                 left[s] -= count
                 rest[s] -= count
     if not held.any():  # all units are larger than what is wanted
-        held[np.bincount(unit).argmin()] = True
+        whole = np.array([any(rest[s] <= count for s, count in each) for each in content])
+        held[np.lexsort((np.bincount(unit), whole))[0]] = True
     return held[unit]
 
 

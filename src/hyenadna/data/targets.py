@@ -2,9 +2,9 @@
 
 The rule where it is not said: several columns of 0 and 1 are `labels`, other numbers in several
 columns are `values`. In one column, texts as long as their sequences are `tokens`; words are
-`classes`; whole numbers are `classes` where there are at most 50 different ones, and numbers
-otherwise are `values`. Classes that are whole numbers are in the order of the numbers, words in
-that of the alphabet.
+`classes`; whole numbers are `classes` where there are at most 50 different ones, and no more than
+half of the rows, and numbers otherwise are `values`. Classes that are whole numbers are in the
+order of the numbers, words in that of the alphabet.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -29,9 +29,13 @@ MOST_NUMBERED_CLASSES: Final = 50
 MASKED_BASE: Final = "."
 """Letter of a label per base that does not count."""
 
-_MISSING: Final = frozenset(("", "na", "nan", "n/a", "<na>"))
+_MISSING: Final = frozenset(("", "na", "nan", "n/a", "#n/a", "<na>"))
+_MISSING_NUMBER: Final = frozenset(("none", "null"))  # where all else are numbers; else words
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_YES_NO: Final = {"true": "1", "false": "0"}
+_YES_NO: Final = {"true": "1", "false": "0", "yes": "1", "no": "0"}
+_FEW: Final = 4  # so many different classes are believed whatever the number of rows
+_LONGEST_WORD: Final = 40  # letters; no class has a longer name by chance
+_LONGEST_WHOLE: Final = 18  # digits of a whole number that can be a class
 _LARGEST: Final = float(np.finfo(np.float32).max)
 _SHORTEST_TOLD: Final = 10  # a text as long as a sequence of so many bases is no accident
 
@@ -45,6 +49,8 @@ class LabelColumns:
     lengths: npt.NDArray[np.int64]
     """Bases of each sequence, (n,)."""
     places: Sequence[str]
+    found: str = ""
+    """Columns that there are, for messages."""
 
 
 def make_targets(
@@ -61,10 +67,14 @@ def make_targets(
     known = task if isinstance(task, Task) else None
     if known is None and task is not None and task not in TASK_KINDS:
         raise InputError(f"task {task!r} is not known; it is {', '.join(TASK_KINDS)}")
+    columns = _plain(columns, known)
     if not columns.texts:
         if known is not None and missing == "mask":
             return known, missing_targets(known, columns.lengths)
-        raise InputError(f"{columns.where}: has no labels; name the column that holds them")
+        raise InputError(
+            f"{columns.where}: has no labels; name the column that holds them (--label)"
+            + f"; it has {columns.found}" * bool(columns.found)
+        )
     kind = known.kind if known else task or infer_kind(columns)
     assert not isinstance(kind, Task)
     if kind in ("labels", "values"):
@@ -91,20 +101,69 @@ def infer_kind(columns: LabelColumns) -> TaskKind:
         plain = {_YES_NO.get(text.casefold(), text) for text in distinct if not is_missing(text)}
         return "labels" if all(_whole(text) in ("0", "1") for text in plain) else "values"
     column, texts = next(iter(columns.texts.items()))
-    if (columns.lengths >= _SHORTEST_TOLD).any() and all(
-        len(text) == length for text, length in zip(texts, columns.lengths.tolist(), strict=True)
-    ):
+    if _one_for_each_base(columns.lengths, texts):
         return "tokens"
     distinct = {text for text in set(texts) if not is_missing(text)}
+    most = max(_FEW, len(texts) // 2)  # classes; where there are more, they are names, or values
     if all(_NUMBER.fullmatch(text) for text in distinct):
         whole = all(_whole(text) is not None for text in distinct)
-        return "classes" if whole and len(distinct) <= MOST_NUMBERED_CLASSES else "values"
-    if len(distinct) > max(MOST_NUMBERED_CLASSES, len(texts) // 2):
+        few = len(distinct) <= min(MOST_NUMBERED_CLASSES, most)
+        return "classes" if whole and few else "values"
+    if len(distinct) > most:
         raise InputError(
             f"{columns.where}: column {column!r} holds {len(distinct)} different words in "
-            f"{len(texts)} rows, such as {min(distinct)[:30]!r}; name the column of the labels"
+            f"{len(texts)} rows, such as {min(distinct)[:30]!r}; name the column of the labels "
+            "(--label), or say that they are classes (--task classes)"
         )
     return "classes"
+
+
+def label_warnings(columns: LabelColumns, task: Task) -> list[str]:
+    """What looks wrong with labels that can be read, one line each: one word among numbers."""
+    if task.kind != "classes" or len(columns.texts) != 1:
+        return []
+    words = [name for name in task.names if _whole(name) is None]
+    texts = next(iter(columns.texts.values()))
+    if len(words) != 1 or task.outputs < 3 or words[0] not in texts:
+        return []
+    at = columns.places[texts.index(words[0])]
+    return [
+        f"warning: all classes are numbers but {words[0]!r} ({texts.count(words[0])} rows, the "
+        f"first at {at}); it is a class of its own - empty the cell if it stands for nothing"
+    ]
+
+
+def _one_for_each_base(lengths: npt.NDArray[np.int64], texts: Sequence[str]) -> bool:
+    """Whether labels are a letter for each base: all of them, or most (the others are mistakes)."""
+    if not (lengths >= _SHORTEST_TOLD).any():
+        return False
+    fits = sum(len(text) == n for text, n in zip(texts, lengths.tolist(), strict=True))
+    if fits == len(texts):
+        return True
+    numbers = all("." in text and _NUMBER.fullmatch(text) for text in texts)
+    told = len(set(texts)) > _FEW or int(lengths.min()) >= _LONGEST_WORD
+    return 2 * fits > len(texts) and told and not numbers
+
+
+def _plain(columns: LabelColumns, known: Task | None) -> LabelColumns:
+    """The columns with one writing for `true`, and without `none` among numbers.
+
+    yes and no stay words where they are the two classes of a column.
+    """
+    folded = {}
+    for column, texts in columns.texts.items():
+        distinct = {text for text in set(texts) if not is_missing(text)}
+        lower = {text.casefold() for text in distinct}
+        change: dict[str, str] = {}
+        numbers = {text for text in distinct if _NUMBER.fullmatch(text)}
+        if numbers and lower - {text.casefold() for text in numbers} <= _MISSING_NUMBER:
+            change = dict.fromkeys(distinct - numbers, "")
+        elif known is None or set(known.names) <= {"0", "1"} or known.kind != "classes":
+            switches = all(_whole(_YES_NO.get(text, text)) in ("0", "1") for text in lower)
+            if switches and (len(distinct) > 2 or not lower <= {"yes", "no"}):
+                change = {text: _YES_NO.get(text.casefold(), text) for text in distinct}
+        folded[column] = [change.get(text, text) for text in texts] if change else texts
+    return replace(columns, texts=folded)
 
 
 def is_missing(text: str) -> bool:
@@ -139,9 +198,9 @@ def _whole(text: str) -> str | None:
     """A whole number in plain writing (`1` for `1.0`), None for any other text."""
     if not _NUMBER.fullmatch(text):
         return None
+    if (digits := text.lstrip("+-")).isdigit():
+        return str(int(text)) if len(digits) <= _LONGEST_WHOLE else None
     value = float(text)
-    if text.lstrip("+-").isdigit():
-        return str(int(text))
     return str(int(value)) if value.is_integer() and abs(value) < 2**53 else None
 
 
@@ -154,7 +213,8 @@ def _class_targets(
         at = next(i for i, text in enumerate(texts) if is_missing(text))
         raise InputError(
             f"{columns.places[at]}: no class in column {column!r} "
-            f"({sum(map(is_missing, texts))} rows have none); take the rows out, or mask them"
+            f"({sum(map(is_missing, texts))} rows have none); take the rows out, or mask them "
+            "(--missing mask)"
         )
     numbered = all(_whole(text) is not None for text in (known.names if known else distinct))
     plain = {text: (_whole(text) or text) if numbered else text for text in distinct}
@@ -234,7 +294,8 @@ def _base_targets(
         if len(text) != length:
             raise InputError(
                 f"{columns.places[i]}: {len(text)} labels for {length} bases; there must be one "
-                f"letter for each base ({MASKED_BASE!r} where there is none)"
+                f"letter for each base ({MASKED_BASE!r} where there is none); correct it, or say "
+                "what else the labels are (--task)"
             )
     letters = {letter for text in texts for letter in set(text)} - {MASKED_BASE}
     if known is None and len(letters) < 2:

@@ -13,6 +13,7 @@ from typing import IO, Final, cast
 from hyenadna.errors import InputError
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
+_UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
 _PACKED: Final = (".gz", ".bgz")
 
 
@@ -20,8 +21,8 @@ _PACKED: Final = (".gz", ".bgz")
 def open_text(path: Path) -> Iterator[IO[str]]:
     """The text of a file, its line ends as they are; closed at the end of the block.
 
-    Raises InputError for a file that is missing, no regular file, unreadable, or damaged: also
-    where the damage shows while the text is read.
+    Raises InputError for a file that is missing, no regular file, unreadable, UTF-16, or damaged:
+    also where the damage shows while the text is read.
     """
     if path.is_dir():
         raise InputError(f"{path}: is a folder; a file is needed here")
@@ -29,7 +30,10 @@ def open_text(path: Path) -> Iterator[IO[str]]:
         raise InputError(f"{path}: no such file")
     try:
         with path.open("rb") as raw:
-            packed = raw.read(2) == _GZIP_MAGIC
+            begin = raw.read(2)
+        if begin in _UTF16:
+            raise InputError(f"{path}: is UTF-16; save it as UTF-8")
+        packed = begin == _GZIP_MAGIC
         with (
             gzip.open(path, "rb") if packed else path.open("rb") as binary,
             io.TextIOWrapper(

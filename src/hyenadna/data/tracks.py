@@ -1,44 +1,47 @@
-"""Targets from files over a genome: a class for each base from BED, values from bigWig."""
+"""Targets from files over a genome: a class for each base, or values from bigWig."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from hyenadna.alphabet import IGNORED
+from hyenadna.data.annotation_classes import AnnotatedClasses
 from hyenadna.data.cuts import Cut
-from hyenadna.data.labelled_data import Task
+from hyenadna.data.labelled_data import Task, turned_classes
 from hyenadna.errors import InputError
 from hyenadna.genome.fasta import GenomeReader
-from hyenadna.genome.intervals import merge, read_bed, require_within
 
-_Spans = dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]
+Int8s = npt.NDArray[np.int8]
+
+_UNPAINTED: Final = -1
 
 
 def base_classes(
-    cuts: Sequence[Cut],
-    genome: GenomeReader,
-    tracks: Mapping[str, str | Path],
-    background: str | None = "none",
+    cuts: Sequence[Cut], genome: GenomeReader, annotated: AnnotatedClasses
 ) -> tuple[Task, tuple[npt.NDArray[np.int64], ...]]:
     """The class of each base of each cut, in the direction of its strand: int64 (L,).
 
-    tracks: BED files by class; where two cover a base the first one counts. Their strand is not
-    looked at. background: class of a base that no track covers; None masks it. Bases outside the
+    On the reverse strand, classes that have a strand are those of the other one. Bases outside the
     contig are masked.
-
-    Raises InputError for a track that is not on the genome, and for fewer than two classes.
     """
-    names = tuple(sorted({*tracks, *([background] if background is not None else [])}))
-    if len(names) < 2:
-        raise InputError(f"tracks: {len(names)} class ({', '.join(names)}); at least 2 are needed")
-    spans = [(names.index(name), _spans(Path(path), genome)) for name, path in tracks.items()]
-    rest = IGNORED if background is None else names.index(background)
-    return Task("tokens", names), tuple(_painted(cut, genome, spans, rest) for cut in cuts)
+    task = Task("tokens", annotated.names)
+    by_contig: dict[str, list[int]] = {}
+    for i, cut in enumerate(cuts):
+        by_contig.setdefault(cut.interval.contig, []).append(i)
+    found: dict[int, npt.NDArray[np.int64]] = {}
+    for contig, rows in by_contig.items():
+        length = genome.contigs[contig]
+        start = max(min(cuts[i].start for i in rows), 0)
+        stop = min(max(cuts[i].stop for i in rows), length)
+        classes = _painted(annotated, contig, start, stop)
+        for i in rows:
+            found[i] = _read(classes, start, cuts[i], task)
+    return task, tuple(found[i] for i in range(len(cuts)))
 
 
 def bigwig_means(
@@ -69,36 +72,33 @@ def bigwig_means(
     return Task("values", tuple(bigwigs)), values
 
 
-def _spans(path: Path, genome: GenomeReader) -> _Spans:
-    """Starts and stops of the merged intervals of a BED by contig, sorted."""
-    rows = read_bed(path)
-    for row in rows:
-        require_within(
-            row.interval, genome.contigs, genome=str(genome.path), where=f"{path}:{row.line}"
-        )
-    by_contig: dict[str, list[tuple[int, int]]] = {}
-    for interval in merge(row.interval for row in rows):
-        by_contig.setdefault(interval.contig, []).append((interval.start, interval.stop))
-    return {
-        contig: (np.array([s for s, _ in ends]), np.array([e for _, e in ends]))
-        for contig, ends in by_contig.items()
-    }
+def _painted(annotated: AnnotatedClasses, contig: str, start: int, stop: int) -> Int8s:
+    """The classes of the bases start .. stop - 1 of a contig, forward: int8 (stop - start,)."""
+    rest = IGNORED if annotated.rest is None else annotated.rest
+    classes = np.full(stop - start, rest, dtype=np.int8)
+    for layer in reversed(annotated.layers):  # the first one is painted last, over the others
+        own = np.full(stop - start, _UNPAINTED, dtype=np.int8)
+        for stretch in layer.get(contig, ()):
+            first, last = max(stretch.start, start), min(stretch.stop, stop)
+            if first < last:
+                turn = (first - stretch.start) % len(stretch.classes)
+                pattern = stretch.classes[turn:] + stretch.classes[:turn]
+                new = np.resize(np.array(pattern, dtype=np.int8), last - first)
+                old = own[first - start : last - start]
+                # two classes of one layer are at odds: neither is taken
+                odd = (old != _UNPAINTED) & (old != new)
+                own[first - start : last - start] = np.where(odd, np.int8(IGNORED), new)
+        np.copyto(classes, own, where=own != _UNPAINTED)
+    return classes
 
 
-def _painted(
-    cut: Cut, genome: GenomeReader, spans: Sequence[tuple[int, _Spans]], rest: int
-) -> npt.NDArray[np.int64]:
-    classes = np.full(cut.stop - cut.start, rest, dtype=np.int64)
-    for number, by_contig in reversed(spans):  # the first track is painted last, over the others
-        starts, stops = by_contig.get(cut.interval.contig, (np.empty(0), np.empty(0)))
-        first = int(np.searchsorted(stops, cut.start, side="right"))
-        last = int(np.searchsorted(starts, cut.stop, side="left"))
-        for start, stop in zip(starts[first:last], stops[first:last], strict=True):
-            classes[max(int(start) - cut.start, 0) : int(stop) - cut.start] = number
-    length = genome.contigs[cut.interval.contig]
-    classes[: max(-cut.start, 0)] = IGNORED
-    classes[max(length - cut.start, 0) :] = IGNORED
-    return classes[::-1].copy() if cut.reverse else classes
+def _read(classes: Int8s, start: int, cut: Cut, task: Task) -> npt.NDArray[np.int64]:
+    """The classes of a cut, from those of the bases from `start` on; masked where there is none."""
+    out = np.full(cut.stop - cut.start, IGNORED, dtype=np.int64)
+    first, last = max(cut.start, start), min(cut.stop, start + len(classes))
+    if first < last:
+        out[first - cut.start : last - cut.start] = classes[first - start : last - start]
+    return turned_classes(out, task) if cut.reverse else out
 
 
 def _open_bigwig(path: Path) -> Any:

@@ -11,9 +11,10 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from hyenadna.errors import InputError
+from hyenadna.file_lock import hold
 
 _SETTINGS, _LOCK = "settings.json", "lock"
 
@@ -64,7 +65,7 @@ class Part:
         with write_errors(path):
             self.folder.mkdir(exist_ok=True)
             self._lock = (self.folder / _LOCK).open("a")
-        if not _locked(self._lock):
+        if not hold(self._lock):
             self._lock.close()
             raise InputError(
                 f"{self.folder}: another run is writing it; wait for it, or stop it and go on with "
@@ -117,21 +118,6 @@ class Part:
         whole.replace(self.path)
         shutil.rmtree(self.folder)
         self._lock.close()
-
-
-def _locked(file: IO[str]) -> bool:
-    """Whether this process holds the file now; True where the system has no such locks."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        return True
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
 
 
 def _difference(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> str:

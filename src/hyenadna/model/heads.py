@@ -12,7 +12,7 @@ from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.pooling import POOLINGS, AttentionPooling, Pooling, pool
 from hyenadna.model.strands import other_strand
-from hyenadna.task_kinds import TASK_KINDS, TaskKind
+from hyenadna.task_kinds import TASK_KINDS, TaskKind, strand_twins
 
 Strands = Literal["forward", "average", "concatenate"]
 STRANDS: Final[tuple[str, ...]] = get_args(Strands)
@@ -183,6 +183,8 @@ def _check_options(task: TaskLike, pooling: str, strands: str, dropout: float) -
     need(pooling in POOLINGS, "pooling", pooling, f"it is one of {', '.join(POOLINGS)}")
     need(strands in STRANDS, "strands", strands, f"it is one of {', '.join(STRANDS)}")
     need(0 <= dropout < 1, "dropout", dropout, "it must be in [0, 1)")
+    unlike = strands != "average" or strand_twins(task.kind, task.names) is None
+    need(unlike, "strands", strands, "it cannot tell + classes from -; forward or concatenate can")
     need(task.outputs >= 1, "outputs", task.outputs, "a task has at least one")
     if task.kind == "tokens":
         need(pooling == "token", "pooling", pooling, "for a class at each base it is 'token'")

@@ -9,17 +9,18 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from hyenadna.report.plots import BLUE, GREY, INK, ORANGE, new_axes
+from hyenadna.report.plots import BLUE, GREY, INK, ORANGE, in_legend, new_axes
 from hyenadna.train.curves import Curve, Reliability
 
 # Told apart by eyes of all kinds (Okabe and Ito 2008, without black and yellow), ours first.
 COLOURS: Final = (BLUE, ORANGE, "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a8f98", "#7a5195")
 _NAMED: Final = len(COLOURS)  # more curves than this are all grey, without a legend
 _CELLS: Final = 12  # more classes than this have no numbers in the cells
+_NAMED_CLASSES: Final = 30  # more than this have no names at the axes
 _SMALL: Final = (4.8, 3.9)
 
 
@@ -36,19 +37,17 @@ def confusion_plot(counts: npt.NDArray[np.int64], names: Sequence[str]) -> Figur
     classes = len(names)
     axes.grid(False)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    for row, column in np.ndindex(classes, classes):
-        part = float(share[row, column])
-        corner = (column - 0.5, row - 0.5)
-        # Blue that lets the page through: right on white and on dark paper.
-        axes.add_patch(Rectangle(corner, 1, 1, facecolor=BLUE, alpha=0.9 * part, linewidth=0))
-        if classes <= _CELLS:
+    # Blue that lets the page through: right on white and on dark paper.
+    blue = np.broadcast_to(np.array(to_rgba(BLUE)), (*share.shape, 4)).copy()
+    blue[..., 3] = 0.9 * share
+    axes.imshow(blue, interpolation="nearest", aspect="auto")
+    if classes <= _CELLS:
+        size = 10 if classes <= 4 else 7
+        for row, column in np.ndindex(classes, classes):
             text = f"{counts[row, column]:,}"
-            text += f"\n{part:.0%}" if classes <= 6 else ""
-            size = 10 if classes <= 4 else 7
+            text += f"\n{share[row, column]:.0%}" if classes <= 6 else ""
             axes.text(column, row, text, ha="center", va="center", fontsize=size, color=INK)
-    axes.set_xlim(-0.5, classes - 0.5)
-    axes.set_ylim(classes - 0.5, -0.5)
-    if classes <= 30:
+    if classes <= _NAMED_CLASSES:
         short = [_shorten(name) for name in names]
         slanted = classes > 3 or max(map(len, short)) > 10
         axes.set_xticks(range(classes), short, rotation=45 if slanted else 0,
@@ -94,7 +93,7 @@ def _curves(axes: Axes, curves: Sequence[Curve], metric: str, style: Any) -> Non
             color=COLOURS[index] if named else GREY,
             linewidth=1.5 if named else 0.6,
             alpha=1 if named else 0.5,
-            label=f"{_shorten(curve.name)}: {metric} {curve.area:.3f}",
+            label=in_legend(f"{_shorten(curve.name)}: {metric} {curve.area:.3f}"),
         )
     axes.set_xlim(-0.01, 1.01)
     axes.set_ylim(-0.01, 1.03)
@@ -155,7 +154,7 @@ def learning_plot(
                 axes.plot(
                     list(points), list(points.values()), linestyle=style, color=colour,
                     marker="o" if len(points) < 30 else None, markersize=3, linewidth=1.4,
-                    label=label,
+                    label=in_legend(label),
                 )  # fmt: skip
         kept = [e for e in entries if e.get("best") and _there(e.get(list(series)[-1]))][-1:]
         rings = [e["step"] for e in kept], [e[list(series)[-1]] for e in kept]
@@ -189,7 +188,7 @@ def spread_plot(values: Mapping[str, Sequence[float]], *, metric: str, what: str
         height = np.histogram(each, edges)[0]
         axes.bar(
             edges[:-1], height, np.diff(edges), below, align="edge", color=colour, alpha=0.6,
-            label=label,
+            label=in_legend(label),
         )  # fmt: skip
         axes.axvline(middle, color=colour, linewidth=1.2)
         below = below + height

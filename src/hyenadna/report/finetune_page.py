@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -50,7 +50,7 @@ _FIRST: Final[Mapping[str, tuple[str, ...]]] = {
 _GAP: Final = "\u00a0"  # a space at which no line ends
 _TARGETS_DRAWN: Final = 6
 _ROWS_OPEN: Final = 20  # a longer table is folded
-_CURVES_OF_LABELS: Final = 40  # more labels than this have histograms only
+_MOST_CURVES: Final = 40  # more classes or labels than this have no curves each
 
 
 @dataclass(frozen=True)
@@ -233,19 +233,21 @@ def _score(each: Predictor, metric: str) -> str:
     text = _short(score.value)
     if not math.isnan(each.spread.get(metric, math.nan)):
         text += f"{_GAP}±{_GAP}{_short(each.spread[metric])}"
-    return text + _between(_short(score.low), _short(score.high), score)
+    return text + _between(_short, score)
 
 
-def _between(low: str, high: str, interval: Interval) -> str:
+def _between(shown: Callable[[float], str], interval: Interval) -> str:
     """The interval behind a value, on one line; nothing where it is not known."""
-    return "" if math.isnan(interval.low) else f" ({low}{_GAP}to{_GAP}{high})"
+    if math.isnan(interval.low):
+        return ""
+    return f" ({shown(interval.low)}{_GAP}to{_GAP}{shown(interval.high)})"
 
 
 def _difference(each: Predictor, metric: str) -> str:
     gap = each.differences.get(metric)
     if gap is None or math.isnan(gap.value):
         return NO_VALUE
-    return _signed(gap.value) + _between(_signed(gap.low), _signed(gap.high), gap)
+    return _signed(gap.value) + _between(_signed, gap)
 
 
 def _short(value: float) -> str:
@@ -287,8 +289,8 @@ def _yes_no_pictures(page: FinetunePage, rows: Scored) -> list[tuple[Figure, str
         columns: Sequence[int] = scored_classes(width)
     else:
         drawn += _spread_over_labels(page) if width > 1 else []
-        columns = range(width) if width <= _CURVES_OF_LABELS else ()
-    if columns:
+        columns = range(width)
+    if len(columns) <= _MOST_CURVES:
         curves = [roc(rows, column, page.names[column]) for column in columns]
         drawn.append((plots.roc_plot(curves), "True against false positives at every threshold."))
         curves = [precision_recall(rows, column, page.names[column]) for column in columns]
@@ -349,7 +351,7 @@ def _data(page: FinetunePage) -> list[Block]:
 def _training(page: FinetunePage) -> list[Block]:
     blocks = [heading("Training")]
     if any(page.history.values()):
-        metric = main_metric(page.kind).name
+        metric = _chosen_by(page)
         losses = plots.learning_plot(
             page.history, {"train_loss": "training", "valid_loss": "valid"}, title="Loss", y="loss"
         )
@@ -368,3 +370,9 @@ def _training(page: FinetunePage) -> list[Block]:
         shown = table(["setting", "value"], [[k, v] for k, v in page.settings.items()])
         blocks.append(details("Settings", [shown]))
     return blocks if len(blocks) > 1 else []
+
+
+def _chosen_by(page: FinetunePage) -> str:
+    """The metric of the valid part that chose the model."""
+    named = (entry.get("metric") for entries in page.history.values() for entry in entries)
+    return next((str(name) for name in named if name), main_metric(page.kind).name)

@@ -150,6 +150,8 @@ def cell_text(value: Cell) -> str:
 
 def number_text(value: float) -> str:
     """A number for people: whole ones with commas, others to four significant places or so."""
+    if math.isnan(value):
+        return NO_VALUE
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
     if value == int(value) and (isinstance(value, int) or abs(value) >= 1000):

@@ -16,6 +16,9 @@ from matplotlib.figure import Figure
 
 from hyenadna.errors import InputError
 
+# names of classes and labels may hold dollar signs, which are no formulas
+matplotlib.rcParams["text.parse_math"] = False
+
 INK, BLUE, ORANGE, GREY = "#222222", "#2a6fdb", "#e07b1f", "#8a8f98"
 
 
@@ -28,6 +31,11 @@ def new_axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
     axes.grid(axis="y", color="#e6e8eb", linewidth=0.8)
     axes.set_axisbelow(True)
     return figure, axes
+
+
+def in_legend(name: str) -> str:
+    """The name as a label that a legend shows: matplotlib leaves out those that begin with `_`."""
+    return f"\u200b{name}" if name.startswith("_") else name
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hyenadna.data.benchmarks.chromatin import GROUPS
 from hyenadna.data.benchmarks.published import figure_columns
 from hyenadna.data.benchmarks.species import task_length
 from hyenadna.train.ledger import LedgerEntry, make_table
 from hyenadna.training_config import FinetuneConfig
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # What the papers call our metrics.
 _PUBLISHED_AS: Final = {"f1_macro": "f1"}
@@ -111,6 +115,7 @@ def _options(entry: LedgerEntry) -> dict[str, object]:
     groups = (dict(entry.config.get(name, {})) for name in ("finetune", "head", "split"))
     found = {k.replace("_", " "): v for group in groups for k, v in group.items() if k != "own"}
     found["subset"] = entry.config.get("subset")
+    found["weights"] = (entry.config.get("model", {}).get("weights") or "")[:8]
     return found | {"seeds": " ".join(map(str, entry.seeds))}
 
 
@@ -122,6 +127,17 @@ def _beaten(entry: LedgerEntry) -> list[str]:
         for name, values in entry.baselines.items()
         if values.get(entry.metric, score - 1) >= score
     ]
+
+
+def _pretraining(entries: Sequence[LedgerEntry]) -> list[str]:
+    """What the models were pretrained on, a line for each."""
+    models = [entry.config.get("model", {}) for entry in entries]
+    said = dict.fromkeys(
+        f"- {model['name']} was pretrained on {', '.join(model['pretrained_on'])}."
+        for model in models
+        if model.get("pretrained_on")
+    )
+    return [*said, ""] if said else []
 
 
 def _choices(entry: LedgerEntry) -> str:
@@ -162,64 +178,139 @@ def suite_section(
     lines += ["Options that are not the defaults: " + "; or ".join(options) + ".", ""] * bool(
         options
     )
+    lines += _pretraining(mine)
     beaten = dict.fromkeys(text for e in mine for text in _beaten(e))
     lines += ["Not above a baseline: " + "; ".join(beaten) + ".", ""] * bool(beaten)
     said = dict.fromkeys(f"- {e.task}: {e.note}" for e in mine if e.note)
     return [*lines, *said, ""] if said else lines
 
 
+@dataclass(frozen=True)
+class LengthScore:
+    """A score at one length of windows."""
+
+    bases: int
+    value: float
+    interval: tuple[float, float] | None = None
+    """Low and high end of the bootstrap interval, where there is one."""
+    rows: int = 0
+    """Windows measured; a share of none of them lies below 1 / rows."""
+
+
+Curves = Mapping[str, Sequence[LengthScore]]
+"""Name of a model or baseline -> its scores by rising length."""
+
+
 def length_section(suite: str, entries: Sequence[LedgerEntry], path: Path) -> list[str]:
     """The lines of a page about scores by length of windows, whose picture is written to `path`.
 
-    None but for species, measured at more than one length. It says whether longer was better.
+    None but for species, measured at more than one length. It says whether longer was better: by
+    the metric, and where that is the same by the log-loss.
     """
     mine = [e for e in entries if e.suite == suite and e.config.get("subset") is None]
     if suite != "species" or len({e.task for e in mine}) < 2:
         return []
     metric = mine[0].metric
-    curves = length_curves(mine, {e.task: task_length(e.task) for e in mine})
-    context_plot(curves, metric, path)
+    lengths = {e.task: task_length(e.task) for e in mine}
+    scores, losses = (length_curves(mine, lengths, name) for name in (metric, "log_loss"))
+    errors = {name: [error_of(point) for point in points] for name, points in scores.items()}
+    context_plot({f"1 - {metric}": errors, "log-loss": losses}, path)
     lines = [f"![{metric} by length]({path.name})", ""]
     for name in dict.fromkeys(e.model for e in mine):
-        points = curves[name]
-        if len(points) > 1:
-            (short, first), (long, last) = points[0], points[-1]
-            word = "better" if last > first else "not better"
-            lines.append(
-                f"- {name}: longer is {word}: {first:.3f} at {short:,} bases, {last:.3f} at "
-                f"{long:,}"
-            )
+        if len(scores[name]) > 1:
+            lines.append(f"- {name}: {longer_text(scores[name], losses.get(name, ()))}")
     return [*lines, ""]
 
 
-def length_curves(
-    entries: Sequence[LedgerEntry], lengths: Mapping[str, int]
-) -> dict[str, list[tuple[int, float]]]:
-    """Model or baseline -> (bases, score) by rising length; the last entry of a length counts.
+def longer_text(scores: Sequence[LengthScore], losses: Sequence[LengthScore]) -> str:
+    """Whether the longest windows give a better score than the shortest, with the figures.
 
-    lengths: bases of each task. Baselines have the name of theirs.
+    scores: more is better, two or more, by rising length. losses: of the same lengths, or none.
     """
-    found: dict[str, dict[int, float]] = {}
+    first, last = scores[0], scores[-1]
+    better = last.value > first.value
+    if last.value == first.value and losses:
+        better = losses[-1].value < losses[0].value
+    text = (
+        f"longer is {'better' if better else 'not better'}: {first.value:.3f} at "
+        f"{first.bases:,} bases, {last.value:.3f} at {last.bases:,}"
+    )
+    if first.interval and last.interval:
+        apart = last.interval[0] > first.interval[1] or first.interval[0] > last.interval[1]
+        text += "" if apart else " (their intervals overlap)"
+    if losses:
+        text += f"; log-loss {losses[0].value:.3g} and {losses[-1].value:.3g}"
+    return text
+
+
+def error_of(score: LengthScore) -> LengthScore:
+    """The share that is wrong, of a share that is right."""
+    ends = score.interval and (1 - score.interval[1], 1 - score.interval[0])
+    return dataclasses.replace(score, value=1 - score.value, interval=ends)
+
+
+def length_curves(
+    entries: Sequence[LedgerEntry], lengths: Mapping[str, int], metric: str
+) -> dict[str, list[LengthScore]]:
+    """Model or baseline -> scores by rising length; the last entry of a length counts.
+
+    lengths: bases of each task. Baselines have the name of theirs, and no intervals.
+    """
+    found: dict[str, dict[int, LengthScore]] = {}
     for entry in entries:
-        bases = lengths[entry.task]
-        found.setdefault(entry.model, {})[bases] = entry.scores[entry.metric].mean
+        bases, rows = lengths[entry.task], entry.rows[entry.scored_on]
+        score = entry.scores.get(metric)
+        if score is not None:
+            point = LengthScore(bases, score.mean, score.interval, rows)
+            found.setdefault(entry.model, {})[bases] = point
         for name, scores in entry.baselines.items():
-            if entry.metric in scores:
-                found.setdefault(name, {})[bases] = scores[entry.metric]
-    return {name: sorted(points.items()) for name, points in found.items()}
+            if metric in scores:
+                found.setdefault(name, {})[bases] = LengthScore(bases, scores[metric], None, rows)
+    return {name: [points[n] for n in sorted(points)] for name, points in found.items()}
 
 
-def context_plot(
-    curves: Mapping[str, Sequence[tuple[int, float]]], metric: str, path: Path
-) -> None:
-    """Write a picture of scores against bases of context. Raises InputError where it cannot be."""
+def context_plot(panels: Mapping[str, Curves], path: Path) -> None:
+    """Write a picture of scores against bases of context, on logarithmic axes.
+
+    panels: what is drawn in each part of the picture, by its name; less is better. A score of 0
+    stands where half a window would be wrong, hollow.
+
+    Raises InputError where it cannot be written.
+    """
     from hyenadna.report.plots import _save, new_axes
 
-    figure, axes = new_axes("Score by length of the sequence", "bases", metric)
-    for name, points in curves.items():
-        axes.plot(*zip(*points, strict=True), "o-", markersize=4, linewidth=1.4, label=name)
-    axes.set_xscale("log", base=2)
-    ticks = sorted({bases for points in curves.values() for bases, _ in points})
-    axes.set_xticks(ticks, [f"{bases:,}" for bases in ticks])
-    axes.legend(frameon=False, fontsize=8)
+    figure, axes = new_axes("", "", "")
+    axes.remove()
+    figure.set_size_inches(5.4 * len(panels), 4.2)
+    ticks = sorted({p.bases for curves in panels.values() for of in curves.values() for p in of})
+    names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
+    for number, (title, curves) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(1, len(panels), number)
+        for name, points in curves.items():
+            _draw(axes, name, points, f"C{names.index(name)}")
+        axes.set_title(title, loc="left", fontsize=11)
+        axes.set_xlabel("bases")
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
+        axes.yaxis.set_minor_formatter(lambda y, _: "")
+        axes.set_xticks(ticks, [f"{bases:,}" for bases in ticks])
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#e6e8eb", linewidth=0.8)
+        axes.set_axisbelow(True)
+    figure.axes[0].legend(frameon=False, fontsize=8)
     _save(figure, path)
+
+
+def _draw(axes: Axes, name: str, points: Sequence[LengthScore], colour: str) -> None:
+    """One curve, with its intervals."""
+    bases = [point.bases for point in points]
+    least = [0.5 / point.rows if point.rows else 1e-6 for point in points]
+    values = [max(p.value, low) for p, low in zip(points, least, strict=True)]
+    axes.plot(bases, values, "-", color=colour, linewidth=1.4, label=name)
+    for x, y, low, point in zip(bases, values, least, points, strict=True):
+        face = "white" if point.value <= 0 else colour
+        axes.plot(x, y, "o", color=colour, markerfacecolor=face, markersize=4.5)
+        if point.interval:
+            ends = [max(end, low) for end in point.interval]
+            axes.plot([x, x], ends, color=colour, linewidth=1, alpha=0.6)

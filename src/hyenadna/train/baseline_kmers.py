@@ -5,6 +5,9 @@ standard deviation, and the logarithm of the length. Words with an N are not cou
 counts a word and its reverse complement as one, so the strand does not matter. The longest word,
 canonical or not, and the strength of the penalty are chosen on the valid part by the main metric of
 the task, with at most 8,000 training rows; the choice is then fitted on all of them.
+
+More than 64 labels have words of up to 4 bases and at most 100,000 rows: hundreds of logistic
+regressions on thousands of words would take days, and the text of what was chosen says so.
 """
 
 from __future__ import annotations
@@ -35,12 +38,16 @@ _WORDS_TRIED: Final = (4, MAX_WORD)
 _STRENGTHS: Final = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 """Inverse penalties C; the penalty of ridge is 1 / C."""
 _ROWS_TO_CHOOSE: Final = 8000
+_MANY_LABELS: Final = 64
+_ROWS_OF_MANY: Final = 100_000
+_STEPS_OF_MANY: Final = 50
 _BASES_AT_ONCE: Final = 1 << 20
 _ROWS_AT_ONCE: Final = 512
 _CENTRED: Final = 3
 """Words up to this length are in nearly every row, so that centring them costs no memory; it makes
 the fit converge several times faster."""
 _ITERATIONS: Final = 300
+_CELLS_AT_ONCE: Final = 1 << 21
 
 
 def count_words(sequences: Sequence[Ids], k: int, *, canonical: bool) -> sparse.csr_matrix:
@@ -196,13 +203,15 @@ def fit_kmers(train: LabelledData, valid: LabelledData, seed: int) -> KmerModel:
         train = _known(train)
         valid = _known(valid)
         require_two_classes(train)
-    rows = np.arange(len(train))
-    if len(train) > _ROWS_TO_CHOOSE:
-        rows = np.sort(np.random.default_rng(seed).permutation(len(train))[:_ROWS_TO_CHOOSE])
-    small = train.select(rows)
+    many = train.task.kind == "labels" and train.task.outputs > _MANY_LABELS
+    fewer = ""
+    if many and len(train) > _ROWS_OF_MANY:
+        fewer = f", {_ROWS_OF_MANY:,} of {len(train):,} rows"
+        train = _some_rows(train, _ROWS_OF_MANY, seed)
+    small = _some_rows(train, _ROWS_TO_CHOOSE, seed)
     kind, answers = valid.task.kind, flat_targets(valid)
     best, chosen = (-np.inf, -np.inf), (0, False, 0.0)
-    for k in _WORDS_TRIED:
+    for k in _WORDS_TRIED[:1] if many else _WORDS_TRIED:
         for canonical in (False, True):
             raw = word_frequencies(small.sequences, k, canonical=canonical)
             features = WordFeatures.fit(raw, k, canonical)
@@ -216,7 +225,14 @@ def fit_kmers(train: LabelledData, valid: LabelledData, seed: int) -> KmerModel:
     features = WordFeatures.fit(raw, k, canonical)
     ((_, model),) = fit_path(features.scaled(raw), train, (strength,), seed)
     strands = "both strands as one" if canonical else "strand kept"
-    return KmerModel(features, model, f"k 1..{k}, {strands}, C {strength:g}")
+    return KmerModel(features, model, f"k 1..{k}, {strands}, C {strength:g}{fewer}")
+
+
+def _some_rows(data: LabelledData, most: int, seed: int) -> LabelledData:
+    """The data, or where it has more rows so many of them, drawn at random, in their order."""
+    if len(data) <= most:
+        return data
+    return data.select(np.sort(np.random.default_rng(seed).permutation(len(data))[:most]))
 
 
 def _known(data: LabelledData) -> LabelledData:
@@ -303,40 +319,98 @@ def _sigmoid(score: Float64s) -> Float64s:
     return 0.5 * (1 + np.tanh(0.5 * score))
 
 
-def _label_path(x: Any, targets: Float32s, strengths: Sequence[float]) -> Any:
-    known = ~np.isnan(targets)
-    y = np.where(known, targets, 0).astype(np.float64)
-    share = (y.sum(axis=0) + 0.5) / (known.sum(axis=0) + 1)
-    at = np.zeros((x.shape[1] + 1, y.shape[1]))
+def _label_path(x: Any, targets: npt.NDArray[Any], strengths: Sequence[float]) -> Any:
+    """(C, model) for each inverse penalty. targets (n, T): 0, 1 and NaN, or bool."""
+    positive, negative = (targets == 1).sum(axis=0), (targets == 0).sum(axis=0)
+    share = (positive + 0.5) / (positive + negative + 1)
+    at = np.zeros((x.shape[1] + 1, targets.shape[1]))
     at[-1] = np.log(share / (1 - share))
+    if targets.shape[1] <= _MANY_LABELS:
+        for strength in strengths:
+            at = _minimised(_LabelLoss(x, targets, strength), at)
+            yield strength, _Labels(at[:-1], at[-1])
+        return
+    dense = x.toarray().astype(np.float32)  # words of many labels are short, and in nearly all rows
+    axes = _principal_axes(dense)
     for strength in strengths:
-        at = _fit_labels(x, y, known, strength, at)
+        at = _along(axes, share * (1 - share), _LabelLoss(dense, targets, strength), at)
         yield strength, _Labels(at[:-1], at[-1])
 
 
-def _fit_labels(
-    x: Any, y: Float64s, known: npt.NDArray[np.bool_], strength: float, start: Float64s
-) -> Float64s:
-    """Weights (F + 1, T) that minimise the summed log loss plus |w|^2 / 2C, by L-BFGS.
+@dataclass(frozen=True, eq=False)
+class _LabelLoss:
+    """Summed log loss of all labels plus |w|^2 / 2C, and its gradient, of weights (F + 1, T).
 
-    All labels at once, because one product with the features then serves hundreds of them.
+    All labels at once, because one product with the features then serves hundreds of them; some
+    rows at a time, because of as many numbers as there are labels for each. Dense features are
+    multiplied in their own type, the sums are float64.
     """
-    shape = start.shape
 
-    def loss_and_gradient(flat: Float64s) -> tuple[float, Float64s]:
-        w = flat.reshape(shape)
-        score = x @ w[:-1] + w[-1]
-        loss = ((np.logaddexp(0, score) - y * score) * known).sum()
-        error = (_sigmoid(score) - y) * known
-        gradient = np.concatenate([x.T @ error + w[:-1] / strength, error.sum(axis=0)[None]])
-        return float(loss + (w[:-1] ** 2).sum() / (2 * strength)), gradient.reshape(-1)
+    x: Any
+    targets: npt.NDArray[Any]
+    strength: float
 
-    options = {"maxiter": _ITERATIONS}
-    found = minimize(
-        loss_and_gradient, start.reshape(-1), jac=True, method="L-BFGS-B", options=options
-    )
-    fitted: Float64s = found.x.reshape(shape)
-    return fitted
+    def __call__(self, w: Float64s) -> tuple[float, Float64s]:
+        dtype = np.dtype(np.float64) if sparse.issparse(self.x) else self.x.dtype
+        weights, intercept = w[:-1].astype(dtype), w[-1].astype(dtype)
+        gradient = np.concatenate([w[:-1] / self.strength, np.zeros((1, w.shape[1]))])
+        loss = float((w[:-1] ** 2).sum() / (2 * self.strength))
+        at_once = max(1, _CELLS_AT_ONCE // w.shape[1])
+        for start in range(0, len(self.targets), at_once):
+            x = self.x[start : start + at_once]
+            targets = self.targets[start : start + at_once].astype(dtype)
+            known = ~np.isnan(targets)
+            y = np.nan_to_num(targets, copy=False)
+            score = x @ weights + intercept
+            small = np.exp(-abs(score))
+            each = np.maximum(score, 0) + np.log1p(small) - y * score
+            loss += float((each * known).sum(dtype=np.float64))
+            error = (np.where(score >= 0, 1, small) / (1 + small) - y) * known
+            gradient[:-1] += x.T @ error
+            gradient[-1] += error.sum(axis=0, dtype=np.float64)
+        return loss, gradient
+
+
+def _minimised(function: Any, start: Float64s, iterations: int = _ITERATIONS) -> Float64s:
+    """Where a function of an array has its least value, by L-BFGS from `start`."""
+
+    def flat(values: Float64s) -> tuple[float, Float64s]:
+        loss, gradient = function(values.reshape(start.shape))
+        return loss, gradient.reshape(-1)
+
+    options = {"maxiter": iterations}
+    found = minimize(flat, start.reshape(-1), jac=True, method="L-BFGS-B", options=options)
+    return np.asarray(found.x.reshape(start.shape))
+
+
+def _principal_axes(x: Float32s) -> tuple[Float64s, Float64s]:
+    """Eigenvalues and eigenvectors of the products of all features and a 1, (F + 1,) and square."""
+    square = np.zeros((x.shape[1] + 1, x.shape[1] + 1))
+    for start in range(0, len(x), _ROWS_AT_ONCE):
+        block = x[start : start + _ROWS_AT_ONCE].astype(np.float64)
+        block = np.column_stack([block, np.ones(len(block))])
+        square += block.T @ block
+    values, axes = np.linalg.eigh(square)
+    return np.maximum(values, 0), axes
+
+
+def _along(
+    principal: tuple[Float64s, Float64s], variance: Float64s, loss: _LabelLoss, start: Float64s
+) -> Float64s:
+    """The minimum, found in coordinates in which all labels bend about as much in all directions.
+
+    The second derivatives of a label are about its variance p (1 - p) times the products of the
+    features, plus 1 / C: the axes are those of the products for every label. The least value is
+    where it was, and most of the way to it takes a few steps; weak penalties end after 50.
+    """
+    values, axes = principal
+    scale = 1 / np.sqrt(values[:, None] * variance + 1 / loss.strength)
+
+    def turned(z: Float64s) -> tuple[float, Float64s]:
+        value, gradient = loss(axes @ (scale * z))
+        return value, scale * (axes.T @ gradient)
+
+    return np.asarray(axes @ (scale * _minimised(turned, (axes.T @ start) / scale, _STEPS_OF_MANY)))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
     majority   the share of each class or label, or the mean value, of the train part
     kmer       linear model on k-mer counts (`hyenadna.train.baseline_kmers`); for a class per base,
                on the words around it (`hyenadna.train.baseline_context`)
+    hmm        hidden Markov model over the classes of bases (`hyenadna.train.baseline_hmm`)
     cnn        small dilated convolutional network (`hyenadna.train.baseline_cnn`)
 
 All learn from `train` and choose on `valid`; none sees another part. A fit is a function of the
@@ -11,9 +12,9 @@ data and the seed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol, get_args
+from typing import Any, Final, Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +24,9 @@ from hyenadna.data.labelled_data import LabelledData, Task
 from hyenadna.errors import InputError
 
 Float32s = npt.NDArray[np.float32]
-BaselineName = Literal["majority", "kmer", "cnn"]
+BaselineName = Literal["majority", "kmer", "hmm", "cnn"]
 BASELINES: Final[tuple[BaselineName, ...]] = get_args(BaselineName)
+_ROWS_AT_ONCE: Final = 4096
 
 
 class Baseline(Protocol):
@@ -32,7 +34,7 @@ class Baseline(Protocol):
 
     @property
     def name(self) -> str:
-        """`majority`, `kmer` or `cnn`."""
+        """`majority`, `kmer`, `hmm` or `cnn`."""
 
     @property
     def chosen(self) -> str:
@@ -52,8 +54,8 @@ def fit_baseline(
 
     `device` serves the network only; the others are numpy, scipy and scikit-learn.
 
-    Raises InputError for a name that there is not, for data without a train or a valid part, and
-    for a train part without a single target.
+    Raises InputError for a name that there is not, for data without a train or a valid part, for a
+    train part without a single target, and for `hmm` where bases have no classes.
     """
     if name not in BASELINES:
         raise InputError(f"no baseline {name!r}; there are {', '.join(BASELINES)}")
@@ -65,6 +67,10 @@ def fit_baseline(
         from hyenadna.train.baseline_cnn import fit_cnn
 
         return fit_cnn(train, valid, seed, device=device)
+    if name == "hmm":
+        from hyenadna.train.baseline_hmm import fit_hmm
+
+        return fit_hmm(train, valid)
     if data.task.kind == "tokens":
         from hyenadna.train.baseline_context import fit_context
 
@@ -93,9 +99,16 @@ def known_targets(data: LabelledData) -> int:
     """How many targets are there, those that are masked left out."""
     if data.task.kind == "tokens":
         return sum(int((row != IGNORED).sum()) for row in data.targets)
+    if data.task.kind == "classes":
+        return int(np.count_nonzero(np.asarray(data.targets) != IGNORED))
+    return sum(int(np.count_nonzero(~np.isnan(block))) for block in _row_blocks(data))
+
+
+def _row_blocks(data: LabelledData) -> Iterator[npt.NDArray[Any]]:
+    """Targets (n, T), some rows at a time: an array as large as theirs may not fit the memory."""
     targets = np.asarray(data.targets)
-    known = targets != IGNORED if data.task.kind == "classes" else ~np.isnan(targets)
-    return int(np.count_nonzero(known))
+    for start in range(0, len(targets), _ROWS_AT_ONCE):
+        yield targets[start : start + _ROWS_AT_ONCE]
 
 
 @dataclass(frozen=True)
@@ -116,12 +129,14 @@ class Majority:
             targets = np.concatenate(train.targets) if task.kind == "tokens" else train.targets
             counts = np.bincount(targets[targets != IGNORED], minlength=task.outputs)
             return cls(task, (counts / counts.sum()).astype(np.float32))
-        values: Float32s = np.asarray(train.targets)
-        known = ~np.isnan(values)
-        total = np.where(known, values, 0).sum(axis=0, dtype=np.float64)
-        mean = total / np.maximum(known.sum(axis=0), 1)
+        total, count = np.zeros(task.outputs), np.zeros(task.outputs, dtype=np.int64)
+        for values in _row_blocks(train):
+            known = ~np.isnan(values)
+            total += np.where(known, values, 0).sum(axis=0, dtype=np.float64)
+            count += known.sum(axis=0)
         unknown = 0.5 if task.kind == "labels" else 0.0
-        return cls(task, np.where(known.any(axis=0), mean, unknown).astype(np.float32))
+        mean = np.where(count > 0, total / np.maximum(count, 1), unknown)
+        return cls(task, mean.astype(np.float32))
 
     def predict(self, sequences: Sequence[Ids]) -> Float32s:
         """The answer, once for every sequence (for a class per base: for every base)."""

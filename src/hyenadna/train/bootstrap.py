@@ -25,9 +25,11 @@ from hyenadna.train.scored import Scored, scored
 
 RESAMPLES: Final = 1000
 _FEWEST: Final = 100
-# Rows x outputs x resamples in all, some ten seconds of one core; and rows at once, some 100 MB.
+# Rows x outputs x resamples in all, some ten seconds of one core.
 _WORK: Final = 300_000_000
+# Sequences x resamples of a block: some 100 MB, of which labels need fewer arrays at a time.
 _AT_ONCE: Final = 1 << 20
+_AT_ONCE_OF_LABELS: Final = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,70 @@ class Difference(Interval):
     """Share of resamples in which the first model is the better one, equal ones counted half."""
 
 
+@dataclass(frozen=True, eq=False)
+class Resamples:
+    """The metrics of one set of outputs, on all rows and on each resample; made by `resample`."""
+
+    values: dict[str, float]
+    """Each metric of `hyenadna.train.metrics.metrics`."""
+    drawn: dict[str, Floats]
+    """Those that have an interval, in each resample, (resamples,)."""
+
+
+def resample(
+    kind: TaskKind,
+    targets: npt.ArrayLike,
+    outputs: npt.ArrayLike,
+    *,
+    clusters: npt.ArrayLike | None = None,
+    label_groups: Sequence[str] | None = None,
+    resamples: int | None = None,
+    seed: int = 0,
+) -> Resamples:
+    """Each metric on all rows, and on resamples of them: what intervals and differences are of.
+
+    clusters: what each row belongs to (whole numbers; for tokens: its sequence), (n,); rows of one
+    cluster are drawn together; each row for itself when left out. resamples: at least 2; when left
+    out, 1,000, fewer for large sets, never less than 100 (`default_resamples`). The same seed gives
+    the same resamples whatever is measured.
+
+    Raises InputError for arrays that do not fit, and options out of range.
+    """
+    rows = scored(kind, targets, outputs)
+    values = metrics_of(rows, label_groups=label_groups)
+    drawn = _drawn(rows, len(np.asarray(targets)), clusters, label_groups, resamples, seed)
+    return Resamples(values, drawn)
+
+
+def intervals_of(found: Resamples, *, level: float = 0.95) -> dict[str, Interval]:
+    """Each metric with its interval. level: in (0, 1), or InputError is raised."""
+    _require_level(level)
+    result = {name: Interval(value) for name, value in found.values.items()}
+    for name, each in found.drawn.items():
+        result[name] = Interval(found.values[name], *_ends(each, level))
+    return result
+
+
+def differences_of(
+    first: Resamples, second: Resamples, *, level: float = 0.95
+) -> dict[str, Difference]:
+    """Each metric of `first` less that of `second`, of the same rows, resamples and seed.
+
+    The interval of a difference is narrower than two intervals side by side, because a hard row is
+    hard for both. level: in (0, 1), or InputError is raised.
+    """
+    _require_level(level)
+    result = {}
+    for name in first.drawn:
+        gap = first.drawn[name] - second.drawn[name]
+        ends = _ends(gap, level)
+        gap = gap[~np.isnan(gap)]
+        ahead = -gap if name in LOWER_IS_BETTER else gap
+        share = float(((ahead > 0) + 0.5 * (ahead == 0)).mean()) if gap.size else math.nan
+        result[name] = Difference(first.values[name] - second.values[name], *ends, share)
+    return result
+
+
 def intervals(
     kind: TaskKind,
     targets: npt.ArrayLike,
@@ -60,21 +126,14 @@ def intervals(
 ) -> dict[str, Interval]:
     """Each metric of `hyenadna.train.metrics.metrics` with its interval.
 
-    clusters: what each row belongs to (whole numbers; for tokens: its sequence), (n,); rows of one
-    cluster are drawn together; each row for itself when left out. resamples: at least 2; when left
-    out, 1,000, fewer for large sets, never less than 100 (`default_resamples`). level: in (0, 1).
-    The same seed gives the same resamples whatever is measured.
-
-    Raises InputError for arrays that do not fit, and options out of range.
+    level: in (0, 1). Other arguments and errors as for `resample`.
     """
     _require_level(level)
-    rows = scored(kind, targets, outputs)
-    values = metrics_of(rows, label_groups=label_groups)
-    drawn = _drawn(rows, len(np.asarray(targets)), clusters, label_groups, resamples, seed)
-    result = {name: Interval(value) for name, value in values.items()}
-    for name, each in drawn.items():
-        result[name] = Interval(values[name], *_ends(each, level))
-    return result
+    found = resample(
+        kind, targets, outputs, clusters=clusters, label_groups=label_groups, resamples=resamples,
+        seed=seed,
+    )  # fmt: skip
+    return intervals_of(found, level=level)
 
 
 def paired_differences(
@@ -91,23 +150,17 @@ def paired_differences(
 ) -> dict[str, Difference]:
     """Each metric of outputs `first` less that of `second`, on the same resamples of the same rows.
 
-    The interval of a difference is narrower than two intervals side by side, because a hard row is
-    hard for both. Arguments and errors as for `intervals`.
+    Arguments and errors as for `intervals`; see `differences_of`.
     """
     _require_level(level)
-    sides = [scored(kind, targets, outputs) for outputs in (first, second)]
-    count = len(np.asarray(targets))
-    values = [metrics_of(rows, label_groups=label_groups) for rows in sides]
-    drawn = [_drawn(rows, count, clusters, label_groups, resamples, seed) for rows in sides]
-    result = {}
-    for name in drawn[0]:
-        gap = drawn[0][name] - drawn[1][name]
-        gap = gap[~np.isnan(gap)]
-        ahead = -gap if name in LOWER_IS_BETTER else gap
-        share = float(((ahead > 0) + 0.5 * (ahead == 0)).mean()) if gap.size else math.nan
-        ends = _ends(drawn[0][name] - drawn[1][name], level)
-        result[name] = Difference(values[0][name] - values[1][name], *ends, share)
-    return result
+    sides = [
+        resample(
+            kind, targets, outputs, clusters=clusters, label_groups=label_groups,
+            resamples=resamples, seed=seed,
+        )
+        for outputs in (first, second)
+    ]  # fmt: skip
+    return differences_of(*sides, level=level)
 
 
 def default_resamples(rows: int, outputs: int) -> int:
@@ -137,12 +190,19 @@ def _drawn(
     sequences = int(sequence.max()) + 1
     measure = resampled_metrics(rows, sequence, sequences, label_groups=label_groups)
     random = np.random.default_rng(seed)
-    block = max(1, _AT_ONCE // max(len(rows), sequences, rows.outputs.shape[1] ** 2))
+    block = _block(rows, sequences)
     parts = [
         measure(_weights(random, min(block, resamples - start), sequences))
         for start in range(0, resamples, block)
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _block(rows: Scored, sequences: int) -> int:
+    """How many resamples are measured at once."""
+    if rows.kind == "labels":
+        return max(1, _AT_ONCE_OF_LABELS // max(len(rows), sequences))
+    return max(1, _AT_ONCE // max(len(rows), sequences, rows.outputs.shape[1] ** 2))
 
 
 def _sequences(rows: Scored, count: int, clusters: npt.ArrayLike | None) -> npt.NDArray[np.int64]:

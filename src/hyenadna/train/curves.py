@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn import metrics as sk
 
-from hyenadna.train.metrics import ECE_BINS, Floats, auprc, auroc, confidence_bins, normalised
+from hyenadna.train.metrics import ECE_BINS, Floats, columns, confidence_bins, normalised
+from hyenadna.train.metrics_ranking import auprc, auroc
 from hyenadna.train.scored import Scored
 
 _POINTS: Final = 400  # a curve is drawn the same with these; a million points make a slow page
@@ -85,19 +87,27 @@ def one_column(rows: Scored, column: int) -> tuple[npt.NDArray[np.bool_], Floats
 
 def reliability(rows: Scored) -> Reliability:
     """Calibration in 15 bins: of the most probable class's probability, or of all labels'."""
-    if rows.by_class:
-        promise = normalised(rows.outputs).max(1)
-        truth = (rows.outputs.argmax(1) == rows.targets).astype(np.float64)
-    else:
-        known = ~np.isnan(rows.targets)
-        promise, truth = np.minimum(rows.outputs[known], 1.0), rows.targets[known]
-    bins = confidence_bins(promise)
-    count = np.bincount(bins, minlength=ECE_BINS)
+    count = np.zeros(ECE_BINS, dtype=np.int64)
+    promised, observed = np.zeros(ECE_BINS), np.zeros(ECE_BINS)
+    for promise, truth in _promises(rows):
+        bins = confidence_bins(promise)
+        count += np.bincount(bins, minlength=ECE_BINS)
+        promised += np.bincount(bins, weights=promise, minlength=ECE_BINS)
+        observed += np.bincount(bins, weights=truth, minlength=ECE_BINS)
+    error = float(abs(observed - promised).sum() / count.sum())
     there = count > 0
-    promised = np.bincount(bins, weights=promise, minlength=ECE_BINS)[there] / count[there]
-    observed = np.bincount(bins, weights=truth, minlength=ECE_BINS)[there] / count[there]
-    error = float((abs(observed - promised) * count[there]).sum() / count.sum())
-    return Reliability(promised, observed, count[there], error)
+    count, promised, observed = count[there], promised[there], observed[there]
+    return Reliability(promised / count, observed / count, count, error)
+
+
+def _promises(rows: Scored) -> Iterator[tuple[Floats, Floats]]:
+    """Probabilities and what came true, each (m,), one label at a time where there are several."""
+    if rows.by_class:
+        hits = rows.outputs.argmax(1) == rows.targets
+        yield normalised(rows.outputs).max(1), hits.astype(np.float64)
+        return
+    for column in columns(rows):
+        yield np.minimum(column.outputs.astype(np.float64), 1.0), column.targets.astype(np.float64)
 
 
 def _has_both(true: npt.NDArray[np.bool_]) -> bool:

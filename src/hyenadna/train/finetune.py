@@ -58,10 +58,17 @@ def finetune(
     if run and run.has_state and not resume:
         raise InputError(f"{run.path}: holds a run already; resume it, or give another folder")
     device = model.head.weight.device if device is None else torch.device(device)
-    tuner = Finetuner(model, data, config, seed=seed, device=device, progress=progress)
+    try:
+        tuner = Finetuner(model, data, config, seed=seed, device=device, progress=progress)
+    except BaseException:
+        if run:
+            run.close()
+        raise
     try:
         if run and run.has_state:
             run.restore(tuner)
+        elif run:
+            run.clear_log()
         interrupted = False
         while not tuner.stopped and not interrupted:
             yield from _one_step(tuner, run)
@@ -74,6 +81,8 @@ def finetune(
         yield _result(tuner, cast(Stopped, "interrupted" if interrupted else tuner.stopped))
     finally:
         tuner.finish()
+        if run:
+            run.close()
 
 
 def _one_step(tuner: Finetuner, run: FinetuneFolder | None) -> Iterator[Report]:

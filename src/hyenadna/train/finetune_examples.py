@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,19 +11,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hyenadna.data.labelled_batches import (
-    LabelledBatch,
-    labelled_batches,
-    make_batch,
-    plan_batches,
-)
+from hyenadna.alphabet import SEP
+from hyenadna.data.labelled_batches import labelled_batches, make_batch, plan_batches
 from hyenadna.data.labelled_data import LabelledData, fit_length
 from hyenadna.errors import InputError
 from hyenadna.model.heads import TaskModel
 from hyenadna.train.baselines import known_targets
-from hyenadna.training_config import FinetuneConfig
+from hyenadna.training_config import FinetuneConfig, Stage
 
 Int64s = npt.NDArray[np.int64]
+Float64s = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Progress = Callable[[int, int], None]
 """Called with how much is done, and of how much."""
@@ -47,14 +44,36 @@ class Piece:
         return 0 if self.inputs.is_floating_point() else self.inputs.numel()
 
 
+@dataclass(frozen=True)
+class Crop:
+    """How a step of length warm-up reads its sequences: in random stretches, anew in each step."""
+
+    length: int
+    """Tokens that are left of a longer sequence."""
+    seed: int
+    step: int
+    """The optimiser step, from 0."""
+
+    def starts(self, lengths: Int64s) -> Int64s:
+        """First token of the stretch of each row, each place as likely as any other, (n,).
+
+        lengths: tokens of the rows, (n,); 0 is given for those that are not too long.
+        """
+        room = np.maximum(lengths - self.length, 0)
+        return np.random.default_rng([self.seed, self.step, 2]).integers(0, room, endpoint=True)
+
+
 class Examples(Protocol):
     """The train and the valid part, in pieces."""
 
-    def step(self, index: Int64s, turned: Bools) -> Iterator[Piece]:
-        """Rows `index` (B,) of the train part; those of `turned` (B,) read on the other strand."""
+    def step(self, index: Int64s, turned: Bools, crop: Crop | None = None) -> Iterator[Piece]:
+        """Rows `index` (B,) of the train part; those of `turned` (B,) read on the other strand.
 
-    def valid(self) -> Iterator[Piece]:
-        """All rows of the valid part, in any order."""
+        crop: of longer sequences, while the length warms up; None at full length.
+        """
+
+    def valid(self, max_length: int | None = None) -> Iterator[Piece]:
+        """All rows of the valid part, in any order, cropped to their middle `max_length` tokens."""
 
     def outputs(self, model: TaskModel, piece: Piece) -> Tensor:
         """What the model says of a piece."""
@@ -70,16 +89,24 @@ class SequenceExamples:
         self._train, self._valid, self._tokens = train, valid, tokens
         self._lengths = train.lengths
 
-    def step(self, index: Int64s, turned: Bools) -> Iterator[Piece]:
-        """See `Examples`; rows of similar lengths make a piece."""
-        lengths = self._lengths[index]
+    def step(self, index: Int64s, turned: Bools, crop: Crop | None = None) -> Iterator[Piece]:
+        """See `Examples`; rows of similar lengths make a piece, the more rows the shorter."""
+        lengths, data, place = self._lengths[index], self._train, index
+        if crop is not None:
+            data, place = crop_rows(self._train, index, crop), np.arange(len(index))
+            lengths = np.minimum(lengths, crop.length)
         for rows in plan_batches(lengths, tokens=self._tokens):
             for alike in _alike(rows, lengths):
-                yield _piece(make_batch(self._train, index[alike], turned[alike]))
+                batch = make_batch(data, place[alike], turned[alike])
+                index_of = torch.from_numpy(index[alike])
+                yield Piece(batch.tokens, batch.lengths, batch.targets, index_of)
 
-    def valid(self) -> Iterator[Piece]:
+    def valid(self, max_length: int | None = None) -> Iterator[Piece]:
         """See `Examples`."""
-        return (_piece(batch) for batch in labelled_batches(self._valid, tokens=self._tokens))
+        batches = labelled_batches(
+            self._valid, tokens=self._tokens, max_length=max_length, too_long="centre"
+        )
+        return (Piece(b.tokens, b.lengths, b.targets, b.index) for b in batches)
 
     def outputs(self, model: TaskModel, piece: Piece) -> Tensor:
         """See `Examples`."""
@@ -91,8 +118,26 @@ class SequenceExamples:
         """Nothing to do: the head read features as they are."""
 
 
-def _piece(batch: LabelledBatch) -> Piece:
-    return Piece(batch.tokens, batch.lengths, batch.targets, batch.index)
+def crop_rows(data: LabelledData, index: Int64s, crop: Crop) -> LabelledData:
+    """The rows `index` (n,) of some data as a crop reads them, classes of bases with their bases.
+
+    Rows come in the order of the index; of a sequence that is not too long all is left.
+    """
+    rows = index.tolist()
+    whole = [data.sequences[i] for i in rows]
+    starts = crop.starts(np.array([len(ids) for ids in whole], dtype=np.int64)).tolist()
+    kept = [slice(start, start + crop.length) for start in starts]
+    targets = data.targets
+    return LabelledData(
+        name=data.name,
+        sequences=tuple(ids[cut] for ids, cut in zip(whole, kept, strict=True)),
+        targets=tuple(targets[i][cut] for i, cut in zip(rows, kept, strict=True))
+        if isinstance(targets, tuple)
+        else targets[index],
+        task=data.task,
+        splits=data.splits[index],
+        ids=tuple(data.ids[i] for i in rows),
+    )
 
 
 def _alike(rows: Int64s, lengths: Int64s) -> list[Int64s]:
@@ -137,15 +182,16 @@ class FeatureExamples:
         for kept_features in (self._strands, self._valid.inputs):
             kept_features.sub_(self.mean).div_(self.scale)
 
-    def step(self, index: Int64s, turned: Bools) -> Iterator[Piece]:
-        """See `Examples`."""
+    def step(self, index: Int64s, turned: Bools, crop: Crop | None = None) -> Iterator[Piece]:
+        """See `Examples`; features are of whole sequences, so no crop is taken."""
+        assert crop is None  # the configuration refuses it
         rows = torch.from_numpy(index)
         strand = torch.from_numpy(turned & self._both).long()
         inputs = self._strands[strand, rows]
         yield Piece(inputs, self._train.lengths[rows], self._train.targets[rows], rows)
 
-    def valid(self) -> Iterator[Piece]:
-        """See `Examples`."""
+    def valid(self, max_length: int | None = None) -> Iterator[Piece]:
+        """See `Examples`; as in `step`, of whole sequences."""
         yield self._valid
 
     def outputs(self, model: TaskModel, piece: Piece) -> Tensor:
@@ -216,6 +262,47 @@ def steps_of_epoch(rows: int, batch_size: int, *, seed: int, epoch: int) -> list
 def turned_rows(rows: int, *, seed: int, step: int) -> Bools:
     """Which of a step's rows are read on the other strand: half of them, at random, (rows,)."""
     return np.random.default_rng([seed, step, 1]).random(rows) < 0.5
+
+
+def run_stages(train: LabelledData, valid: LabelledData, config: FinetuneConfig) -> list[Stage]:
+    """The stages of length warm-up of a run on these rows, in optimiser steps.
+
+    Raises InputError for stages that the rows do not allow: as long as the longest training
+    sequence, with pairs, which are never cut, or so short that of no base in the middle of the
+    valid sequences the class is known.
+    """
+    steps_per_epoch = -(-len(train) // config.batch_size)
+    stages = config.length_stages(int(train.lengths.max()), steps_per_epoch)
+    if len(stages) == 1:
+        return stages
+    for part in (train, valid):
+        # windows of a genome are single sequences, and are read on demand only
+        sequences = part.sequences if isinstance(part.sequences, tuple) else ()
+        pair = next((i for i, ids in enumerate(sequences) if (ids == SEP).any()), None)
+        if pair is not None:
+            raise InputError(
+                f"{part.name}: --stages {config.stages} crops sequences, but {part.ids[pair]!r} "
+                "is a pair, which is never cut; leave --stages out"
+            )
+    shortest = stages[0].length
+    if valid.task.kind == "tokens" and not known_targets(valid.middle(shortest)):
+        raise InputError(
+            f"{valid.name}: --stages {config.stages}: no base in the middle {shortest} of the "
+            "valid sequences has a class; take longer stages"
+        )
+    return stages
+
+
+def step_shares(stages: Sequence[Stage], lengths: Int64s) -> Float64s:
+    """What share of all tokens of a run each of its steps reads, (steps,); they add up to 1.
+
+    lengths: tokens of the training sequences, (n,). For estimates of time: rows of a step are taken
+    to be of the mean length, cropped to its stage.
+    """
+    tokens = [float(np.minimum(lengths, stage.length).mean()) for stage in stages]
+    each = np.repeat(tokens, [stage.steps for stage in stages])
+    shares: Float64s = each / each.sum()
+    return shares
 
 
 def require_parts(

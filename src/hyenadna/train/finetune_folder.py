@@ -3,6 +3,7 @@
     RUN/log.jsonl            one line per step and per evaluation
     RUN/state.safetensors    newest state: weights, best weights, optimiser, random state, history
     RUN/best/                the model that was best on the valid part, as `load_task` reads it
+    RUN/lock                 held by the process that writes
 
 The state is one file, written beside and renamed, so that it is whole at any moment.
 """
@@ -20,18 +21,22 @@ from safetensors.torch import save_file
 
 from hyenadna.checkpoint.task import save_task
 from hyenadna.errors import InputError
+from hyenadna.file_lock import hold
 from hyenadna.train.finetune_loop import Finetuner
 from hyenadna.train.finetune_reports import FinetuneEvaluation, FinetuneStep, to_entry
 from hyenadna.train.run_folder import RunFolder
+from hyenadna.training_config import FinetuneConfig
 
 _VERSION: Final = 1
 _STATE: Final = "state.safetensors"
+_LOCK: Final = "lock"
 
 
 class FinetuneFolder:
     """Reads and writes the folder of one run; see the module for its layout.
 
-    Raises InputError where it cannot be made.
+    The folder is held until `close`. Raises InputError where it cannot be made, or another process
+    holds it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,6 +45,12 @@ class FinetuneFolder:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{path}: cannot make the run folder ({error.strerror})") from error
+        self._lock = (path / _LOCK).open("a")
+        if not hold(self._lock):
+            self._lock.close()
+            raise InputError(
+                f"{path}: another run is writing it; wait for it, or give another folder"
+            )
         self._log = RunFolder(path, {})
 
     @property
@@ -54,6 +65,14 @@ class FinetuneFolder:
     def entries(self) -> list[dict[str, Any]]:
         """All complete lines of the log."""
         return self._log.entries()
+
+    def clear_log(self) -> None:
+        """Forget the steps of a start that was killed before it had a state."""
+        self._log.rewind_log(0)
+
+    def close(self) -> None:
+        """Let another run write here."""
+        self._lock.close()
 
     def save_state(self, tuner: Finetuner) -> None:
         """Write the newest state. Raises InputError if the disk is full; the one before stands."""
@@ -114,9 +133,10 @@ class FinetuneFolder:
             raise InputError(f"{self.path}: version {plain['version']}, not {_VERSION}")
         old, new = plain["of"], json.loads(json.dumps(tuner.fingerprint()))
         config = new["config"]
-        other = [k for k in config if old["config"].get(k) != config[k]]
+        before = FinetuneConfig.from_dict(old["config"]).to_dict()  # options since then: defaults
+        other = [k for k in config if before[k] != config[k]]
         if other:
-            was, now = old["config"].get(other[0]), config[other[0]]
+            was, now = before[other[0]], config[other[0]]
             raise InputError(
                 f"{self.path}: was run with {other[0]} {was}, not {now}; resume with the same, or "
                 "give another folder"
@@ -126,11 +146,12 @@ class FinetuneFolder:
             "precision": "another precision (is this another machine?)",
             "base": "other weights to begin with",
             "head": "another pooling or strands",
+            "head dropout": "another dropout of the head",
             "train": "other training rows",
             "valid": "other validation rows",
         }
         for key, what in names.items():
-            if old[key] != new[key]:
+            if old.get(key, new[key]) != new[key]:  # states of before lack the newest
                 raise InputError(
                     f"{self.path}: was run with {what}; resume with the same, or give another "
                     "folder"

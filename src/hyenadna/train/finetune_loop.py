@@ -23,6 +23,7 @@ from hyenadna.model.heads import TaskModel
 from hyenadna.model.losses import loss_parts
 from hyenadna.model.probabilities import probabilities
 from hyenadna.train.finetune_examples import (
+    Crop,
     Examples,
     FeatureExamples,
     Int64s,
@@ -30,6 +31,8 @@ from hyenadna.train.finetune_examples import (
     Progress,
     SequenceExamples,
     require_parts,
+    run_stages,
+    step_shares,
     steps_of_epoch,
     turned_rows,
 )
@@ -46,7 +49,7 @@ from hyenadna.train.loop import PRECISIONS
 from hyenadna.train.metrics import is_better, main_metric, metrics
 from hyenadna.train.optim import learning_rate
 from hyenadna.train.updates import count_bad, update
-from hyenadna.training_config import FinetuneConfig
+from hyenadna.training_config import FinetuneConfig, stage_at
 
 
 class Finetuner:
@@ -58,6 +61,10 @@ class Finetuner:
 
     Until `finish` the head works in units of its own (standardised values and features), and
     adapters are not merged.
+
+    With stages of length warm-up, which are whole epochs, optimiser and schedule go on over all of
+    them. The valid part is then cropped as well; only at full length do its figures choose a model
+    or count for `patience`.
 
     Raises InputError for data without those parts or that the model cannot read, and for options
     that do not go with the task.
@@ -83,17 +90,18 @@ class Finetuner:
         longest = model.model.config.max_seq_len
         self.train_part, self.valid_part = require_parts(data, config, longest)
         self.max_length = int(max(self.train_part.lengths.max(), self.valid_part.lengths.max()))
+        self.stages = run_stages(self.train_part, self.valid_part, config)
         self.metric = config.metric or main_metric(data.task.kind).name
         self.base_digest = weights_digest(model.model)
         self.precision_name = choose_precision(model, config, device)
         self.precision = PRECISIONS[self.precision_name]
         self._weights = class_weights(self.train_part, config)
         self._scale = target_scale(self.train_part)
-        self._usual_dropout = model.model.config.embed_dropout
-        model.model.set_embed_dropout(config.embed_dropout)
         self._random = _fresh_random_state(seed, device)
         with self._own_random_state():
             choose_parameters(model, config)
+        self._usual_dropout = model.model.config.embed_dropout
+        model.model.set_embed_dropout(config.embed_dropout)
         self.parameters = trained_parameters(model)
         self.examples = self._examples(progress)
         self.optimizer = make_optimizer(model, config)
@@ -102,6 +110,7 @@ class Finetuner:
         self.steps_per_epoch = -(-rows // config.batch_size)
         self.steps = config.epochs * self.steps_per_epoch
         self._schedule = config.schedule(self.steps)
+        self._shares = step_shares(self.stages, self.train_part.lengths)
         self.steps_done = self.bad_steps = self.without_better = 0
         self.seconds = 0.0
         self.best: FinetuneEvaluation | None = None
@@ -140,6 +149,11 @@ class Finetuner:
         """Epoch of the last step, from 1."""
         return max(self.steps_done - 1, 0) // self.steps_per_epoch + 1
 
+    def crop_length(self, step: int) -> int | None:
+        """Tokens that longer sequences are cropped to in a step, from 0; None at full length."""
+        stage = stage_at(self.stages, step)
+        return None if stage is self.stages[-1] else stage.length
+
     def step(self) -> FinetuneStep:
         """One optimiser step.
 
@@ -156,7 +170,9 @@ class Finetuner:
         turned = np.zeros(len(index), dtype=np.bool_)
         if self.config.reverse_complement:
             turned = turned_rows(len(index), seed=self.seed, step=self.steps_done)
-        pieces = list(self.examples.step(index, turned))
+        length = self.crop_length(self.steps_done)
+        crop = None if length is None else Crop(length, self.seed, self.steps_done)
+        pieces = list(self.examples.step(index, turned, crop))
         self.model.train()
         with self._own_random_state():
             loss, factor = self._accumulate(pieces)
@@ -187,6 +203,9 @@ class Finetuner:
             tokens=sum(piece.tokens for piece in pieces),
             seconds=seconds,
             skipped=not finite,
+            share=float(self._shares[self.steps_done - 1]),
+            share_left=float(self._shares[self.steps_done :].sum()),
+            length=length,
         )
 
     def _set_learning_rates(self) -> float:
@@ -232,7 +251,8 @@ class Finetuner:
         """The model on the valid part; keeps its weights where it is the best so far.
 
         It is the best where the metric is better, or where that is the same (or undefined) and the
-        loss is lower: many metrics stand still while a model begins to learn.
+        loss is lower: many metrics stand still while a model begins to learn. In length warm-up
+        none is: the model asked for is one of the full length.
 
         Raises InputError for a metric that the task has not, and for outputs that are not finite.
         """
@@ -243,7 +263,8 @@ class Finetuner:
             names = ", ".join(found)
             raise InputError(f"--metric is {self.metric}; this task has {names}")
         value = found.pop("loss") if self.metric == "loss" else found[self.metric]
-        best = self._is_better(value, loss)
+        length = self._evaluated_length
+        best = length is None and self._is_better(value, loss)
         seconds = time.perf_counter() - start
         self.seconds += seconds
         report = FinetuneEvaluation(
@@ -256,14 +277,21 @@ class Finetuner:
             value=value,
             best=best,
             seconds=seconds,
+            length=length,
         )
         self._losses = []
         self.history.append(report)
-        self.without_better = 0 if best else self.without_better + 1
+        if length is None:
+            self.without_better = 0 if best else self.without_better + 1
         if best:
             self.best = report
             self._best_weights = {n: p.detach().clone() for n, p in self.parameters.items()}
         return report
+
+    @property
+    def _evaluated_length(self) -> int | None:
+        """As `crop_length`, of the last step."""
+        return self.crop_length(max(self.steps_done - 1, 0))
 
     def _is_better(self, value: float, loss: float) -> bool:
         if self.best is None:
@@ -281,7 +309,7 @@ class Finetuner:
         total, weight = 0.0, 0.0
         targets: dict[int, Any] = {}
         outputs: dict[int, Any] = {}
-        for piece in self.examples.valid():
+        for piece in self.examples.valid(self._evaluated_length):
             raw = self._outputs(piece)
             wanted = self._own_unit(piece.targets).to(self.device)
             part, counted = loss_parts(kind, raw, wanted, self._weights)
@@ -334,13 +362,20 @@ class Finetuner:
             self._random = _random_state(self.device)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What a state belongs to: settings, data, the model that the run began with."""
+        """What a state belongs to: settings, data, the model that the run began with.
+
+        How much goes through the model at once is not of it: that is a matter of the memory at
+        hand, and moves nothing but the draws of dropout.
+        """
+        config = self.config.to_dict()
+        del config["micro_batch_tokens"]
         return {
-            "config": self.config.to_dict(),
+            "config": config,
             "seed": self.seed,
             "precision": self.precision_name,
             "base": self.base_digest,
             "head": f"{self.model.pooling}, {self.model.strands}",
+            "head dropout": self.model.dropout.p,
             "train": part_digest(self.train_part),
             "valid": part_digest(self.valid_part),
         }
@@ -395,7 +430,7 @@ def part_digest(part: LabelledData) -> str:
     total.update(part.lengths.tobytes())
     targets = part.targets
     for array in targets if isinstance(targets, tuple) else (targets,):
-        total.update(np.ascontiguousarray(array).tobytes())
+        total.update(np.ascontiguousarray(array).data)  # no copy: it may be gigabytes
     return total.hexdigest()
 
 

@@ -36,6 +36,12 @@ class FinetuneStep:
     seconds: float
     skipped: bool
     """Whether the update was left out: the gradient was not finite, or no target counted."""
+    share: float
+    """Share of the tokens of the whole run that a step of this length reads, about."""
+    share_left: float
+    """Share of them that the steps after this one read."""
+    length: int | None = None
+    """Tokens that longer sequences were cropped to, in a stage of length warm-up; else None."""
 
     @property
     def sequences_per_second(self) -> float:
@@ -61,8 +67,10 @@ class FinetuneEvaluation:
     value: float
     """Its value."""
     best: bool
-    """Whether this is the best so far."""
+    """Whether this is the best so far; never in length warm-up."""
     seconds: float
+    length: int | None = None
+    """Tokens that longer sequences were cropped to, in a stage of length warm-up; else None."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,8 @@ class FinetuneResult:
     step: int
     epoch: int
     best: FinetuneEvaluation | None
-    """The evaluation that the weights are of; None where a run stopped before the first."""
+    """The evaluation that the weights are of; None where a run stopped before the first at full
+    length."""
     history: tuple[FinetuneEvaluation, ...]
     stopped: Stopped
     seconds: float
@@ -113,7 +122,8 @@ def over_seeds(results: Sequence[Mapping[str, float]]) -> dict[str, MeanSd]:
 
 
 def to_entry(report: FinetuneStep | FinetuneEvaluation) -> dict[str, Any]:
-    """The report as a line of the log: plain values, with the step."""
+    """The report as a line of the log: plain values, with the step; the length in warm-up only."""
+    length = {} if report.length is None else {"length": report.length}
     if isinstance(report, FinetuneStep):
         entry: dict[str, Any] = {
             "step": report.step,
@@ -125,8 +135,8 @@ def to_entry(report: FinetuneStep | FinetuneEvaluation) -> dict[str, Any]:
             "tokens": report.tokens,
             "seconds": round(report.seconds, 4),
         }
-        return entry | ({"skipped": True} if report.skipped else {})
-    return {
+        return entry | length | ({"skipped": True} if report.skipped else {})
+    return length | {
         "step": report.step,
         "epoch": report.epoch,
         "train_loss": report.train_loss,

@@ -32,6 +32,7 @@ LEDGER_VERSION: Final = 1
 Protocol = Literal["valid", "test"]
 """The split on which step and model were chosen. `test` is what the paper did."""
 _NAME: Final = re.compile(r"[^A-Za-z0-9._-]+")
+_LONGEST_WORD: Final = 60  # of a file name, which may have 255 letters in all
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,11 @@ class LedgerEntry:
     @property
     def file_name(self) -> str:
         """Name of the file: another run of the same thing replaces it, anything else does not."""
-        what = [self.data_digest, self.config, list(self.seeds), self.protocol, self.scored_on]
-        digest = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
-        words = [_NAME.sub("-", word).strip("-") for word in (self.suite, self.task, self.model)]
+        names = [self.suite, self.task, self.model]
+        rest = [self.data_digest, self.config, list(self.seeds), self.protocol, self.scored_on]
+        what = json.dumps([*names, *rest], sort_keys=True, default=str)
+        digest = hashlib.sha256(what.encode()).hexdigest()
+        words = [_NAME.sub("-", name)[:_LONGEST_WORD].strip("-") for name in names]
         return "--".join([*words, digest[:8]]) + ".json"
 
     def to_json(self) -> str:
@@ -224,11 +227,16 @@ def read_ledger(folder: Path) -> list[LedgerEntry]:
     """
     entries = []
     for path in sorted(folder.glob("*.json")):
-        entry = LedgerEntry.from_json(path.read_text(encoding="utf-8"), where=str(path))
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            why = "it is no text" if isinstance(error, UnicodeDecodeError) else error.strerror
+            raise InputError(f"{path}: is no ledger entry ({why}); remove the file") from None
+        entry = LedgerEntry.from_json(text, where=str(path))
         if path.name != entry.file_name:
             raise InputError(
-                f"{path}: its content belongs to {entry.file_name}; it was renamed or edited - run "
-                "the benchmark again"
+                f"{path}: its content belongs to {entry.file_name}; it was renamed or edited - "
+                "remove the file, and run the benchmark again where the entry is needed"
             )
         entries.append(entry)
     return entries
@@ -308,7 +316,12 @@ def make_table(
         runs: Sequence[LedgerEntry | None] = by_task.get(key) or [None]
         for run in runs:
             ours = _cells(run, baselines)
-            cells = [key[1], *ours[:-3], *(cited.get(name, "") for name in figures), *ours[-3:]]
+            cells = [
+                _cell(key[1]),
+                *ours[:-3],
+                *(cited.get(name, "") for name in figures),
+                *ours[-3:],
+            ]
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -322,13 +335,18 @@ def _cells(entry: LedgerEntry | None, baselines: Sequence[str]) -> list[str]:
     chosen = f"chosen on {entry.protocol}, scored on {entry.scored_on}"
     return [
         entry.metric,
-        entry.model.replace("|", "/"),
+        _cell(entry.model),
         entry.scores[entry.metric].text,
         *("" if value is None else f"{value:.3f}" for value in compared),
         rows,
         f"{entry.seconds / 60:.1f}",
         f"{chosen}, {len(entry.seeds)} seed{'s'[: len(entry.seeds) != 1]}",
     ]
+
+
+def _cell(text: str) -> str:
+    """Text that stays in its cell of a markdown table."""
+    return text.replace("|", "/")
 
 
 def _in_order(names: Iterable[str]) -> list[str]:

@@ -38,7 +38,7 @@ values (T numbers each; a missing one is passed over)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -48,12 +48,17 @@ from sklearn import metrics as sk
 
 from hyenadna.errors import InputError
 from hyenadna.task_kinds import TaskKind
+from hyenadna.train.metrics_ranking import auprc, auroc, ranked
 from hyenadna.train.scored import Scored, scored
 
 Floats = npt.NDArray[np.float64]
 Row = dict[str, str | float]
 
 ECE_BINS: Final = 15
+SMALLEST: Final = float(np.finfo(np.float64).eps)
+"""Probabilities are clipped at this for a logarithm, as scikit-learn does."""
+_COLUMNS_AT_ONCE: Final = 16  # labels lie side by side in memory: one at a time is slow to pick out
+_CELLS_AT_ONCE: Final = 1 << 18
 LOWER_IS_BETTER: Final = frozenset({"log_loss", "brier", "ece", "rmse", "mae"})
 COUNTS: Final = frozenset(
     {"labels_counted", "labels_left_out", "targets_counted", "targets_left_out"}
@@ -136,8 +141,8 @@ def per_output(
     if rows.by_class:
         return _per_class(rows, names)
     return [
-        {"name": name, "known": len(true), **_per_column(rows.kind, true, predicted)}
-        for name, (true, predicted) in zip(names, _columns(rows), strict=True)
+        {"name": name, "known": len(column.targets), **_per_column(rows.kind, column)}
+        for name, column in zip(names, columns(rows), strict=True)
     ]
 
 
@@ -249,20 +254,33 @@ def _per_class(rows: Scored, names: Sequence[str]) -> list[Row]:
     ]
 
 
-def _columns(rows: Scored) -> list[tuple[Floats, Floats]]:
-    """Known targets and their outputs of each label or target."""
-    pairs = zip(rows.targets.T, rows.outputs.T, strict=True)
-    return [(true[~np.isnan(true)], predicted[~np.isnan(true)]) for true, predicted in pairs]
+class Column(NamedTuple):
+    """One label or target, without the rows where it is missing."""
+
+    targets: npt.NDArray[Any]
+    outputs: npt.NDArray[Any]
+    known: npt.NDArray[np.bool_] | slice
+    """Which rows these are: an index for arrays of all rows."""
 
 
-def _per_column(kind: TaskKind, true: Floats, predicted: Floats) -> dict[str, float]:
+def columns(rows: Scored) -> Iterator[Column]:
+    """Each label or target, in order."""
+    for start in range(0, rows.outputs.shape[1], _COLUMNS_AT_ONCE):
+        block = slice(start, start + _COLUMNS_AT_ONCE)
+        together = (np.ascontiguousarray(a[:, block].T) for a in (rows.targets, rows.outputs))
+        for true, predicted in zip(*together, strict=True):
+            known = ~np.isnan(true)
+            if known.all():
+                yield Column(true, predicted, slice(None))
+            else:
+                yield Column(true[known], predicted[known], known)
+
+
+def _per_column(kind: TaskKind, column: Column) -> dict[str, float]:
+    true, predicted, _ = column
     if kind == "labels":
-        return {
-            "positive": int(true.sum()),
-            "auroc": auroc(true == 1, predicted),
-            "auprc": auprc(true == 1, predicted),
-            "f1": _f1(true == 1, predicted),
-        }
+        yes = true == 1
+        return {"positive": int(np.count_nonzero(yes)), **ranked(yes, predicted)._asdict()}
     return {
         "pearson": pearson(true, predicted),
         "spearman": spearman(true, predicted),
@@ -274,25 +292,47 @@ def _per_column(kind: TaskKind, true: Floats, predicted: Floats) -> dict[str, fl
 
 def _labels(rows: Scored, label_groups: Sequence[str] | None) -> dict[str, float]:
     groups = per_group(label_groups, rows.outputs.shape[1])
-    each = [_per_column("labels", *pair) for pair in _columns(rows)]
-    by_name = {name: np.array([row[name] for row in each]) for name in ("auroc", "auprc", "f1")}
-    known = ~np.isnan(rows.targets)
-    true, probability = rows.targets[known], np.minimum(rows.outputs[known], 1.0)
-    result = {"auroc": mean(by_name["auroc"]), "auprc": mean(by_name["auprc"])}
-    result |= {f"{name}_median": median(by_name[name]) for name in ("auroc", "auprc")}
+    each = np.array([ranked(c.targets == 1, c.outputs) for c in columns(rows)])
+    areas = dict(zip(("auroc", "auprc"), each.T[:2], strict=True))
+    result = {name: mean(values) for name, values in areas.items()}
+    result |= {f"{name}_median": median(values) for name, values in areas.items()}
     for group, members in groups.items():
-        for name in ("auroc", "auprc"):
-            result[f"{name}_median_{group}"] = median(by_name[name][members])
-    both = np.stack([1 - probability, probability], 1)
-    result["f1"] = mean(by_name["f1"])
-    result["log_loss"] = float(sk.log_loss(true.astype(np.int64), both, labels=[0, 1]))
-    result["brier"] = float(((probability - true) ** 2).mean())
-    result["ece"] = calibration_error(true, probability)
-    return result | _left_out("labels", by_name["auroc"])
+        for name, values in areas.items():
+            result[f"{name}_median_{group}"] = median(values[members])
+    result["f1"] = mean(each[:, 2])
+    count, loss, error, *gaps = label_sums(rows).sum(0)
+    result["log_loss"], result["brier"] = float(loss / count), float(error / count)
+    result["ece"] = float(abs(np.array(gaps)).sum() / count)
+    return result | _left_out("labels", areas["auroc"])
+
+
+def label_sums(rows: Scored) -> Floats:
+    """Sums over the known labels of each row, (n, 18), for figures that are means over all pairs.
+
+    1, the loss, the squared error, and true - probability in each of the calibration bins.
+    """
+    width = rows.outputs.shape[1]
+    found = np.zeros((len(rows), 3 + ECE_BINS))
+    at_once = max(1, _CELLS_AT_ONCE // width)
+    for start in range(0, len(rows), at_once):
+        block = slice(start, start + at_once)
+        true = rows.targets[block].astype(np.float64)
+        probability = np.minimum(rows.outputs[block].astype(np.float64), 1.0)
+        known = ~np.isnan(true)
+        chosen = np.where(true == 1, probability, 1 - probability)
+        loss = -np.log(np.clip(chosen, SMALLEST, 1 - SMALLEST))
+        gap = np.where(known, true - probability, 0.0)
+        place = np.arange(len(true))[:, None] * ECE_BINS + confidence_bins(probability)
+        gaps = np.bincount(place.ravel(), gap.ravel(), minlength=len(true) * ECE_BINS)
+        found[block, 0] = known.sum(1)
+        found[block, 1] = (loss * known).sum(1)
+        found[block, 2] = (gap**2).sum(1)
+        found[block, 3:] = gaps.reshape(-1, ECE_BINS)
+    return found
 
 
 def _values(rows: Scored) -> dict[str, float]:
-    each = [_per_column("values", *pair) for pair in _columns(rows)]
+    each = [_per_column("values", column) for column in columns(rows)]
     result = {name: mean([row[name] for row in each]) for name in each[0]}
     return result | _left_out("targets", np.array([row["pearson"] for row in each]))
 
@@ -300,29 +340,6 @@ def _values(rows: Scored) -> dict[str, float]:
 def _left_out(what: str, values: Floats) -> dict[str, float]:
     left_out = int(np.isnan(values).sum())
     return {f"{what}_counted": float(len(values) - left_out), f"{what}_left_out": float(left_out)}
-
-
-def _where_both(
-    score: Callable[..., float], true: npt.NDArray[np.bool_], predicted: Floats
-) -> float:
-    return float(score(true, predicted)) if true.any() and not true.all() else math.nan
-
-
-def auroc(true: npt.NDArray[np.bool_], predicted: Floats) -> float:
-    """Area under the ROC, ties counted half; NaN where only one answer occurs."""
-    return _where_both(sk.roc_auc_score, true, predicted)
-
-
-def auprc(true: npt.NDArray[np.bool_], predicted: Floats) -> float:
-    """Average precision; NaN where only one answer occurs."""
-    return _where_both(sk.average_precision_score, true, predicted)
-
-
-def _f1(true: npt.NDArray[np.bool_], predicted: Floats) -> float:
-    def at_half(true: npt.NDArray[np.bool_], predicted: Floats) -> float:
-        return sk.f1_score(true, predicted >= 0.5, zero_division=0)
-
-    return _where_both(at_half, true, predicted)
 
 
 def pearson(true: Floats, predicted: Floats) -> float:

@@ -1,9 +1,9 @@
 """The metrics of many resamples of the same rows at once, for bootstrap intervals.
 
 A resample is a weight for each sequence: how often it was drawn. Everything that does not depend on
-the weights (orders, ties, bins) is worked out once; then each metric is a few array operations on a
-block of resamples. The values are those of `hyenadna.train.metrics` on the rows drawn, and a test
-compares them.
+the weights (orders, ties, bins) is worked out once for a block of resamples; then each metric is a
+few array operations on the block. The values are those of `hyenadna.train.metrics` on the rows
+drawn, and a test compares them.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ from scipy import sparse
 
 from hyenadna.train.metrics import (
     ECE_BINS,
+    SMALLEST,
     Floats,
     brier_rows,
+    columns,
     confidence_bins,
+    label_sums,
     normalised,
     per_group,
     scored_classes,
 )
+from hyenadna.train.metrics_ranking import HALF, Scores
 from hyenadna.train.scored import Scored
 
 Weights = Floats
@@ -35,7 +39,8 @@ Resampled = Callable[[Weights], dict[str, Floats]]
 Varies = tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]
 """Whether target and prediction have two values or more in each resample, (B,) both."""
 
-_SMALLEST: Final = float(np.finfo(np.float64).eps)  # scikit-learn's clip of log_loss
+_EXACT_IN_FLOAT32: Final = 1 << 24
+"""Whole numbers up to this have a float32 each, and so have their sums."""
 
 
 def resampled_metrics(
@@ -71,7 +76,7 @@ def _classes(rows: Scored, sequence: npt.NDArray[np.int64], sequences: int) -> R
 
     pairs = table(true * classes + top, 1.0, classes**2)
     gaps = table(confidence_bins(confidence), (top == true) - confidence, ECE_BINS)
-    losses = table(0, -np.log(np.clip(chosen, _SMALLEST, 1 - _SMALLEST)), 1)
+    losses = table(0, -np.log(np.clip(chosen, SMALLEST, 1 - SMALLEST)), 1)
     errors = table(0, brier_rows(true, probability), 1)
     rankings = [Ranking(true == c, raw[:, c], sequence) for c in scored_classes(classes)]
 
@@ -117,39 +122,66 @@ def confusion_metrics(counts: Floats) -> dict[str, Floats]:
 
 
 class Ranking:
-    """One yes/no answer with its scores: areas under the curves, and F1, of any resample."""
+    """One yes/no answer with its scores: areas under the curves, and F1, of any resample.
+
+    The scores of the yes rows (and 0.5) cut the scale; a row lies at a cut or between two. With
+    the weight of each such place, a resample is measured from sums along the scale: nothing is
+    sorted again, and only as many places as there are yes rows are gone through.
+    """
 
     def __init__(
-        self, true: npt.NDArray[np.bool_], score: Floats, sequence: npt.NDArray[np.int64]
+        self, true: npt.NDArray[np.bool_], score: Scores, sequence: npt.NDArray[np.int64]
     ) -> None:
-        yes, no = np.flatnonzero(true), np.flatnonzero(~true)
-        yes, no = (rows[np.argsort(-score[rows], kind="stable")] for rows in (yes, no))
-        self._yes, self._no = sequence[yes], sequence[no]
-        # For each yes, from the highest score down: how many of either answer are above, or tied.
-        self._yes_tied = np.searchsorted(-score[yes], -score[yes], side="right")
-        self._no_above = np.searchsorted(-score[no], -score[yes], side="left")
-        self._no_tied = np.searchsorted(-score[no], -score[yes], side="right")
-        self._yes_half, self._no_half = (int((score[rows] >= 0.5).sum()) for rows in (yes, no))
+        half = score.dtype.type(HALF)
+        cuts = np.unique(np.append(score[true], half))
+        self._cuts, self._half = len(cuts), int(np.searchsorted(cuts, half))
+        # no rows: place 0 .. 2K, odd ones at a cut; yes rows, which are all at cuts: behind these
+        place = _places(score, cuts)
+        place[true] = 2 * len(cuts) + 1 + place[true] // 2
+        by_sequence = np.argsort(sequence, kind="stable")
+        self._place = place[by_sequence]
+        self._ends = np.append(0, np.cumsum(np.bincount(sequence))).astype(np.int32)
 
-    def measure(self, weights: Weights) -> dict[str, Floats]:
+    def measure(self, weights: npt.NDArray[np.floating[Any]]) -> dict[str, Floats]:
         """auroc, auprc and f1 (at a score of 0.5), (B,) each; NaN where one answer is lacking."""
-        drawn = weights[self._yes]
-        yes, no = _running(drawn), _running(weights[self._no])
-        positives, negatives = yes[-1], no[-1]
-        tied = no[self._no_tied]
-        below = negatives - 0.5 * (no[self._no_above] + tied)
-        found = yes[self._yes_tied]
-        precision = found / np.maximum(found + tied, 1)
+        shape = (3 * self._cuts + 1, len(self._ends) - 1)
+        ones = np.ones(len(self._place), dtype=weights.dtype)
+        table = sparse.csc_array((ones, self._place, self._ends), shape=shape)
+        at_place = table @ weights[: shape[1]]
+        between, tied = at_place[: 2 * self._cuts : 2], at_place[1 : 2 * self._cuts : 2]
+        above_all = at_place[2 * self._cuts]
+        yes = at_place[2 * self._cuts + 1 :].astype(np.float64)
+        yes_up_to = np.cumsum(yes, axis=0)
+        no_up_to = np.cumsum(between + tied, axis=0, dtype=np.float64)
+        positives, negatives = yes_up_to[-1], no_up_to[-1] + above_all
+        # at each cut: how many are found at its score and above, and how many of them wrongly
+        found = positives - yes_up_to + yes
+        alarms = negatives - no_up_to + tied
+        hits, half_alarms = found[self._half].copy(), alarms[self._half].copy()
+        precision = np.divide(found, np.maximum(alarms + found, 1, out=alarms), out=found)
+        in_order = np.subtract(no_up_to, 0.5 * tied, out=no_up_to)
         both = (positives > 0) & (negatives > 0)
         with np.errstate(invalid="ignore", divide="ignore"):
             values = {
-                "auroc": (drawn * below).sum(0) / (positives * negatives),
-                "auprc": (drawn * precision).sum(0) / positives,
-                "f1": 2
-                * yes[self._yes_half]
-                / (yes[self._yes_half] + no[self._no_half] + positives),
+                "auroc": np.einsum("kb,kb->b", yes, in_order) / (positives * negatives),
+                "auprc": np.einsum("kb,kb->b", yes, precision) / positives,
+                "f1": 2 * hits / (hits + half_alarms + positives),
             }
         return {name: np.where(both, value, np.nan) for name, value in values.items()}
+
+
+def _places(score: Scores, cuts: Scores) -> npt.NDArray[np.int32]:
+    """Where each score lies among rising cuts: 2k below cut k and above the one before, 2k + 1 at.
+
+    The scores are sorted for it: looking up each of them costs five times as much.
+    """
+    order = np.argsort(score)
+    ordered = score[order]
+    ends = [np.searchsorted(ordered, cuts, side=side) for side in ("left", "right")]
+    counts = np.diff(np.stack(ends, 1).ravel(), prepend=0, append=len(score))
+    place = np.empty(len(score), dtype=np.int32)
+    place[order] = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    return place
 
 
 def _running(values: Weights) -> Floats:
@@ -183,21 +215,25 @@ def _labels(
     label_groups: Sequence[str] | None,
 ) -> Resampled:
     groups = per_group(label_groups, rows.outputs.shape[1])
-    columns = _columns(rows, sequence)
-    rankings = [Ranking(true == 1, score, of) for true, score, of in columns]
     sums = np.zeros((sequences, 3 + ECE_BINS))
-    for true, score, of in columns:
-        np.add.at(sums, of, _label_sums(true, score))
+    np.add.at(sums, sequence, label_sums(rows))
+    of_one = int(np.bincount(sequence).max())  # rows that one sequence may have
 
     def measure(weights: Weights) -> dict[str, Floats]:
-        ranked = [ranking.measure(weights) for ranking in rankings]
+        count, loss, error, *gaps = sums.T @ weights
+        most = of_one * float(weights.sum(0).max())
+        small = weights.astype(np.float32) if most < _EXACT_IN_FLOAT32 else weights
+        # A label at a time: the places of all rows for all of hundreds would fill the memory.
+        ranked = [
+            Ranking(c.targets == 1, c.outputs, sequence[c.known]).measure(small)
+            for c in columns(rows)
+        ]
         each = {name: np.stack([part[name] for part in ranked], 1) for name in ranked[0]}
         result = {name: _mean(values) for name, values in each.items()}
         result |= {f"{name}_median": _median(each[name]) for name in ("auroc", "auprc")}
         for group, members in groups.items():
             for name in ("auroc", "auprc"):
                 result[f"{name}_median_{group}"] = _median(each[name][:, members])
-        count, loss, error, *gaps = sums.T @ weights
         with np.errstate(invalid="ignore", divide="ignore"):
             result["log_loss"], result["brier"] = loss / count, error / count
             result["ece"] = abs(np.stack(gaps)).sum(0) / count
@@ -206,32 +242,13 @@ def _labels(
     return measure
 
 
-def _label_sums(true: Floats, score: Floats) -> Floats:
-    """For each row 1, loss, squared error, and gap in its calibration bin, (n, 18)."""
-    probability = np.minimum(score, 1.0)
-    chosen = np.where(true == 1, probability, 1 - probability)
-    losses = -np.log(np.clip(chosen, _SMALLEST, 1 - _SMALLEST))
-    gaps = np.zeros((len(true), ECE_BINS))
-    gaps[np.arange(len(true)), confidence_bins(probability)] = true - probability
-    return np.column_stack([np.ones(len(true)), losses, (probability - true) ** 2, gaps])
-
-
-def _columns(
-    rows: Scored, sequence: npt.NDArray[np.int64]
-) -> list[tuple[Floats, Floats, npt.NDArray[np.int64]]]:
-    """Known targets, their outputs and their sequences, of each label or target."""
-    known = ~np.isnan(rows.targets)
-    return [
-        (rows.targets[known[:, c], c], rows.outputs[known[:, c], c], sequence[known[:, c]])
-        for c in range(rows.outputs.shape[1])
+def _values(rows: Scored, sequence: npt.NDArray[np.int64]) -> Resampled:
+    targets = [
+        _Target(c.targets, c.outputs, sequence[c.known]) for c in columns(rows) if len(c.targets)
     ]
 
-
-def _values(rows: Scored, sequence: npt.NDArray[np.int64]) -> Resampled:
-    columns = [_Target(*column) for column in _columns(rows, sequence) if len(column[0])]
-
     def measure(weights: Weights) -> dict[str, Floats]:
-        parts = [column.measure(weights) for column in columns]
+        parts = [target.measure(weights) for target in targets]
         return {name: _mean(np.stack([part[name] for part in parts], 1)) for name in parts[0]}
 
     return measure

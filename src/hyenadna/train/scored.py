@@ -21,10 +21,11 @@ class Scored:
 
     kind: TaskKind
     targets: npt.NDArray[Any]
-    """classes, tokens: int64 (n,); labels: float64 (n, T) of 0, 1 and NaN; values: float64 (n, T)
-    with NaN."""
-    outputs: npt.NDArray[np.float64]
-    """classes, tokens: probabilities (n, C); labels: probabilities (n, T); values: (n, T)."""
+    """classes, tokens: int64 (n,); labels: (n, T) of 0, 1 and NaN, or bool, of the type that came
+    in; values: float64 (n, T) with NaN."""
+    outputs: npt.NDArray[Any]
+    """classes, tokens: probabilities (n, C); labels: probabilities (n, T); values: (n, T). float64,
+    but labels that came in as float32 stay so: there may be 200 million, and nothing is copied."""
     rows: npt.NDArray[np.int64]
     """Which rows of the arrays that came in these are, (n,)."""
 
@@ -49,8 +50,10 @@ def scored(kind: TaskKind, targets: npt.ArrayLike, outputs: npt.ArrayLike) -> Sc
         raise InputError(
             f"metrics: task is {kind!r}; it is 'classes', 'labels', 'values', 'tokens'"
         )
-    true, predicted = np.asarray(targets), np.asarray(outputs, dtype=np.float64)
+    true, predicted = np.asarray(targets), np.asarray(outputs)
     by_class = kind in ("classes", "tokens")
+    if kind != "labels" or predicted.dtype != np.float32:
+        predicted = predicted.astype(np.float64, copy=False)
     fits = len(true) == len(predicted) if by_class else true.shape == predicted.shape
     if predicted.ndim != 2 or true.ndim != (1 if by_class else 2) or not fits:
         want = "(n,) and (n, C)" if by_class else "(n, T) both"
@@ -58,12 +61,16 @@ def scored(kind: TaskKind, targets: npt.ArrayLike, outputs: npt.ArrayLike) -> Sc
             f"metrics: targets have shape {true.shape} and outputs {predicted.shape}; "
             f"{kind} need {want}"
         )
-    true = _class_targets(true, predicted.shape[1]) if by_class else true.astype(np.float64)
+    if by_class:
+        true = _class_targets(true, predicted.shape[1])
+    elif kind == "values" or true.dtype.kind not in "biuf":
+        true = true.astype(np.float64)
     known = true != IGNORED if by_class else ~np.isnan(true).all(1)
     rows = np.flatnonzero(known)
     if not len(rows):
         raise InputError(f"metrics: none of {len(true)} rows has a target; nothing to measure")
-    true, predicted = true[rows], predicted[rows]
+    if len(rows) < len(true):
+        true, predicted = true[rows], predicted[rows]
     if kind == "labels":
         _require(true, np.isnan(true) | (true == 0) | (true == 1), rows, "target", "is not 0 or 1")
     elif kind == "values":

@@ -50,8 +50,9 @@ def count_bad(
     finite: as `update` says. step: number of this one, from 1; lr: peak learning rate; both for the
     message. Raises InputError where it is the `MAX_BAD_STEPS`th.
     """
-    # fp16: the first scales are too large by design, and only a loss that is not finite is bad
-    if finite or (scaler.is_enabled() and math.isfinite(loss)):
+    # fp16: the first scales are too large by design, and then only a loss that is not finite is bad
+    scaling = scaler.is_enabled() and scaler.get_scale() >= 1
+    if finite or (scaling and math.isfinite(loss)):
         return 0
     if before + 1 >= MAX_BAD_STEPS:
         raise InputError(

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hyenadna.alphabet import A, C, G, Ids, N, T, reverse_complement_ids
+from hyenadna.data.benchmarks.remote import UCSC, RemoteFile
 from hyenadna.data.benchmarks.suite import BenchmarkTask, Suite, find_task
 from hyenadna.data.genome_windows import ContigSource, GenomeWindows, WindowedData
 from hyenadna.data.labelled_data import LabelledData, Task, split_named
@@ -45,7 +46,8 @@ _ROWS_AT_ONCE: Final = 1 << 14
 _HDF5: Final = b"\x89HDF\r\n\x1a\n"
 _MATRICES: Final = (("train", "train"), ("valid", "valid"), ("test", "test"))
 
-Float32s = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+Block = Callable[[slice], npt.NDArray[Any]]
 
 
 def list_tasks() -> tuple[BenchmarkTask, ...]:
@@ -154,7 +156,8 @@ def _from_coordinates(
 ) -> WindowedData:
     reader = genome if isinstance(genome, GenomeReader) else Genome.open(genome or _fasta(folder))
     names: tuple[str, ...] = ()
-    columns: list[list[npt.NDArray[Any]]] = [[], [], [], []]
+    places: list[tuple[int, int, int]] = []
+    flags = bytearray()
     splits: list[str] = []
     for path in tables:
         split = split_named(path.name.split("_")[0])
@@ -165,11 +168,11 @@ def _from_coordinates(
         if names and mine != names:
             raise InputError(f"{path}: its labels are not those of {tables[0].name}")
         names = mine
-        read: tuple[npt.NDArray[Any], ...] = _read_coordinates(table, names)
-        for i, values in enumerate(read):
-            columns[i].append(values)
-        splits += [split] * len(read[0])
-    source, start, stop, targets = (np.concatenate(column) for column in columns)
+        before = len(places)
+        _read_coordinates(table, names, places, flags)
+        splits += [split] * (len(places) - before)
+    source, start, stop = np.array(places, dtype=np.int64).T
+    targets = np.frombuffer(flags, dtype=np.bool_).reshape(len(places), len(names))
     contigs = [_contig(reader, int(k)) for k in np.unique(source)]
     windows = GenomeWindows(
         [ContigSource(reader, contig) for contig in contigs],
@@ -212,10 +215,17 @@ _FLAGS: Final = {
 
 
 def _read_coordinates(
-    table: Table, names: Sequence[str]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64], Float32s]:
-    """Chromosome number, start, stop, (n,) each, and targets (n, T) of a table."""
-    places, targets = [], []
+    table: Table,
+    names: Sequence[str],
+    places: list[tuple[int, int, int]],
+    flags: bytearray,
+) -> None:
+    """Add chromosome number, start and stop of each row to `places`, and its labels to `flags`.
+
+    A label is a byte: there may be 2 million rows of 919.
+    """
+    before = len(places)
+    flag_of = _FLAGS.__getitem__
     for row, cells in table.rows((*_COORDINATES, *names)):
         place = table.place(row)
         try:
@@ -227,17 +237,16 @@ def _read_coordinates(
             ) from None
         if stop - start != WINDOW:
             raise InputError(f"{place}: Start..End is {stop - start} bases; it must be {WINDOW}")
-        flags = [_FLAGS.get(cell, 2) for cell in cells[3:]]
-        if 2 in flags:
-            at = flags.index(2)
-            raise InputError(f"{place}: {names[at]} is {cells[3 + at]!r}; it must be 0 or 1")
+        try:
+            flags += bytes(map(flag_of, cells[3:]))
+        except KeyError:
+            at = next(i for i, cell in enumerate(cells[3:]) if cell not in _FLAGS)
+            raise InputError(
+                f"{place}: {names[at]} is {cells[3 + at]!r}; it must be 0 or 1"
+            ) from None
         places.append((number, start, stop))
-        targets.append(bytes(flags))  # 1 byte each: there may be 2 million rows of 919
-    if not places:
+    if len(places) == before:
         raise InputError(f"{table.path}: holds no rows")
-    number, start, stop = np.array(places, dtype=np.int64).T
-    flat = np.frombuffer(b"".join(targets), dtype=np.uint8)
-    return number, start, stop, flat.reshape(len(targets), len(names)).astype(np.float32)
 
 
 def _contig(genome: GenomeReader, number: int) -> str:
@@ -254,13 +263,18 @@ def _contig(genome: GenomeReader, number: int) -> str:
 
 def _from_matrices(task: str, matrices: Sequence[tuple[str, Path]]) -> LabelledData:
     sequences: list[Ids] = []
-    targets, splits = [], list[str]()
+    targets: list[Bools] = []
+    splits: list[str] = []
     for split, path in matrices:
         ids, target = read_matrix(path)
+        if targets and target.shape[1] != targets[0].shape[1]:
+            raise InputError(
+                f"{path}: has {target.shape[1]} labels, {matrices[0][1].name} {targets[0].shape[1]}"
+            )
         sequences += list(ids)
         targets.append(target)
         splits += [split] * len(ids)
-    together = np.concatenate(targets)
+    together = np.concatenate(targets) if len(targets) > 1 else targets[0]
     names = tuple(f"y_{i}" for i in range(together.shape[1]))
     return LabelledData(
         f"chromatin-{task}",
@@ -273,11 +287,13 @@ def _from_matrices(task: str, matrices: Sequence[tuple[str, Path]]) -> LabelledD
     )
 
 
-def read_matrix(path: Path) -> tuple[Ids, Float32s]:
-    """Token ids (n, 1000), uint8, and targets (n, T), float32, of a `.mat` file, one strand each.
+def read_matrix(path: Path) -> tuple[Ids, Bools]:
+    """Token ids (n, bases), uint8, and labels (n, T), bool, of a `.mat` file, one strand each.
 
-    Raises InputError for a file that cannot be read or lacks one of the two arrays, and where the
-    reader that it needs is not installed.
+    A block of rows is read at a time from a MATLAB 7.3 file; an older one is read whole.
+
+    Raises InputError for a file that cannot be read or lacks one of the two arrays, for labels
+    other than 0 and 1, and where the reader that it needs is not installed.
     """
     with path.open("rb") as stream:
         head = stream.read(10)
@@ -294,7 +310,7 @@ def _names_in(keys: Any, path: Path) -> tuple[str, str]:
     raise InputError(f"{path}: has no pair such as trainxdata and traindata; it has {names}")
 
 
-def _read_mat5(path: Path) -> tuple[Ids, Float32s]:
+def _read_mat5(path: Path) -> tuple[Ids, Bools]:
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
@@ -309,17 +325,21 @@ def _read_mat5(path: Path) -> tuple[Ids, Float32s]:
             ) from error
     x, y = _names_in(content, path)
     one_hot, targets = content[x], content[y]
-    if one_hot.ndim != 3 or one_hot.shape[1] != 4 or len(one_hot) != len(targets):
+    fits = one_hot.ndim == 3 and targets.ndim == 2 and len(one_hot) == len(targets)
+    if not fits or one_hot.shape[1] != 4:
         raise InputError(
             f"{path}: {x} is {one_hot.shape} and {y} {targets.shape}; there must be (rows, 4, "
             "bases) and (rows, labels)"
         )
-    keep = _one_strand(len(one_hot), lambda rows: _letters(one_hot[rows]))
-    ids = np.concatenate([_letters(one_hot[rows]) for rows in _blocks(keep)])
-    return ids, np.asarray(targets[:keep], dtype=np.float32)
+    return _read_blocks(
+        path,
+        (len(one_hot), one_hot.shape[2], targets.shape[1]),
+        lambda rows: one_hot[rows],
+        lambda rows: targets[rows],
+    )
 
 
-def _read_hdf5(path: Path) -> tuple[Ids, Float32s]:
+def _read_hdf5(path: Path) -> tuple[Ids, Bools]:
     try:
         import h5py
     except ImportError:
@@ -335,29 +355,50 @@ def _read_hdf5(path: Path) -> tuple[Ids, Float32s]:
         x, y = _names_in(file.keys(), path)
         one_hot, targets = file[x], file[y]
         # MATLAB's axes come in reverse: (bases, 4, rows) and (labels, rows).
-        if one_hot.ndim != 3 or one_hot.shape[1] != 4 or one_hot.shape[2] != targets.shape[1]:
+        fits = one_hot.ndim == 3 and targets.ndim == 2
+        if not fits or one_hot.shape[1] != 4 or one_hot.shape[2] != targets.shape[1]:
             raise InputError(
                 f"{path}: {x} is {one_hot.shape} and {y} {targets.shape}; there must be (bases, 4, "
                 "rows) and (labels, rows)"
             )
+        return _read_blocks(
+            path,
+            (one_hot.shape[2], one_hot.shape[0], targets.shape[0]),
+            lambda rows: one_hot[:, :, rows].transpose(2, 1, 0),
+            lambda rows: targets[:, rows].T,
+        )
 
-        def read(rows: slice) -> Ids:
-            return _letters(one_hot[:, :, rows].transpose(2, 1, 0))
 
-        keep = _one_strand(one_hot.shape[2], read)
-        ids = np.concatenate([read(rows) for rows in _blocks(keep)])
-        return ids, np.asarray(targets[:, :keep], dtype=np.float32).T.copy()
+def _read_blocks(
+    path: Path, shape: tuple[int, int, int], one_hot: Block, labels: Block
+) -> tuple[Ids, Bools]:
+    """Token ids and labels of the rows that hold each sequence once, read a block at a time.
 
-
-def _blocks(rows: int) -> Iterator[slice]:
-    for start in range(0, rows, _ROWS_AT_ONCE):
-        yield slice(start, min(start + _ROWS_AT_ONCE, rows))
+    shape: rows, bases, labels. one_hot, labels: rows of the file, (n, 4, bases) and (n, T).
+    """
+    rows, bases, width = shape
+    keep = _one_strand(rows, lambda block: _letters(one_hot(block)))
+    ids, targets = np.empty((keep, bases), np.uint8), np.empty((keep, width), np.bool_)
+    for start in range(0, keep, _ROWS_AT_ONCE):
+        block = slice(start, min(start + _ROWS_AT_ONCE, keep))
+        ids[block] = _letters(one_hot(block))
+        values = labels(block)
+        targets[block] = values != 0
+        wrong = targets[block] & (values != 1)
+        if wrong.any():
+            row = start + int(wrong.any(1).argmax())
+            raise InputError(
+                f"{path}: row {row + 1} has the label {values[wrong][0]}; it must be 0 or 1"
+            )
+    return ids, targets
 
 
 def _letters(one_hot: npt.NDArray[Any]) -> Ids:
     """Token ids (n, bases) of one-hot rows (n, 4, bases) in the order A, G, C, T; none set is N."""
-    ids: Ids = _MAT_LETTERS[one_hot.argmax(axis=1)]
-    ids[one_hot.sum(axis=1) != 1] = N
+    there = [one_hot[:, i] != 0 for i in range(4)]
+    count = sum(each.view(np.uint8) for each in there)
+    ids: Ids = sum(each * letter for each, letter in zip(there, _MAT_LETTERS, strict=True))
+    ids[count != 1] = N
     return ids
 
 
@@ -376,7 +417,7 @@ def where_from() -> str:
     return (
         "DeepSEA (Zhou and Troyanskaya 2015), http://deepsea.princeton.edu: deepsea_train_bundle "
         "with train.mat (MATLAB 7.3), valid.mat and test.mat; 4,400,000 / 8,000 / 455,024 rows, "
-        "each sequence on both strands.\n"
+        "each sequence on both strands. --download fetches the bundle (several GB) and hg19.\n"
         "1. Unpack train.mat, valid.mat and test.mat into DATA: windows of 1,000 bases, no genome "
         "needed.\n"
         "2. For wider windows: {train,val,test}_hg19_coords_targets.csv with Chr_No (from 0), "
@@ -386,4 +427,28 @@ def where_from() -> str:
     )
 
 
-SUITE: Final = Suite("chromatin", "Chromatin profiles", list_tasks, load, where_from)
+def remote_files() -> tuple[RemoteFile, ...]:
+    """The matrices, and the genome that coordinates are on (the coordinates have no address).
+
+    The checksum of hg19 is UCSC's (md5sum.txt beside it), on record in
+    trafalmadorian97/mecfs_bioinformatics, mecfs_bio/assets/reference_data/genome_sequence/
+    ucsc_hg19_fasta.py, and in others. None is on record of the bundle.
+    """
+    bundle = "https://deepsea.princeton.edu/media/code/deepsea_train_bundle.v0.9.tar.gz"
+    return (
+        RemoteFile(
+            address=bundle,
+            path="deepsea_train_bundle.v0.9.tar.gz",
+            tasks=("1k",),
+            members=tuple(f"{stem}.mat" for stem, _ in _MATRICES),
+        ),
+        RemoteFile(
+            address=f"{UCSC}/hg19/bigZips/hg19.fa.gz",
+            path="hg19.fa.gz",
+            tasks=("8k",),
+            checksum="md5:806c02398f5ac5da8ffd6da2d1d5d1a9",
+        ),
+    )
+
+
+SUITE: Final = Suite("chromatin", "Chromatin profiles", list_tasks, load, where_from, remote_files)

@@ -1,8 +1,9 @@
-"""GenomicBenchmarks: eight classification tasks in three layouts.
+"""GenomicBenchmarks: eight classification tasks in four layouts.
 
     DATA/<task>/<train|test>/<class>/*.txt       what the package unpacks: a sequence in each file
     DATA/<task>/<train|test>/<class>.csv.gz      intervals: id, region, start, end, strand (0-based)
     DATA/<task>.csv                              columns sequence, label, split
+    DATA/<task>/<train|test>.parquet             columns seq, label: the authors' data on the hub
 
 Intervals are cut from genomes on demand: each region is looked up in all that are given, `chr1` and
 `1` being the same contig. Classes are sorted by name. There is no valid split:
@@ -18,6 +19,7 @@ from typing import Final, Literal
 import numpy as np
 
 from hyenadna.data.benchmarks.layouts import find_task_files
+from hyenadna.data.benchmarks.remote import RemoteFile, hub_address
 from hyenadna.data.benchmarks.suite import BenchmarkTask, Suite, find_task
 from hyenadna.data.genome_windows import ContigSource, GenomeWindows, WindowedData
 from hyenadna.data.labelled import LabelledData, read_labelled
@@ -38,6 +40,33 @@ _ROWS: Final = (
     ("human_nontata_promoters", 2, 251, 27097, 9034),
     ("human_ocr_ensembl", 2, 593, 139804, 34952),
 )
+_HUB: Final = "katarinagresova/Genomic_Benchmarks_"
+# Commit and the files for train and test, as the hub's own pages have them on record
+# (huggingface.co/datasets/<repository>/tree/<commit>/data, or .../default where the commit is of
+# the hub's conversion to Parquet, the same rows).
+_PARQUET: Final = ("default/train/0000.parquet", "default/test/0000.parquet")
+_COMMITS: Final = {
+    "dummy_mouse_enhancers_ensembl": ("02eb7864818c43dcb249c9b5801d875520932989", *_PARQUET),
+    "demo_coding_vs_intergenomic_seqs": ("6465cfbcbc4e5a6158db11b9a052d8beb7d899b0", *_PARQUET),
+    "demo_human_or_worm": (
+        "f54572612828ff90a4b235a49eb46f5bb8e47427",
+        "data/train-00000-of-00001-0d5a5f4de37ce201.parquet",
+        "data/test-00000-of-00001-1033586105338bbd.parquet",
+    ),
+    "human_enhancers_cohn": ("a08d2a926909a99402c760cd75f9bbe82e0d8a3b", *_PARQUET),
+    "human_enhancers_ensembl": (
+        "1e4a3993d89263e6496b64824cad9716c5f6643b",
+        "data/train-00000-of-00001-cb81734ed6488aa3.parquet",
+        "data/test-00000-of-00001-21964d4fd7a45ed3.parquet",
+    ),
+    "human_ensembl_regulatory": ("c399f8c7e4203a71ed32057d1a2d96318da4f24d", *_PARQUET),
+    "human_nontata_promoters": (
+        "e0003669df0a180c8570ebe091ed91f20fa080ec",
+        "data/train-00000-of-00001-aeb55728756a44ae.parquet",
+        "data/test-00000-of-00001-d7614d9116c62f44.parquet",
+    ),
+    "human_ocr_ensembl": ("9fcbfc9e47fbbd37216f81070d413d4c9ea2204f", *_PARQUET),
+}
 _INTERVAL: Final = ("id", "region", "start", "end", "strand")
 _TABLES: Final = (".csv", ".tsv")
 _STRANDS: Final = {"+": False, "-": True, "1": False, "-1": True, ".": False, "": False}
@@ -175,7 +204,8 @@ def _plain(contig: str) -> str:
 def where_from() -> str:
     """Where the data comes from, and the steps."""
     return (
-        "https://github.com/ML-Bioinfo-CEITEC/genomic_benchmarks (Apache-2.0).\n"
+        "https://github.com/ML-Bioinfo-CEITEC/genomic_benchmarks (Apache-2.0). --download fetches "
+        "the sequences that its authors put on the Hugging Face hub.\n"
         "1. `pip install genomic-benchmarks`, then "
         "genomic_benchmarks.loc2seq.download_dataset(task) writes "
         "~/.genomic_benchmarks/<task>/<train|test>/<class>/*.txt: give ~/.genomic_benchmarks as "
@@ -185,4 +215,19 @@ def where_from() -> str:
     )
 
 
-SUITE: Final = Suite("genomic_benchmarks", "GenomicBenchmarks", list_tasks, load, where_from)
+def remote_files() -> tuple[RemoteFile, ...]:
+    """Train and test of each task, sequences in Parquet."""
+    return tuple(
+        RemoteFile(
+            address=hub_address(_HUB + task, commit, path),
+            path=f"{task}/{split}.parquet",
+            tasks=(task,),
+        )
+        for task, (commit, train, test) in _COMMITS.items()
+        for split, path in (("train", train), ("test", test))
+    )
+
+
+SUITE: Final = Suite(
+    "genomic_benchmarks", "GenomicBenchmarks", list_tasks, load, where_from, remote_files
+)

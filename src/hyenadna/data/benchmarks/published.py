@@ -5,7 +5,7 @@ and the Nucleotide Transformer tasks were chosen on the test split, on splits of
 making for the latter; the runs of the Caduceus paper (arXiv 2403.03234) hold out a validation
 split, so its HyenaDNA column is the one that an honest protocol can be set against.
 
-Grades: A, read in the primary text; B, read in an abstract or README.
+Grades: A, read in the primary text; B, read in an abstract or README; C, as another paper cites it.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ def figure_columns(suite: str, task: str, metric: str | None = None) -> list[tup
     return columns + ([("best other", f"{best.text} {best.model}")] if best else [])
 
 
+_CNNPROM: Final = "arXiv 1610.00121"
 _PAPER: Final = "arXiv 2306.15794 v2"
 _CADUCEUS: Final = "arXiv 2403.03234"
 _JANUS: Final = "JanusDNA README"
@@ -240,6 +241,16 @@ PUBLISHED: Final[tuple[Published, ...]] = (
     *_table(
         "species", "accuracy", ("HyenaDNA",), {"1m": (99.5,)},
         f"{_PAPER}, table 4.5", protocol=_ON_TEST, unit=0.01,
+    ),
+    *_table(
+        "promoters", "mcc", ("CNNProm",),
+        {"ecoli_sigma70": (0.84,), "bacillus": (0.86,), "arabidopsis_tata": (0.91,),
+         "arabidopsis_nontata": (0.86,)},
+        f"{_CNNPROM}, abstract", grade="B",
+    ),
+    *_table(
+        "promoters", "mcc", ("CNNProm",), {"mouse_tata": (0.93,)},
+        "10.1155/2021/6636350, table 3", grade="C",
     ),
 )  # fmt: skip
 """Every figure that is known here."""

@@ -8,7 +8,9 @@ Test is chromosomes 1, 3, 12 and 13 of every species, as in the paper. The paper
 those same chromosomes; here valid is 5, 7, 9, 10 and 11, which the original keeps out of training
 as well, and train is the rest. A genome without these chromosomes (one contig, say) is cut into
 stretches: of each contig, train, valid and test take 70, 15 and 15 % in turn, up to five times
-over, in stretches that hold at least two windows. No base is in two parts.
+over, in stretches that hold at least two windows. No base is in two parts. A part that holds less
+than two windows has hardly more than one to show, however many are drawn; a genome of which a part
+holds none (a phage of 48 kb at 64 kb) is refused.
 
 A window starts anywhere in a region of its part with equal chance and is always full: species are
 drawn in turn, so that classes are balanced, and in a species every start is as likely as any other.
@@ -27,6 +29,7 @@ from typing import Final
 import numpy as np
 
 from hyenadna.alphabet import N
+from hyenadna.data.benchmarks.remote import NCBI, RemoteFile
 from hyenadna.data.benchmarks.suite import BenchmarkTask, Suite
 from hyenadna.data.genome_windows import ContigSource, GenomeWindows, Int64s, WindowedData
 from hyenadna.data.labelled_data import Task
@@ -95,8 +98,8 @@ def load(
 
     task: length of a window, `1k` .. `1m` or a number of bases. windows: how many of train, valid
     and test, all species together; 1000 each by default. region_length: the longest window that
-    the parts of a genome without chromosomes are laid out for, `task` by default; one value for
-    several lengths measures them all on the same bases.
+    the parts are laid out for, `task` by default; regions that cannot hold it are left out, so one
+    value for several lengths measures them all on the same regions.
 
     Raises InputError where a species has no region that holds a window, and for a folder with
     fewer than two species.
@@ -119,10 +122,11 @@ def load(
         for label, species in enumerate(genomes):
             count = wanted[part] // len(genomes) + (label < wanted[part] % len(genomes))
             where = f"{species}, {part}"
-            fitting = [r for r in regions[species][part] if r[1].length >= length]
+            fitting = [r for r in regions[species][part] if r[1].length >= longest]
             if count and not fitting:
                 raise InputError(
-                    f"species: {where} has no region of {length} bases; take shorter windows"
+                    f"species: {where} has no region of {longest} bases; take shorter windows, or "
+                    "leave this genome out"
                 )
             keys = (seed, part_number, label)
             source, start = _draw(sources, fitting, count, length, keys, where)
@@ -266,7 +270,8 @@ def where_from() -> str:
     """Where the genomes come from, and the steps."""
     return (
         "Five mammals of the paper: human, mouse, ring-tailed lemur, pig and hippopotamus, "
-        "reference assemblies of NCBI (https://www.ncbi.nlm.nih.gov/datasets/genome/).\n"
+        "assemblies of NCBI (https://www.ncbi.nlm.nih.gov/datasets/genome/). --download fetches "
+        "those that the original names, chromosome by chromosome (several GB).\n"
         "1. Download the FASTA of each assembly, with one file per chromosome or one file in all.\n"
         "2. Put it at DATA/<species>/chr1.fna.gz, ... or DATA/<species>.fa.gz. Contigs called chr1 "
         "or 1, or files called chr1.fna, are chromosomes by number.\n"
@@ -274,4 +279,37 @@ def where_from() -> str:
     )
 
 
-SUITE: Final = Suite("species", "Species from sequence", list_tasks, load, where_from)
+# Species, accession with name, chromosomes: the assemblies of the original's README
+# (HazyResearch/hyena-dna, "Species Classification"), the chromosomes of its splits.
+_ASSEMBLIES: Final = (
+    ("human", "GCA_009914755.4_T2T-CHM13v2.0", 22, "XY"),
+    ("lemur", "GCA_020740605.1_mLemCat1.pri", 27, "XY"),
+    ("mouse", "GCA_921998355.2_A_J_v3", 19, "X"),
+    ("pig", "GCA_002844635.1_USMARCv1.0", 18, "XY"),
+    ("hippo", "GCA_023065835.1_ASM2306583v1", 17, "X"),
+)
+
+
+def remote_files() -> tuple[RemoteFile, ...]:
+    """The chromosomes of the five mammals; an accession with its version never changes."""
+    return tuple(
+        RemoteFile(
+            address=f"{_assembly_address(assembly)}/chr{chromosome}.fna.gz",
+            path=f"{species}/chr{chromosome}.fna.gz",
+        )
+        for species, assembly, numbered, lettered in _ASSEMBLIES
+        for chromosome in (*map(str, range(1, numbered + 1)), *lettered)
+    )
+
+
+def _assembly_address(assembly: str) -> str:
+    """The folder of the chromosomes of an assembly: its digits, three by three, are the path."""
+    digits = assembly.split("_")[1].split(".")[0]
+    parts = "/".join(digits[i : i + 3] for i in range(0, 9, 3))
+    return (
+        f"{NCBI}/{assembly[:3]}/{parts}/{assembly}/{assembly}_assembly_structure/"
+        "Primary_Assembly/assembled_chromosomes/FASTA"
+    )
+
+
+SUITE: Final = Suite("species", "Species from sequence", list_tasks, load, where_from, remote_files)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
+from hyenadna.data.benchmarks.remote import RemoteFile
 from hyenadna.data.labelled_data import LabelledData
 from hyenadna.errors import InputError
 from hyenadna.task_kinds import TaskKind
+
+TABLES: Final = (".csv", ".tsv", ".parquet")
+FASTA: Final = (".fa", ".fasta", ".fna")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +42,7 @@ class BenchmarkTask:
 
 @dataclass(frozen=True)
 class Suite:
-    """A benchmark suite: four functions and a name."""
+    """A benchmark suite: its functions, a name, and what its files may be."""
 
     name: str
     title: str
@@ -46,6 +51,10 @@ class Suite:
     """load(task, data_dir, ...) -> LabelledData; raises InputError where the files are not so."""
     where_from: Callable[[], str]
     """Where the data comes from, and the steps to get it, as text."""
+    remote_files: Callable[[], Sequence[RemoteFile]] = tuple
+    """What has a stable public address, for `--download`."""
+    suffixes: tuple[str, ...] = TABLES
+    """Of files that hold a task; a folder may hold one as well."""
 
     def task(self, name: str) -> BenchmarkTask:
         """The task of a name or alias. Raises InputError for another, listing those there are."""

@@ -11,6 +11,7 @@ from hyenadna.data.benchmarks import (
     gue,
     lentimpra,
     nucleotide_transformer,
+    promoters,
     species,
 )
 from hyenadna.data.benchmarks.suite import Suite
@@ -18,7 +19,15 @@ from hyenadna.errors import InputError
 
 SUITES: Final[Mapping[str, Suite]] = {
     module.SUITE.name: module.SUITE
-    for module in (genomic_benchmarks, nucleotide_transformer, gue, chromatin, species, lentimpra)
+    for module in (
+        genomic_benchmarks,
+        nucleotide_transformer,
+        gue,
+        promoters,
+        chromatin,
+        species,
+        lentimpra,
+    )
 }
 """Suite by name."""
 
