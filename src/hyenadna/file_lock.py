@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import IO
 
 
-def hold(file: IO[str]) -> bool:
-    """Whether this process holds the open file now, until it is closed.
+def hold(file: IO[str] | int) -> bool:
+    """Whether the open file (or its descriptor) is held from now on, until it is closed.
 
     True as well where the system or the file system has no such locks.
     """
@@ -15,7 +15,7 @@ def hold(file: IO[str]) -> bool:
     except ImportError:  # not on Windows
         return True
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
     except OSError:  # a file system without locks

@@ -71,7 +71,8 @@ def test_data_are_fetched_once_and_the_benchmark_goes_on_with_them(server, start
 def test_what_has_no_address_is_told_with_the_steps(server, tmp_path, capsys):
     assert run(["benchmark", "gue", "--data", "GUE", "--tasks", "covid", "--download"]) == 0
     printed = capsys.readouterr().out
-    assert "no stable public address: covid; the steps:" in printed and "\n1. " in printed
+    assert "no stable public address: covid\nThe steps for the rest" in printed
+    assert "\n1. " in printed
     assert server.fetched == []
     for file in of_tasks(gue.remote_files(), ["tf0"]):
         server.serve(file, b"sequence,label\nACGT,0\n")
@@ -140,3 +141,17 @@ def test_a_task_of_one_class_is_left_out_unless_it_is_named(server, start, tmp_p
     (folder / "human_enhancers_cohn.csv").unlink()
     assert run([*words, "--out", "out3"]) == 2
     assert "no task here has rows of two classes" in capsys.readouterr().err
+
+
+def test_names_that_there_are_not_fetch_nothing(server, capsys):
+    words = ["benchmark", "gue", "--data", "GUE", "--download"]
+    for more in (["--tasks", "typo"], ["--length", "4k"], ["--tasks", "tf0", "--length", "4k"]):
+        assert run([*words, *more]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert server.fetched == []
+
+
+def test_what_has_an_address_in_part_is_told_with_the_steps(server, capsys, monkeypatch):
+    monkeypatch.setattr(download, "fetch", lambda files, folder, progress: iter(()))
+    assert run(["benchmark", "chromatin", "--data", "C", "--tasks", "8k", "--download"]) == 0
+    assert "not everything has a stable public address: 8k" in capsys.readouterr().out

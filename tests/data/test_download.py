@@ -291,3 +291,14 @@ def test_the_promoter_reader_reads_the_pairs(server, tmp_path):
     (tmp_path / "Bacillus_non_prom.fa").unlink()
     with pytest.raises(InputError, match="holds no Bacillus_non_prom"):
         promoters.load("bacillus", tmp_path)
+
+
+def test_two_downloads_do_not_write_one_folder(server, tmp_path):
+    file = text_file()
+    server.serve(file, b"one")
+    running = fetch([file, file], tmp_path, mirrors=server.mirrors)
+    next(running)
+    with pytest.raises(InputError, match="another download is writing it"):
+        next(fetch([file], tmp_path, mirrors=server.mirrors))
+    running.close()
+    assert next(fetch([file], tmp_path, mirrors=server.mirrors)).new is False

@@ -105,6 +105,16 @@ def test_what_stands_in_the_padding_does_not_matter(way):
     torch.testing.assert_close(one, two, atol=1e-9, rtol=0)
 
 
+def test_classes_with_a_strand_are_never_averaged():
+    task = Task("tokens", ("+1", "-1", "none"))
+    made = TaskModel(HyenaDNA(CONFIG), task)
+    with pytest.raises(InputError, match="cannot tell"):
+        made.read_strands("average")
+    with pytest.raises(InputError, match="reads no other way"):
+        made.read_strands("concatenate")
+    assert made.strands == "forward"
+
+
 @pytest.mark.parametrize("pooling", POOLINGS)
 @torch.no_grad()
 def test_averaged_strands_do_not_know_the_strand(pooling):

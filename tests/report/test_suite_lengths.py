@@ -104,3 +104,16 @@ def test_no_error_at_all_is_drawn_at_half_a_window(tmp_path, monkeypatch):
     assert ([0.01, 0.2], None) in rest
     with pytest.raises(InputError, match="cannot write the picture"):
         context_plot({"wrong": {"m": points}}, tmp_path / "nowhere" / "p.png")
+
+
+def test_curves_of_other_options_and_other_weights_are_not_mixed(tmp_path):
+    def run(task, accuracy, weights, lr=None):
+        config = {"finetune": {"lr": lr}, "model": {"weights": weights * 64}}
+        return entry(task, accuracy, 0.5, config=config)
+
+    entries = [run("1k", 0.7, "a"), run("1k", 0.8, "b"), run("4096", 0.9, "a"),
+               run("4096", 0.6, "a", lr=0.1)]  # fmt: skip
+    lines = length_section("species", entries, tmp_path / "context.png")
+    told = [line for line in lines if line.startswith("- ")]
+    assert told == ["- m: longer is better: 0.700 at 1,024 bases, 0.900 at 4,096; "
+                    "log-loss 0.5 and 0.5"]  # fmt: skip

@@ -6,8 +6,6 @@ import copy
 import itertools
 import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -577,22 +575,19 @@ def test_a_run_goes_on_with_smaller_passes_but_not_with_another_dropout(tmp_path
     assert result_of(finetune(small_model(), toy(), less, folder=tmp_path, resume=True)).best
 
 
-def test_two_processes_do_not_write_one_run(tmp_path):
-    code = (
-        "import sys, time; from hyenadna.file_lock import hold; f = open(sys.argv[1], 'a'); "
-        "hold(f); print('held', flush=True); time.sleep(60)"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "lock")], stdout=subprocess.PIPE, text=True
-    ) as other:
-        try:
-            assert other.stdout is not None
-            assert other.stdout.readline() == "held\n"
-            with pytest.raises(InputError, match="another run is writing it"):
-                next(finetune(small_model(), toy(), SMALL, folder=tmp_path))
-        finally:
-            other.kill()
+def test_two_runs_do_not_write_one_folder(tmp_path):
+    running = finetune(small_model(), toy(), SMALL, folder=tmp_path)
+    next(running)
+    with pytest.raises(InputError, match="another run is writing it"):
+        next(finetune(small_model(), toy(), SMALL, folder=tmp_path))
+    running.close()
     assert result_of(finetune(small_model(), toy(), SMALL, folder=tmp_path)).best
+    with pytest.raises(InputError, match="holds a run already"):
+        next(finetune(small_model(), toy(), SMALL, folder=tmp_path))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "lock").mkdir()
+    with pytest.raises(InputError, match="cannot make the run folder"):
+        next(finetune(small_model(), toy(), SMALL, folder=tmp_path / "other"))
 
 
 def test_a_scale_that_falls_for_ever_is_told():

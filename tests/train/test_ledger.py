@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import statistics
+from pathlib import Path
 
 import pytest
 
@@ -160,3 +161,8 @@ def test_machine_and_versions_are_said():
     assert "cores" in machine_text() and "\n" not in machine_text()
     found = versions()
     assert {"python", "torch", "numpy"} <= set(found) and all(found.values())
+
+
+def test_the_ledger_of_this_repository_can_be_read():
+    folder = Path(__file__).resolve().parents[2] / "ledger"
+    assert len(read_ledger(folder)) == len(list(folder.glob("*.json")))

@@ -111,6 +111,23 @@ class TaskList:
     missing: tuple[str, ...] = ()
 
 
+def named_tasks(suite: Suite, options: BenchmarkDataOptions) -> tuple[str, ...]:
+    """The tasks that the user names, each once; none where nothing is named.
+
+    Of suites by length they are lengths. Raises InputError for names that there are not, and for
+    both `--tasks` and `--length`.
+    """
+    if suite.name in BY_LENGTH:
+        if options.tasks and options.length:
+            raise InputError("give either --tasks or --length; for this suite they are the same")
+        names = [task.name for task in suite.list_tasks()]
+        words = _words(options.length or options.tasks)
+        return tuple(dict.fromkeys(_length_name(word, names) for word in words))
+    if options.length:
+        raise InputError(f"--length: {suite.name} has tasks of fixed lengths; it is for species")
+    return tuple(dict.fromkeys(suite.task(name).name for name in _words(options.tasks)))
+
+
 def choose_tasks(
     suite: Suite, folder: Path, options: BenchmarkDataOptions, longest: int
 ) -> TaskList:
@@ -121,16 +138,13 @@ def choose_tasks(
     Raises InputError for names that there are not, tasks that are named and not found, and a folder
     without any.
     """
+    named = named_tasks(suite, options)
     if suite.name in BY_LENGTH:
-        return _lengths(suite, folder, options, longest)
-    if options.length:
-        raise InputError(f"--length: {suite.name} has tasks of fixed lengths; it is for species")
-    named = _words(options.tasks)
+        return TaskList(named) if named else _lengths(suite, folder, longest)
     if named:
-        tasks = tuple(dict.fromkeys(suite.task(name).name for name in named))
-        for task in tasks:
+        for task in named:
             _place(suite, task, folder)
-        return TaskList(tasks)
+        return TaskList(named)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the one that holds the benchmark's files")
     names = [task.name for task in suite.list_tasks()]
@@ -143,14 +157,9 @@ def choose_tasks(
     return TaskList(tuple(found), tuple(name for name in names if name not in found))
 
 
-def _lengths(suite: Suite, folder: Path, options: BenchmarkDataOptions, longest: int) -> TaskList:
-    if options.tasks and options.length:
-        raise InputError("give either --tasks or --length; for this suite they are the same")
+def _lengths(suite: Suite, folder: Path, longest: int) -> TaskList:
+    """The lengths of the paper that the data and the models allow."""
     names = [task.name for task in suite.list_tasks()]
-    named = _words(options.length or options.tasks)
-    if named:
-        found = (_length_name(word, names) for word in named)
-        return TaskList(tuple(dict.fromkeys(found)))
     if suite.name == "chromatin" and not any(folder.glob("*coords_targets*")):
         return TaskList(("1k",))  # matrices hold 1,000 bases
     fitting = tuple(t.name for t in suite.list_tasks() if t.length <= longest)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from hyenadna.cli.benchmark_data import BenchmarkDataOptions
+from hyenadna.cli.benchmark_data import BenchmarkDataOptions, named_tasks
 from hyenadna.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,18 +53,20 @@ def download_suite(
         )
     served = {task for file in files for task in file.tasks or tasks}
     missing = [task for task in tasks if task not in served]
+    partly = [task for task in tasks if task in served and task in chosen.partly]
     if missing:
-        console.print(f"no stable public address: {', '.join(missing)}; the steps:")
-        console.print(f"Data: {chosen.where_from()}")
+        console.print(f"no stable public address: {', '.join(missing)}")
+    if partly:
+        console.print(f"not everything has a stable public address: {', '.join(partly)}")
+    if missing or partly:
+        console.print(f"The steps for the rest: {chosen.where_from()}")
 
 
 def _tasks(suite: Suite, options: BenchmarkDataOptions) -> Sequence[str]:
-    """The tasks that are named; all of them where a window length is named that is none."""
+    """The tasks that are named; all of them where none is, or a length that is none of theirs."""
     every = [task.name for task in suite.list_tasks()]
-    words = [word.strip() for word in (options.tasks or options.length).split(",") if word.strip()]
-    if options.length and not set(words) <= set(every):
-        return every
-    return [suite.task(word).name for word in words] or every
+    named = named_tasks(suite, options)
+    return named if named and set(named) <= set(every) else every
 
 
 def _line(done: Fetched) -> str:

@@ -215,6 +215,11 @@ def _look(data: LabelledData, options: SplitOptions, console: Console) -> Leaks:
     console.print(table, width=None if console.is_terminal else 120)
     for line in leaks.lines()[len(leak_lines(leaks)) :]:
         console.print(line)
+    if not leaks.complete:
+        console.print(
+            "warning: families are so large that not all near duplicates were looked for; the "
+            "counts are the least there are"
+        )
     if leaks.total and not options.drop_leaks:
         least = "at least " * (not leaks.complete)
         console.print(

@@ -194,6 +194,7 @@ def _summary(run: FinishedRun) -> dict[str, Any]:
             "rows": {split: each["sequences"] for split, each in data.counts.items()},
             "counts": data.counts,
             "leaks": None if data.leaks is None else overlap_rows(data.leaks, near=_near(request)),
+            "leaks_complete": None if data.leaks is None else data.leaks.complete,
             "seeds": list(job.seeds),
             "kept_seed": outcome.runs[outcome.kept].seed,
             "main_metric": main_metric(task.kind).name,

@@ -191,7 +191,7 @@ def _load(
                 f"--strands {strands}: {model} was fine-tuned with both strands concatenated, and "
                 "reads no other way"
             )
-        network.strands = strands
+        network.read_strands(strands)
     return network
 
 

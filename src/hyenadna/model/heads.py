@@ -136,6 +136,19 @@ class TaskModel(nn.Module):
             weight, bias = self.head.weight.to(dtype), self.head.bias.to(dtype)
             return nn.functional.linear(kept, weight, bias)
 
+    def read_strands(self, strands: Strands) -> None:
+        """Read the strands in another way from now on: the head stays as it is.
+
+        Raises InputError where the task cannot be read so, and from or to `concatenate`, whose
+        head is wider.
+        """
+        if "concatenate" in (strands, self.strands) and strands != self.strands:
+            raise InputError(
+                f"task head: it was made for strands {self.strands!r}, and reads no other way"
+            )
+        _check_options(self.task, self.pooling, strands, self.dropout.p)
+        self.strands = strands
+
     @torch.no_grad()
     def rescale(self, mean: Tensor, scale: Tensor) -> None:
         """Change the head so that its outputs become `mean + scale * outputs`, exactly.

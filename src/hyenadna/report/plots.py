@@ -38,7 +38,7 @@ def in_legend(name: str) -> str:
     return f"\u200b{name}" if name.startswith("_") else name
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """Write beside and rename, so that a picture is whole or absent."""
     beside = path.with_name(f".{path.name}.part{path.suffix}")
     try:
@@ -78,7 +78,7 @@ def training_curve(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
     low = min([*smooth, *(v for _, v in valid)])
     axes.set_ylim(low - 0.03, min(max(smooth), max(2.02, low + 0.1)) + 0.02)
     axes.legend(frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _running_mean(values: Sequence[float], decay: float) -> list[float]:
@@ -115,4 +115,4 @@ def context_curve(
         axes.plot(contexts, bound, ".--", color=INK, linewidth=1, label="true bound")
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     axes.legend(frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)

@@ -110,6 +110,23 @@ def _told_apart(entries: Sequence[LedgerEntry]) -> list[LedgerEntry]:
     return found
 
 
+def _named_by_options(entries: Sequence[LedgerEntry]) -> list[LedgerEntry]:
+    """The entries of several tasks; runs of one model with other options have names of their own.
+
+    The first way that a model was run keeps its name.
+    """
+    ways: dict[str, list[dict[str, object]]] = {}
+    found = []
+    for entry in entries:
+        own = ways.setdefault(entry.model, [])
+        mine = _options(entry)
+        if mine not in own:
+            own.append(mine)
+        told = [f"{k} {v}" for k, v in mine.items() if own[0].get(k) != v]
+        found.append(dataclasses.replace(entry, model=", ".join([entry.model, *told])))
+    return found
+
+
 def _options(entry: LedgerEntry) -> dict[str, object]:
     """What can tell two runs of a model on a task apart, in words."""
     groups = (dict(entry.config.get(name, {})) for name in ("finetune", "head", "split"))
@@ -208,6 +225,7 @@ def length_section(suite: str, entries: Sequence[LedgerEntry], path: Path) -> li
     the metric, and where that is the same by the log-loss.
     """
     mine = [e for e in entries if e.suite == suite and e.config.get("subset") is None]
+    mine = _named_by_options(mine)
     if suite != "species" or len({e.task for e in mine}) < 2:
         return []
     metric = mine[0].metric
@@ -277,7 +295,7 @@ def context_plot(panels: Mapping[str, Curves], path: Path) -> None:
 
     Raises InputError where it cannot be written.
     """
-    from hyenadna.report.plots import _save, new_axes
+    from hyenadna.report.plots import new_axes, save_figure
 
     figure, axes = new_axes("", "", "")
     axes.remove()
@@ -299,7 +317,7 @@ def context_plot(panels: Mapping[str, Curves], path: Path) -> None:
         axes.grid(axis="y", color="#e6e8eb", linewidth=0.8)
         axes.set_axisbelow(True)
     figure.axes[0].legend(frameon=False, fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw(axes: Axes, name: str, points: Sequence[LengthScore], colour: str) -> None:

@@ -55,10 +55,10 @@ def finetune(
     stays infinite, and a folder with a run in it, or with another run to resume.
     """
     run = FinetuneFolder(Path(folder)) if folder is not None else None
-    if run and run.has_state and not resume:
-        raise InputError(f"{run.path}: holds a run already; resume it, or give another folder")
     device = model.head.weight.device if device is None else torch.device(device)
     try:
+        if run and run.has_state and not resume:
+            raise InputError(f"{run.path}: holds a run already; resume it, or give another folder")
         tuner = Finetuner(model, data, config, seed=seed, device=device, progress=progress)
     except BaseException:
         if run:

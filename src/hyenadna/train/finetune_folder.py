@@ -43,9 +43,9 @@ class FinetuneFolder:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
+            self._lock = (path / _LOCK).open("a")
         except OSError as error:
             raise InputError(f"{path}: cannot make the run folder ({error.strerror})") from error
-        self._lock = (path / _LOCK).open("a")
         if not hold(self._lock):
             self._lock.close()
             raise InputError(

@@ -451,4 +451,6 @@ def remote_files() -> tuple[RemoteFile, ...]:
     )
 
 
-SUITE: Final = Suite("chromatin", "Chromatin profiles", list_tasks, load, where_from, remote_files)
+SUITE: Final = Suite(
+    "chromatin", "Chromatin profiles", list_tasks, load, where_from, remote_files, partly=("8k",)
+)

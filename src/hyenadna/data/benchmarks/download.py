@@ -16,17 +16,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
+import os
 import shutil
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from hyenadna.data.benchmarks.remote import HUB, RemoteFile, split_hub_address
 from hyenadna.errors import InputError
+from hyenadna.file_lock import hold
 
 RECORD: Final = "checksums.json"
 """Name of the file in the data folder that says what was downloaded."""
@@ -65,10 +68,30 @@ def fetch(
     Raises InputError, in one line that names the address, where a server cannot be reached or
     refuses, where what came is not what it should be, and where something else lies in its place.
     """
-    record = _Record(folder)
-    for file in files:
-        yield _kept(file, folder, record) or _fetch(file, folder, record, mirrors or {}, progress)
-    shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
+    with _held(folder):
+        record = _Record(folder)
+        try:
+            for file in files:
+                kept = _kept(file, folder, record)
+                yield kept or _fetch(file, folder, record, mirrors or {}, progress)
+        finally:
+            shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """The folder, for this process alone while the block runs: two would mix up their records."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    try:
+        if not hold(lock):
+            raise InputError(f"{folder}: another download is writing it; wait for it")
+        yield
+    finally:
+        os.close(lock)
 
 
 def checksum_of(path: Path, algorithm: str) -> str:
@@ -251,9 +274,8 @@ def _from_hub(
     logging.set_verbosity_error()
     url = hf_hub_url(repository, path, repo_type="dataset", revision=commit, endpoint=endpoint)
     try:
-        etag = (
-            get_hf_file_metadata(url).etag or ""
-        )  # first: it says at once that there is no network
+        # first: it says at once that there is no network
+        etag = get_hf_file_metadata(url).etag or ""
         found = hf_hub_download(
             repository,
             path,
@@ -264,7 +286,9 @@ def _from_hub(
         )
         Path(found).replace(beside)
     except HfHubHTTPError as error:
-        answer = error.response
+        answer: Any = getattr(error, "response", None)
+        if answer is None:
+            raise _unreachable(address, error) from error
         raise InputError(f"{address}: the hub answered {answer.status_code}; {_WAY_OUT}") from error
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
@@ -297,7 +321,7 @@ def _unpack(file: RemoteFile, archive: Path, parts: Mapping[str, Path]) -> None:
                 if stream is not None:
                     with wanted.pop(name).open("wb") as part:
                         shutil.copyfileobj(stream, part, _BLOCK)
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except (tarfile.TarError, EOFError, KeyError, zlib.error, lzma.LZMAError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of this machine's disk
         raise InputError(

@@ -115,4 +115,12 @@ def remote_files() -> tuple[RemoteFile, ...]:
     )
 
 
-SUITE: Final = Suite("lentimpra", "lentiMPRA activity", list_tasks, load, where_from, remote_files)
+SUITE: Final = Suite(
+    "lentimpra",
+    "lentiMPRA activity",
+    list_tasks,
+    load,
+    where_from,
+    remote_files,
+    partly=("HepG2", "WTC11"),
+)

@@ -55,6 +55,8 @@ class Suite:
     """What has a stable public address, for `--download`."""
     suffixes: tuple[str, ...] = TABLES
     """Of files that hold a task; a folder may hold one as well."""
+    partly: tuple[str, ...] = ()
+    """Tasks of which `remote_files` are not everything."""
 
     def task(self, name: str) -> BenchmarkTask:
         """The task of a name or alias. Raises InputError for another, listing those there are."""
