@@ -7,6 +7,8 @@ from typing import IO
 from rich.console import Console
 from rich.table import Table
 
+_PIPED_COLUMNS = 120  # rich takes 80 where there is no terminal, which cuts figures off
+
 
 def make_console(*, stderr: bool = False, file: IO[str] | None = None) -> Console:
     """A console that prints text unchanged: brackets and colons in names are not markup."""
@@ -21,3 +23,8 @@ def make_table(title: str, *columns: str) -> Table:
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index else "left", no_wrap=True)
     return table
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table as wide as it needs on a terminal, and in 120 columns into files and pipes."""
+    console.print(table, width=None if console.is_terminal else _PIPED_COLUMNS)

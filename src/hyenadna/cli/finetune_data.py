@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from hyenadna.alphabet import IGNORED
-from hyenadna.cli.console import make_table
+from hyenadna.cli.console import make_table, print_table
 from hyenadna.cli.finetune_options import FinetuneRequest, SplitOptions, named_files
 from hyenadna.data.labelled_data import LabelledData
 from hyenadna.errors import InputError
@@ -212,7 +212,7 @@ def _look(data: LabelledData, options: SplitOptions, console: Console) -> Leaks:
     for row in overlap_rows(leaks, near=near):
         cells = ("–" if value is None else str(value) for value in row.values())
         table.add_row(*cells)
-    console.print(table, width=None if console.is_terminal else 120)
+    print_table(console, table)
     for line in leaks.lines()[len(leak_lines(leaks)) :]:
         console.print(line)
     if not leaks.complete:
@@ -294,7 +294,7 @@ def _show_counts(data: LabelledData, console: Console) -> None:
     table = make_table(title, "split", *columns)
     for split, each in counts.items():
         table.add_row(split, *(f"{each.get(name, 0):,}" for name in columns))
-    console.print(table, width=None if console.is_terminal else 120)
+    print_table(console, table)
 
 
 def cropped(data: LabelledData, max_length: int | None, longest: int) -> LabelledData:

@@ -323,12 +323,13 @@ def context_plot(panels: Mapping[str, Curves], path: Path) -> None:
 def _draw(axes: Axes, name: str, points: Sequence[LengthScore], colour: str) -> None:
     """One curve, with its intervals."""
     bases = [point.bases for point in points]
+    # a logarithmic axis has no 0
     least = [0.5 / point.rows if point.rows else 1e-6 for point in points]
-    values = [max(p.value, low) for p, low in zip(points, least, strict=True)]
+    values = [p.value if p.value > 0 else low for p, low in zip(points, least, strict=True)]
     axes.plot(bases, values, "-", color=colour, linewidth=1.4, label=name)
     for x, y, low, point in zip(bases, values, least, points, strict=True):
         face = "white" if point.value <= 0 else colour
         axes.plot(x, y, "o", color=colour, markerfacecolor=face, markersize=4.5)
         if point.interval:
-            ends = [max(end, low) for end in point.interval]
+            ends = [end if end > 0 else low for end in point.interval]
             axes.plot([x, x], ends, color=colour, linewidth=1, alpha=0.6)
