@@ -14,11 +14,12 @@ def strand_twins(kind: TaskKind, names: Sequence[str]) -> tuple[int, ...] | None
     """Number of each class of bases on the other strand, None where no class has a strand.
 
     The class `+NAME` lies on the strand that is read, `-NAME` on the other one, where there are
-    both; a class without a strand is its own twin.
+    both; a class without a strand is its own twin. `+` and `-` alone are names like others.
     """
     if kind != "tokens":
         return None
     number = {name: i for i, name in enumerate(names)}
-    other = {f"{a}{name[1:]}": name for a, b in ("+-", "-+") for name in names if name[:1] == b}
+    signed = [name for name in names if len(name) > 1]
+    other = {f"{a}{name[1:]}": name for a, b in ("+-", "-+") for name in signed if name[0] == b}
     twins = tuple(number[other.get(name, name)] for name in names)
     return twins if twins != tuple(range(len(names))) else None

@@ -21,7 +21,7 @@ from hyenadna.data.annotation import (
     parse_track,
     read_annotation,
 )
-from hyenadna.data.annotation_classes import FRAME_NAMES, frame_classes
+from hyenadna.data.annotation_classes import FRAME_NAMES, frame_classes, gene_classes
 from hyenadna.data.cuts import Cut
 from hyenadna.data.labelled import LabelledData, read_labelled
 from hyenadna.data.labelled_batches import make_batch
@@ -139,6 +139,15 @@ def test_bad_rows_are_named(tmp_path: Path) -> None:
         assert said in str(error.value) and "\n" not in str(error.value)
 
 
+def test_lines_for_browsers_are_passed_over_and_contigs_named_so_are_not(tmp_path: Path) -> None:
+    rows = gff("track_1 exon 3 5 + . ID=a", "browser exon 3 5 + . ID=b", "track exon 3 5 + . ID=c")
+    text = 'track name="x"\nbrowser position c1:1-9\ntrack\tname=y\n' + rows
+    found = read_annotation(write(tmp_path / "x.gff3", text))
+    assert found.contigs == ("track_1", "browser", "track") and len(found.features) == 3
+    with pytest.raises(InputError, match="has 9 columns"):
+        read_annotation(write(tmp_path / "y.gff3", "tracks\tname\n" + rows))
+
+
 def test_what_a_track_option_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "a:b.gff3", GFF3)
@@ -200,6 +209,13 @@ def test_contigs_with_and_without_chr(tmp_path: Path, genome: Path) -> None:
     with pytest.raises(InputError) as error:
         match_contigs(read_annotation(other), reader)
     assert "contigs are XII, but" in str(error.value) and "has c1, chr9" in str(error.value)
+
+
+def test_tracks_need_a_feature_on_the_genome(tmp_path: Path, genome: Path) -> None:
+    rows = gff("c1 exon 3 5 + . ID=a", "c7 tRNA 3 5 + . ID=b")
+    path = write(tmp_path / "x.gff3", rows)
+    tracks = {"exon": f"{path}:exon", "trna": f"{path}:tRNA"}
+    assert "has no tRNA as asked for on" in message(None, genome=genome, tracks=tracks, tile=50)
 
 
 def test_features_past_the_end(tmp_path: Path, genome: Path) -> None:
@@ -275,6 +291,36 @@ def test_stop_codons_beside_the_cds_are_coding(tmp_path: Path, genome: Path) -> 
     _, row = classes(genome, "c1:1-30", frames=write(tmp_path / "x.gtf", text))
     assert row[16] == "+1" and row[20:22] == ["+2", "+3"]
     assert classes(genome, "c1:1-30", frames=write(tmp_path / "x.gff", whole))[1] == row
+
+
+def test_a_cds_of_several_transcripts_is_read_in_each(tmp_path: Path, genome: Path) -> None:
+    """Without phases: the last CDS goes on in the frame of its own transcript."""
+    text = gff(
+        "c1 CDS 11 14 + . ID=x;Parent=t1,t2", "c1 CDS 21 22 + . ID=y;Parent=t1",
+        "c1 CDS 31 36 + . ID=z;Parent=t2", "c1 CDS 41 43 + . ID=w;Parent=t1,t2",
+    )  # fmt: skip
+    path = write(tmp_path / "x.gff", text)
+    _, row = classes(genome, "c1:1-50", frames=path)
+    assert row[10:14] == ["+1", "+2", "+3", "+1"] and row[20:22] == ["+2", "+3"]
+    assert row[30:36] == ["+2", "+3", "+1", "+2", "+3", "+1"]
+    assert row[40:43] == ["?"] * 3  # +1 in t1, +2 in t2
+    notes = frame_classes(Genome.open(genome), path).notes
+    assert "1 coding sequences" in notes[0] and "4 CDS have no phase" in notes[1]
+
+
+def test_products_that_lie_over_each_other_are_chains_of_their_own(
+    tmp_path: Path, genome: Path
+) -> None:
+    text = gff(
+        "c1 CDS 11 22 + 0 ID=tau;Parent=g", "c1 CDS 11 15 + 0 ID=gamma;Parent=g",
+        "c1 CDS 31 34 + . ID=tau;Parent=g",
+    )  # fmt: skip
+    path = write(tmp_path / "x.gff", text)
+    _, row = classes(genome, "c1:1-40", frames=path)
+    assert row[10:22] == ["+1", "+2", "+3"] * 4 and row[30:34] == ["+1", "+2", "+3", "+1"]
+    notes = frame_classes(Genome.open(genome), path).notes
+    assert "2 coding sequences" in notes[0]
+    assert not any("do not go on" in note for note in notes)
 
 
 @st.composite
@@ -370,6 +416,63 @@ def test_exon_intron_intergenic(tmp_path: Path, genome: Path) -> None:
     assert classes(genome, "c1:1-120", genes=path)[1] == expected
 
 
+def notes_of_genes(genome: Path, path: Path) -> str:
+    return " | ".join(gene_classes(Genome.open(genome), path).notes)
+
+
+def test_cds_are_the_exons_of_genes_without(tmp_path: Path, genome: Path) -> None:
+    """As NCBI writes bacteria; the CDS of a gene with exons is none, whatever it hangs on."""
+    path = write(
+        tmp_path / "x.gff3",
+        gff(
+            "c1 gene 11 20 + . ID=g1", "c1 CDS 11 20 + 0 ID=c1;Parent=g1",
+            "c1 gene 31 40 - . ID=g2", "c1 rRNA 31 40 - . ID=r2;Parent=g2",
+            "c1 exon 31 40 - . ID=e2;Parent=r2",
+            "c1 gene 51 60 + . ID=g3", "c1 mRNA 51 60 + . ID=r3;Parent=g3",
+            "c1 exon 51 54 + . Parent=r3", "c1 exon 58 60 + . Parent=r3",
+            "c1 CDS 51 60 + 0 ID=c3;Parent=g3",
+            "c1 pseudogene 71 80 + . ID=g4", "c1 exon 79 85 - . Parent=r5",
+            "c1 gene 91 96 + . ID=g6", "c1 CDS 91 92 + 0 Parent=g6", "c1 CDS 95 96 + 0 Parent=g6",
+        ),
+    )  # fmt: skip
+    _, row = classes(genome, "c1:1-100", genes=path)
+    expected = ["intergenic"] * 100
+    expected[10:20] = expected[30:40] = ["exon"] * 10
+    expected[50:60] = ["exon"] * 4 + ["intron"] * 3 + ["exon"] * 3
+    expected[70:85] = ["?"] * 8 + ["exon"] * 7
+    expected[90:96] = ["exon"] * 2 + ["intron"] * 2 + ["exon"] * 2
+    assert row == expected
+    notes = notes_of_genes(genome, path)
+    assert "3 CDS of genes without an exon" in notes and "1 genes without an exon or" in notes
+    path = write(
+        tmp_path / "y.gtf",
+        gff(
+            'c1 gene 11 20 + . gene_id "a";', 'c1 CDS 11 17 + 0 gene_id "a"; transcript_id "";',
+            'c1 stop_codon 18 20 + 0 gene_id "a"; transcript_id "";',
+            'c1 exon 31 40 - . gene_id "b"; transcript_id "t";',
+            'c1 CDS 31 40 - 0 gene_id "b"; transcript_id "u";',
+        ),
+    )  # fmt: skip
+    _, row = classes(genome, "c1:1-40", genes=path)
+    assert row == ["intergenic"] * 10 + ["exon"] * 10 + ["intergenic"] * 10 + ["exon"] * 10
+
+
+def test_a_transcript_over_the_origin_is_no_intron_of_the_whole(
+    tmp_path: Path, genome: Path
+) -> None:
+    rows = gff("c1 exon 191 200 + . Parent=t", "c1 exon 1 10 + . Parent=t",
+               "c1 exon 21 30 + . Parent=u", "c1 exon 41 50 + . Parent=u")  # fmt: skip
+    circle = gff("c1 region 1 200 . . ID=c;Is_circular=true") + rows
+    path = write(tmp_path / "x.gff3", circle)
+    _, row = classes(genome, "c1:1-200", genes=path)
+    assert [i + 1 for i, c in enumerate(row) if c == "intron"] == list(range(31, 41))
+    assert row[:10] == row[190:] == ["exon"] * 10 and row[100] == "intergenic"
+    assert "1 transcripts run over the origin" in notes_of_genes(genome, path)
+    line = write(tmp_path / "y.gff3", rows)
+    assert classes(genome, "c1:1-200", genes=line)[1].count("intron") == 160
+    assert "origin" not in notes_of_genes(genome, line)
+
+
 def test_stranded_genes_and_tracks(tmp_path: Path, genome: Path) -> None:
     rows = [
         "c1 exon 11 14 + . Parent=t1", "c1 exon 21 24 + . Parent=t1",
@@ -407,6 +510,8 @@ def test_twins() -> None:
     assert strand_twins("tokens", ("exon", "xon", "none")) is None
     assert strand_twins("tokens", ("+1", "+2", "-1", "-3")) == (2, 1, 0, 3)
     assert strand_twins("classes", ("+1", "-1")) is None
+    assert strand_twins("tokens", ("+", "-")) is None
+    assert strand_twins("tokens", ("+", "+a", "-", "-a")) == (0, 3, 2, 1)
 
 
 def test_augmentation_turns_classes_with_their_strand() -> None:

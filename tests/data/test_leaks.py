@@ -211,11 +211,59 @@ def test_families_too_large_to_look_at_are_said(monkeypatch: pytest.MonkeyPatch)
     parent = dna(1, 200)[0]
     sequences = [mutated(parent, 8) for _ in range(200)]
     data = make(sequences, ["train", "test"] * 100, np.arange(200) % 2, Task("classes", ("a", "b")))
-    monkeypatch.setattr(similar, "_MOST_PAIRS", 200)
+    monkeypatch.setattr(similar, "_MOST_KMERS", 60_000)
     leaks = find_leaks(data)
     assert (
         not leaks.complete and leaks.total > 0 and "at least" in leaks.lines()[0].split("near")[0]
     )
+
+
+def test_the_shortest_of_long_sequences_are_found() -> None:
+    """A few short ones among long ones, alike among themselves, in long ones, and low in letters:
+    as the slow twin has it."""
+    long = dna(190, 600)
+    short = [*dna(3, 120), *dna(2, 40), *dna(1, 24)]
+    sequences = [*long, *short, *(reverse_complement_ids(mutated(ids, 1)) for ids in short[:3])]
+    sequences += [mutated(ids, 1)[1:] for ids in short[3:5]] + [short[5][1:]]
+    sequences += [long[i][300 + i : 300 + i + n] for i, n in enumerate((23, 30, 60, 100, 150))]
+    sequences += [np.resize(encode("ACGTTGCAAT"), 500), np.resize(encode("GTTGCAATAC"), 900)]
+    expected = slow_near(sequences)
+    search = NearDuplicates(sequences)
+    everyone = np.ones(len(sequences), dtype=bool)
+    for i, row in enumerate(expected):
+        found = search.between(np.arange(len(sequences)) == i, everyone)
+        np.testing.assert_array_equal(found.other, row)
+        assert found.complete and found.one[i] == row.any()
+    assert expected[190:].any(1).sum() >= 14
+    hangs = np.linalg.matrix_power(expected.astype(float) + np.eye(len(expected)), 60) > 0
+    np.testing.assert_array_equal(search.families().number, hangs.argmax(1))
+
+
+def test_short_sequences_are_found_where_memory_bounds_the_sketch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(similar, "_MOST_SKETCHED", 50)
+    parents = dna(40, 100)
+    sequences = [*parents, *(mutated(ids, 1) for ids in parents), *dna(40, 100)]
+    np.testing.assert_array_equal(
+        NearDuplicates(sequences).families().number[:80], np.tile(np.arange(40), 2)
+    )
+
+
+def test_what_a_search_costs_is_bounded_by_kmers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long sequences use up the same bound with fewer pairs."""
+    monkeypatch.setattr(similar, "_MOST_KMERS", 1_000_000)
+    monkeypatch.setattr(similar, "_COMPARED_AT_ONCE", 100_000)
+    for length, complete in ((60, True), (3000, False)):
+        # two fifths are shared: all pairs are nominated, and none are near duplicates
+        parent = dna(1, length)[0]
+        sequences = dna(120, length)
+        for ids in sequences:
+            ids[: 2 * length // 5] = parent[: 2 * length // 5]
+        search = NearDuplicates(sequences)
+        everyone = np.ones(120, dtype=bool)
+        assert search.between(everyone, everyone).complete == complete
+        assert search._counted < 1_400_000
 
 
 def test_refusals() -> None:

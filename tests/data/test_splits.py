@@ -155,6 +155,23 @@ def test_bases_and_large_groups() -> None:
     assert len(with_valid(data, seed=0, by="group").part("valid")) == 10
 
 
+def test_of_equal_families_the_same_goes_whatever_the_order() -> None:
+    data = labelled(dna(60), np.arange(60) % 2, groups=[str(i % 3) for i in range(60)])
+    one = dna(3, 300)
+    families = [one[i % 3][i // 3 * 3 : i // 3 * 3 + 200] for i in range(60)]
+    alike = labelled(families, np.arange(60) // 3 % 2)
+    for part, by in ((data, "group"), (alike, "similarity")):
+        held_out = set()
+        for seed in range(6):
+            sides = {
+                frozenset(held(hold_out(part.select(order), "valid", seed=seed, by=by)))  # type: ignore[arg-type]
+                for order in (np.arange(60), np.arange(60)[::-1], np.roll(np.arange(60), 1))
+            }
+            assert len(sides) == 1
+            held_out |= sides
+        assert len(held_out) > 1
+
+
 def test_refusals() -> None:
     data = labelled(dna(4), np.array([0, 1, 2, 0]))
     for options, words in [

@@ -421,6 +421,15 @@ def test_the_orientations_of_an_element_are_one_group_whatever_their_names(ids, 
     assert all(len(side) == 1 for side in sides) and {"valid"} in sides and {"train"} in sides
 
 
+def test_a_file_with_a_hash_in_its_name_parts_elements_as_any_other(tmp_path):
+    rng = np.random.default_rng(3)
+    rows = [(f"GATTACA{random_dna(rng, 40)}CCGGT", i, "val") for i in range(12)]
+    (tmp_path / "K562").mkdir()
+    write_csv(tmp_path / "K562" / "run#a.csv", ["sequence", "label", "split"], rows)
+    groups = lentimpra.load("K562", tmp_path).groups
+    assert groups is not None and len(set(groups)) == 12
+
+
 def test_bases_between_adapters_are_what_not_all_sequences_have():
     between = lentimpra.between_adapters([encode(t) for t in ("ACGTTCC", "ACCAACC", "ACTC")])
     assert [decode(ids) for ids in between] == ["GTTC", "CAAC", "T"]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hyenadna.alphabet import IGNORED, N, encode
 from hyenadna.data.labelled_data import LabelledData, Task, other_strand, turned_classes
 from hyenadna.errors import InputError
+from hyenadna.train import baseline_hmm
 from hyenadna.train.baseline_hmm import ORDERS, HiddenMarkovModel, count_hmm, fit_hmm
 from hyenadna.train.baselines import fit_baseline
 from hyenadna.train.metrics import metrics
@@ -174,6 +175,37 @@ def test_the_order_is_chosen_on_valid_alone():
         said = count_hmm(sequences, classes, 7, order).predict(valid.sequences)
         scores[order] = metrics("tokens", np.concatenate(valid.targets), said)["mcc"]
     assert f"order {max(scores, key=lambda k: scores[k])}" in one.chosen
+
+
+def test_masked_rows_do_not_choose_the_order(monkeypatch):
+    """Rows without a class lie where a few evenly spread ones are taken."""
+    data = gene_data()
+    monkeypatch.setattr(baseline_hmm, "_BASES_TO_CHOOSE", int(data.part("valid").lengths[0]))
+    valid = np.flatnonzero(data.splits == "valid").tolist()
+    targets = [
+        np.full_like(row, IGNORED) if i in (valid[0], valid[-1]) else row
+        for i, row in enumerate(data.targets)
+    ]
+    some = dataclasses.replace(data, targets=tuple(targets))
+    assert fit_baseline("hmm", some, 0).chosen.startswith("7 states, order")
+    targets = [
+        np.full_like(row, IGNORED) if i in valid else row for i, row in enumerate(data.targets)
+    ]
+    with pytest.raises(InputError, match="all targets of the valid part are missing"):
+        fit_baseline("hmm", dataclasses.replace(data, targets=tuple(targets)), 0)
+
+
+def test_all_orders_come_of_one_count(monkeypatch):
+    data, counted = gene_data(), []
+
+    def count(sequences, classes, states, order):
+        counted.append(order)
+        return count_hmm(sequences, classes, states, order)
+
+    monkeypatch.setattr(baseline_hmm, "count_hmm", count)
+    model = fit_hmm(data.part("train"), data.part("valid"))
+    assert counted == [max(ORDERS)]
+    assert f"order {len(model.emissions) - 1}," in model.chosen
 
 
 def test_what_is_no_task_for_it():

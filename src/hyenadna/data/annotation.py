@@ -31,6 +31,8 @@ _GTF_PAIR: Final = re.compile(r'\s*([^\s;="]+)\s+(?:"([^"]*)"|([^";]*))\s*(?:;|$
 _PARENTS: Final = 10
 """Generations that an attribute is looked for in; a loop of parents ends there."""
 _SHOWN: Final = 5
+_FOR_BROWSERS: Final = ("track", "browser")
+"""First words of lines that are no rows, but say how a genome browser shows them."""
 
 Attributes = Mapping[str, tuple[str, ...]]
 
@@ -178,6 +180,26 @@ def _read(
     return Annotation(path, tuple(wanted), tuple(contigs), tuple(sorted(seen)), frozenset(circular))
 
 
+def read_parents(path: str | Path) -> dict[str, tuple[str, ...]]:
+    """The `Parent` of each `ID` (GFF3) that has one; raises InputError as `read_annotation`."""
+    path, parents = Path(path), dict[str, tuple[str, ...]]()
+    with open_text(path) as text:
+        for _, columns in _rows(path, text, {}):
+            if "Parent=" in columns[8] and "ID=" in columns[8]:
+                attributes = _attributes(columns[8])
+                for name in attributes.get("ID", ()):
+                    parents[name] = parents.get(name, ()) + attributes.get("Parent", ())
+    return {name: found for name, found in parents.items() if found}
+
+
+def root_names(names: Collection[str], parents: Mapping[str, tuple[str, ...]]) -> set[str]:
+    """The names of those at the head: the genes of transcripts, say; parents: `read_parents`."""
+    found = set(names)
+    for _ in range(_PARENTS):
+        found = {above for name in found for above in parents.get(name, (name,))}
+    return found
+
+
 def _rows(path: Path, text: IO[str], contigs: dict[str, None]) -> Iterator[tuple[int, list[str]]]:
     """Line number and columns of each row; notes the contigs that `##sequence-region` names."""
     for number, raw in enumerate(text, start=1):
@@ -186,9 +208,11 @@ def _rows(path: Path, text: IO[str], contigs: dict[str, None]) -> Iterator[tuple
             return
         if line.startswith("##sequence-region"):
             contigs.update(dict.fromkeys(line.split()[1:2]))
-        if not line.strip() or line.startswith(("#", "track", "browser")):
+        if not line.strip() or line.startswith("#"):
             continue
         columns = line.split("\t")
+        if len(columns) != _COLUMNS and line.split(maxsplit=1)[0] in _FOR_BROWSERS:
+            continue
         if len(columns) != _COLUMNS:
             raise InputError(
                 f"{path}:{number}: a row of GFF or GTF has 9 columns with tabs between; this has "

@@ -11,13 +11,16 @@ masked.
 
 from __future__ import annotations
 
+import dataclasses
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from hyenadna.alphabet import decode, reverse_complement_ids
+from hyenadna.alphabet import IGNORED, decode, reverse_complement_ids
 from hyenadna.data.annotation import (
     Annotation,
     Feature,
@@ -26,6 +29,8 @@ from hyenadna.data.annotation import (
     match_contigs,
     parse_track,
     read_annotation,
+    read_parents,
+    root_names,
 )
 from hyenadna.errors import InputError
 from hyenadna.genome.fasta import GenomeReader
@@ -82,8 +87,8 @@ def track_classes(
     background: class of a base that no track covers; None masks it. stranded: a class of features
     is two, `+name` and `-name`; BED files are then refused.
 
-    Raises InputError for a track that is not on the genome, features without a strand where it is
-    needed, and for fewer than two classes.
+    Raises InputError for a track that has nothing on the genome, features without a strand where it
+    is needed, and for fewer than two classes.
     """
     sources = {name: parse_track(str(track)) for name, track in tracks.items()}
     own = [
@@ -97,6 +102,7 @@ def track_classes(
     for name, source in sources.items():
         if isinstance(source, FeatureChoice):
             placed = _Placed(source.read(), genome)
+            placed.require_any(source.type)
             notes += placed.notes
             contigs |= placed.contigs
             classes = placed.named(name, number, stranded=stranded)
@@ -114,7 +120,8 @@ def frame_classes(genome: GenomeReader, path: str | Path) -> AnnotatedClasses:
     """The base of its codon that each base is: none, `+1` `+2` `+3`, `-1` `-2` `-3`.
 
     path: GFF3 or GTF with CDS features, whose phase counts; where a row has none, it goes on from
-    the CDS before it in the transcript. Stop codons beside the CDS (GTF) are coding.
+    the CDS before it in the transcript; in each of its transcripts, where it is of several (a base
+    that then has two frames is masked). Stop codons beside the CDS (GTF) are coding.
 
     Raises InputError for a file without CDS, and for one that is not on the genome or on no strand.
     """
@@ -127,18 +134,21 @@ def frame_classes(genome: GenomeReader, path: str | Path) -> AnnotatedClasses:
         )
     number = {name: i for i, name in enumerate(FRAME_NAMES)}
     phased = [each for chain in _chains(segments) for each in _phased(chain)]
-    phase_of = {each.feature.line: each.phase for each in phased}
+    # a row stands in the chain of each of its transcripts, most often in one and the same phase
+    by_phase = {(p.feature.line, p.phase): p for p in phased}
 
     def classes(feature: Feature) -> tuple[int, ...]:
         frame = tuple(number[f"{placed.strand(feature)}{i}"] for i in (1, 2, 3))
-        turn = -phase_of[feature.line] % 3
+        turn = -(feature.phase or 0) % 3
         frame = frame[turn:] + frame[:turn]  # from the 5' end of the feature
         if feature.strand == "+":
             return frame
         last = (feature.interval.length - 1) % 3  # the leftmost base is the last one read
         return tuple(frame[(last - i) % 3] for i in range(3))
 
-    layer = placed.layer([each.feature for each in phased], classes)
+    layer = placed.layer(
+        [dataclasses.replace(p.feature, phase=p.phase) for p in by_phase.values()], classes
+    )
     notes = [*placed.notes, *_frame_notes(Path(path), phased, placed, genome)]
     return AnnotatedClasses(
         FRAME_NAMES, (layer,), number["none"], _once(notes), frozenset(placed.contigs)
@@ -151,36 +161,43 @@ def gene_classes(
     """`exon` where a transcript has an exon, `intron` where only genes are, else `intergenic`.
 
     path: GFF3 or GTF with exon features. A gene is a row of type gene (or one that ends in `gene`),
-    or reaches from the first to the last exon of a transcript. stranded: `+exon`, `-exon`,
-    `+intron`, `-intron`; an exon of one strand counts more than an intron of the other.
+    or reaches from the first to the last exon of a transcript. Of a gene without exons (bacteria,
+    as NCBI writes them) the CDS are the exons; one without either is masked, but where it has exons
+    of others. stranded: `+exon`, `-exon`, `+intron`, `-intron`; an exon of one strand counts more
+    than an intron of the other.
 
     Raises InputError for a file without exons, and for one that is not on the genome.
     """
     everything = read_annotation(path, ())
     kinds = [name for name in everything.types if name.casefold().endswith("gene")]
-    placed = _Placed(read_annotation(path, {"exon", *kinds}), genome)
-    exons = [f for f in placed.annotation.features if f.type == "exon" and placed.has(f)]
+    placed = _Placed(read_annotation(path, {"exon", *_CODING, *kinds}), genome)
+    on_genome = [f for f in placed.annotation.features if placed.has(f)]
+    exons = [f for f in on_genome if f.type == "exon"]
     if not exons:
         raise InputError(
             f"{path}: has no exon on {genome.path}; it has {', '.join(placed.annotation.types[:8])}"
         )
-    genes = [f for f in placed.annotation.features if f.type != "exon" and placed.has(f)]
-    spans = [*genes, *_transcripts(exons)]
+    coding = [f for f in on_genome if f.type in _CODING]
+    more = _without_exons(Path(path), coding, exons)
+    genes = [f for f in on_genome if f.type in kinds]
+    bare = _bare(genes, [*exons, *coding])
+    lines = {f.line for f in bare}
+    transcripts, around = _transcripts([*exons, *more], placed)
+    spans = [*(f for f in genes if f.line not in lines), *transcripts]
     own = [
         signed for name in ("exon", "intron") for signed in (_signed(name) if stranded else (name,))
     ]
     names = _sorted_names([*own, "intergenic"])
     number = {name: i for i, name in enumerate(names)}
-    layers = [
-        placed.layer(features, placed.named(name, number, stranded=stranded))
-        for name, features in (("exon", exons), ("intron", spans))
-    ]
+    named = [placed.named(name, number, stranded=stranded) for name in ("exon", "intron")]
+    layers = (
+        placed.layer([*exons, *more], named[0]),
+        placed.layer(bare, lambda _: (IGNORED,)),
+        placed.layer(spans, named[1]),
+    )
+    notes = [*placed.notes, *_gene_notes(Path(path), more, bare, around)]
     return AnnotatedClasses(
-        names,
-        tuple(layers),
-        number["intergenic"],
-        _once(placed.notes),
-        frozenset(placed.contigs),
+        names, layers, number["intergenic"], _once(notes), frozenset(placed.contigs)
     )
 
 
@@ -196,6 +213,15 @@ class _Placed:
     def has(self, feature: Feature) -> bool:
         """Whether the feature lies on a contig of the genome."""
         return feature.interval.contig in self.names
+
+    def require_any(self, kind: str) -> None:
+        """Nothing; raises InputError where no feature lies on a contig of the genome."""
+        if not any(map(self.has, self.annotation.features)):
+            found = ", ".join(sorted({f.interval.contig for f in self.annotation.features})[:8])
+            raise InputError(
+                f"{self.annotation.path}: has no {kind} as asked for on {self.genome.path}; they "
+                f"lie on {found}"
+            )
 
     def strand(self, feature: Feature) -> str:
         """`+` or `-`. Raises InputError for a feature of no strand."""
@@ -270,11 +296,40 @@ def _chains(segments: Iterable[Feature]) -> list[list[Feature]]:
     """The CDS and stop codons of each transcript, in the order in which they are read."""
     chains: defaultdict[tuple[str, ...], list[Feature]] = defaultdict(list)
     for feature in segments:
-        name = feature.first("Parent", "transcript_id", "ID") or str(feature.line)
-        chains[feature.interval.contig, feature.strand, name].append(feature)
+        for name in _transcripts_of(feature) or (feature.first("ID") or str(feature.line),):
+            chains[feature.interval.contig, feature.strand, name].append(feature)
     for (_, strand, _), chain in chains.items():
         chain.sort(key=lambda f: (f.interval.start, f.interval.stop), reverse=strand == "-")
-    return [list(_without_inner_stops(chain)) for chain in chains.values()]
+    whole = [list(_without_inner_stops(chain)) for chain in chains.values()]
+    return [part for chain in whole for part in _by_product(chain)]
+
+
+def _transcripts_of(feature: Feature) -> tuple[str, ...]:
+    """The transcripts that a row is a part of: all parents (GFF3), or the one it names (GTF)."""
+    found = feature.attributes.get("Parent") or feature.attributes.get("transcript_id") or ()
+    return tuple(name for name in dict.fromkeys(found) if name)
+
+
+def _by_product(chain: list[Feature]) -> list[list[Feature]]:
+    """The chain, or one for each ID where those of several lie over each other.
+
+    These are several products of one gene, such as tau and gamma of dnaX.
+    """
+    coding = sorted((f for f in chain if f.type == "CDS"), key=lambda f: f.interval.start)
+    last = coding[0] if coding else None  # that reaches furthest
+    for feature in coding:
+        assert last is not None
+        over = feature.interval.start < last.interval.stop
+        if over and feature.first("ID") != last.first("ID"):
+            break
+        if feature.interval.stop > last.interval.stop:
+            last = feature
+    else:
+        return [chain]
+    found: defaultdict[str, list[Feature]] = defaultdict(list)
+    for feature in chain:
+        found[feature.first("ID") or str(feature.line)].append(feature)
+    return list(found.values())
 
 
 def _without_inner_stops(chain: Sequence[Feature]) -> Iterable[Feature]:
@@ -305,20 +360,23 @@ def _frame_notes(
     """What the annotation's frames look like on the genome: starts, phases that were missing."""
     notes = []
     # a codon that two exons share, or that the annotation cuts off, is not looked at
-    heads = [p for p in phased if p.first and not p.phase and p.feature.interval.length >= 3]
+    rows = {p.feature.line: p for p in phased if p.first and not p.phase}.values()
+    heads = [p for p in rows if p.feature.interval.length >= 3]
     starts = sum(_codon(p.feature, placed, genome) in _STARTS for p in heads)
     if heads:
         notes.append(
             f"{path}: {len(heads):,} coding sequences, {starts / len(heads):.1%} of which begin "
             "with ATG, GTG or TTG"
         )
-    missing = sum(p.feature.phase is None and p.feature.type == "CDS" for p in phased)
+    missing = len(
+        {p.feature.line for p in phased if p.feature.phase is None and p.feature.type == "CDS"}
+    )
     if missing:
         notes.append(
             f"{path}: {missing:,} CDS have no phase; it goes on from the CDS before, from 0 at the "
             "start"
         )
-    breaks = sum(not p.goes_on for p in phased)
+    breaks = len({p.feature.line for p in phased if not p.goes_on})
     if breaks:
         notes.append(
             f"{path}: {breaks:,} CDS do not go on in the phase that the one before leaves; theirs "
@@ -338,18 +396,91 @@ def _codon(feature: Feature, placed: _Placed, genome: GenomeReader) -> str:
     return decode(ids if feature.strand == "+" else reverse_complement_ids(ids))
 
 
-def _transcripts(exons: Iterable[Feature]) -> list[Feature]:
-    """From the first to the last exon of each transcript, as features."""
+def _transcripts(exons: Iterable[Feature], placed: _Placed) -> tuple[list[Feature], int]:
+    """From the first to the last exon of each transcript, as features; how many are left out.
+
+    Left out are those of several exons that reach over more than half of a circular contig: they
+    run over its origin, and what is between the exons is the rest of the contig.
+    """
     found: dict[tuple[str, ...], Feature] = {}
+    several = set[tuple[str, ...]]()
     for exon in exons:
-        for name in exon.attributes.get("Parent") or exon.attributes.get("transcript_id") or ():
+        for name in _transcripts_of(exon):
             key = (exon.interval.contig, exon.strand, name)
+            if key in found:
+                several.add(key)
             other = found.get(key, exon).interval
             start = min(other.start, exon.interval.start)
             stop = max(other.stop, exon.interval.stop)
             span = Interval(exon.interval.contig, start, stop)
             found[key] = Feature(span, "transcript", exon.strand, None, {}, exon.line)
-    return list(found.values())
+    around = {key for key in several if _runs_around(found[key].interval, placed)}
+    return [span for key, span in found.items() if key not in around], len(around)
+
+
+def _runs_around(span: Interval, placed: _Placed) -> bool:
+    """Whether a span over several exons is more than half of a circular contig."""
+    length = placed.genome.contigs[placed.names[span.contig]]
+    return span.contig in placed.annotation.circular and 2 * span.length > length
+
+
+def _without_exons(
+    path: Path, coding: Sequence[Feature], exons: Iterable[Feature]
+) -> list[Feature]:
+    """The CDS (and stop codons) of the genes that have no exon."""
+    direct = {key for exon in exons for key in _keys(exon, {})}
+    loose = [f for f in coding if direct.isdisjoint(_keys(f, {}))]
+    if not loose:
+        return []
+    # an exon may hang on a transcript where the CDS hangs on the gene
+    parents = read_parents(path)
+    genes = {key for exon in exons for key in _keys(exon, parents)}
+    return [f for f in loose if genes.isdisjoint(_keys(f, parents))]
+
+
+def _keys(feature: Feature, parents: Mapping[str, tuple[str, ...]]) -> set[tuple[str, str]]:
+    """(contig, name) of the genes that a row belongs to; where none is known, of itself."""
+    names = feature.attributes.get("Parent", ())
+    found = root_names(names, parents) or {feature.first("gene_id", "transcript_id", "ID")}
+    return {(feature.interval.contig, name or str(feature.line)) for name in found}
+
+
+def _bare(genes: Iterable[Feature], parts: Iterable[Feature]) -> list[Feature]:
+    """The genes within which there is no exon and no CDS on their strand."""
+    starts: defaultdict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
+    for part in parts:
+        at = part.interval
+        for strand in {part.strand, "."} if part.strand != "." else "+-.":
+            starts[at.contig, strand].append((at.start, at.stop))
+    # the nearest end of all that begin at a place or behind it
+    ends = {}
+    for where, found in starts.items():
+        found.sort()
+        ends[where] = list(accumulate((stop for _, stop in reversed(found)), min))[::-1]
+    bare = []
+    for gene in genes:
+        where, at = (gene.interval.contig, gene.strand), gene.interval
+        nth = bisect_left(starts[where], (at.start, 0))
+        if nth == len(starts[where]) or ends[where][nth] > at.stop:
+            bare.append(gene)
+    return bare
+
+
+def _gene_notes(
+    path: Path, more: Sequence[Feature], bare: Sequence[Feature], around: int
+) -> list[str]:
+    """What `gene_classes` took for granted."""
+    notes = []
+    if more:
+        notes.append(f"{path}: {len(more):,} CDS of genes without an exon count as exons")
+    if bare:
+        notes.append(f"{path}: {len(bare):,} genes without an exon or a CDS are masked")
+    if around:
+        notes.append(
+            f"{path}: {around:,} transcripts run over the origin of a circular contig; what lies "
+            "between their exons is no intron"
+        )
+    return notes
 
 
 def _signed(name: str) -> tuple[str, str]:

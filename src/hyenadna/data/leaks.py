@@ -75,8 +75,8 @@ class Leaks:
     nearly: Bools
     """(n,): the same for near duplicates."""
     complete: bool = True
-    """False where families are so large that not all near duplicates were looked for; what is
-    counted is then the least."""
+    """False where families are so large, or sequences so long, that not all near duplicates were
+    looked for; what is counted is then the least."""
 
     @property
     def total(self) -> int:

@@ -6,11 +6,12 @@ differ in less than about 4 % of their bases (0.96^16 = 0.5). Sets under 8 k-mer
 run of one letter says nothing.
 
 Pairs are nominated by sketches (a random fraction of all k-mers, the same for all sequences: Broder
-1997; Ondov et al. 2016, 10.1186/s13059-016-0997-x), and what is nominated is counted exactly, until
-what was asked is known: whether a sequence has any near duplicate among others, or which sequences
-hang together. So a family of a thousand copies costs a few counts a sequence, not a million pairs:
-each is first held against a few of those that share a sketched k-mer, and only one for which that
-was not enough against more, in the end against all.
+1997; Ondov et al. 2016, 10.1186/s13059-016-0997-x). A sequence of which that leaves too little adds
+its first 32 k-mers in a random order, and these are looked for in all others. What is nominated is
+counted exactly, until what was asked is known: whether a sequence has any near duplicate among
+others, or which sequences hang together. So a family of a thousand copies costs a few counts a
+sequence, not a million pairs: each is first held against a few of those that share a sketched
+k-mer, and only one for which that was not enough against more, in the end against all.
 """
 
 from __future__ import annotations
@@ -31,13 +32,17 @@ NEAR_THRESHOLD: Final = 0.5
 """Share of the smaller set of k-mers that makes a near duplicate."""
 FEWEST_KMERS: Final = 8
 _SKETCH_SIZE: Final = 32  # k-mers of a short sequence that are in its sketch
-_SHORT: Final = 0.1  # quantile of the set sizes that counts as short
+_SHORT: Final = 0.1  # quantile of the lengths that counts as short
+_FEWEST_SKETCHED: Final = 16  # of a set; where fewer are expected, the sketch is made larger
+_MOST_SKETCHED: Final = 1 << 26  # of all sequences by the fraction, about: a GiB
+_FILTER_BITS: Final = 22
 _WIDTHS: Final = (4, 64, 1024, 1 << 31)  # owners of a k-mer that a sequence is held against
 _MOST_HITS: Final = 1 << 26  # shared k-mers that are counted in one turn, at most
 _HITS_AT_ONCE: Final = 1 << 21
-_PAIRS_AT_ONCE: Final = 1 << 16
+_COMPARED_AT_ONCE: Final = 1 << 25  # k-mers, of the second sequences of some pairs
 _KMERS_AT_ONCE: Final = 1 << 22
-_MOST_PAIRS: Final = 1 << 22  # that are counted for one answer, about
+_MOST_KMERS: Final = 1 << 30  # that are sorted for one answer, about: a minute on one core
+_COMPARED: Final = 8  # k-mers that are looked up in the time that one is sorted in, at least
 _FEW: Final = (0, 1, 4, 16, 1 << 31)  # candidates of a sequence that are counted at once: the best
 _DEVIATIONS: Final = 4.0  # that hits may lie below what is expected at the threshold
 
@@ -64,7 +69,7 @@ class Between:
     other: Bools
     """(n,): sequences of the second set with a near duplicate in the first."""
     complete: bool
-    """False where families are so large that not all of their pairs were looked at."""
+    """False where families are so large, or sequences so long, that not all pairs were met."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +79,7 @@ class Families:
     number: Int64s
     """(n,): the same number where they do: the smallest index in the family."""
     complete: bool
-    """False where families are so large that not all of their pairs were looked at."""
+    """False where families are so large, or sequences so long, that not all pairs were met."""
 
 
 def same_sequences(sequences: Sequence[Ids]) -> Same:
@@ -101,9 +106,8 @@ class NearDuplicates:
 
     def __init__(self, sequences: Sequence[Ids], threshold: float = NEAR_THRESHOLD) -> None:
         self._sequences, self._threshold = sequences, threshold
-        self._counted = 0
-        owners, kmers, self._sizes = _sketches(sequences)
-        self._sketched = np.bincount(owners, minlength=len(sequences))
+        self._counted = 0  # k-mers that the counts of an answer cost
+        owners, kmers, self._sizes, self._sketched = _sketches(sequences)
         # in the order of their least sketched k-mers near duplicates stand side by side
         least = np.full(len(sequences), np.iinfo(np.uint64).max, dtype=np.uint64)
         np.minimum.at(least, owners, kmer_order(kmers))
@@ -144,7 +148,7 @@ class NearDuplicates:
             for first, second, hits in _hits(owner, low, high, targets):
                 for a, b in self._candidates(first, second, hits):
                     apart = family[a] != family[b]
-                    if self._counted >= _MOST_PAIRS:
+                    if self._counted >= _MOST_KMERS:
                         return Families(family, complete=False)
                     a, b = self._near(a[apart], b[apart])
                     family = components(len(family), family[a], family[b])[family]
@@ -173,7 +177,7 @@ class NearDuplicates:
             for first, second, hits in _hits(owner, low, high, targets):
                 for a, b in self._candidates(first, second, hits):
                     open_ = ~found[0][a] | (whole & ~found[1][b])
-                    if self._counted >= _MOST_PAIRS:
+                    if self._counted >= _MOST_KMERS:
                         return False, False
                     a, b = self._near(a[open_], b[open_])
                     found[0][a] = found[1][b] = True
@@ -209,13 +213,13 @@ class NearDuplicates:
         nth = np.arange(len(order)) - np.flatnonzero(starts)[np.cumsum(starts) - 1]
         for low, high in pairwise(_FEW):
             chosen = order[(low <= nth) & (nth < high)]
-            for start in range(0, len(chosen), _PAIRS_AT_ONCE):
-                some = chosen[start : start + _PAIRS_AT_ONCE]
-                yield first[some], second[some]
+            turns = np.cumsum(self._sizes[second[chosen]]) // _COMPARED_AT_ONCE
+            for some in np.split(chosen, np.flatnonzero(np.diff(turns)) + 1):
+                if len(some):
+                    yield first[some], second[some]
 
     def _near(self, first: Int64s, second: Int64s) -> tuple[Int64s, Int64s]:
         """Those of some pairs that are near duplicates; pairs are sorted by `first`."""
-        self._counted += len(first)
         shared = self._shared(first, second)
         smaller = np.minimum(self._sizes[first], self._sizes[second])
         near = shared >= self._threshold * smaller
@@ -233,6 +237,8 @@ class NearDuplicates:
                 self._shared(first[half:], second[half:]),
             )
             return np.concatenate(parts)
+        compared = int(self._sizes[second].sum())
+        self._counted += int(self._sizes[needed].sum()) + compared // _COMPARED
         keys = kmer_keys([self._sequences[i] for i in needed.tolist()])
         ends = np.searchsorted(keys, np.arange(len(needed) + 1, dtype=np.uint64) << np.uint64(32))
         # numbers without gaps, so that a set is a row of a table
@@ -260,20 +266,68 @@ def components(count: int, first: Int64s, second: Int64s) -> Int64s:
             parent = parent[parent]
 
 
-def _sketches(sequences: Sequence[Ids]) -> tuple[Int64s, UInt64s, Int64s]:
-    """(owner, k-mer) of each sketched k-mer, and how many k-mers each sequence has."""
-    sizes = np.zeros(len(sequences), dtype=np.int64)
-    lengths = np.array([len(ids) for ids in sequences] or [1])
-    short = max(float(np.quantile(lengths, _SHORT)), 1.0)
-    fraction = min(1.0, _SKETCH_SIZE / short)
+def _sketches(sequences: Sequence[Ids]) -> tuple[Int64s, UInt64s, Int64s, Int64s]:
+    """(owner, k-mer) of each sketched k-mer; how many k-mers each sequence has, and how many of
+    them are a random part of its own.
+
+    What two sequences share of the random part of the smaller one is always among the sketched.
+    """
+    sizes, sketched = np.zeros((2, len(sequences)), dtype=np.int64)
+    fraction = _fraction(sequences)
     owners, kmers = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
+    wanted = [np.empty(0, np.uint64)]
     for start, keys in kmer_sets(sequences):
-        counts = np.bincount((keys >> np.uint64(32)).astype(np.int64))
-        sizes[start : start + len(counts)] = counts
+        owner = (keys >> np.uint64(32)).astype(np.int64)
+        counts = np.bincount(owner)
+        block = slice(start, start + len(counts))
+        sizes[block] = counts
         chosen = sample(keys, fraction)
         owners.append((chosen >> np.uint64(32)).astype(np.int64) + start)
         kmers.append(chosen & np.uint64(0xFFFFFFFF))
-    return np.concatenate(owners), np.concatenate(kmers), sizes
+        short = (counts * fraction < _FEWEST_SKETCHED) & (fraction < 1)
+        sketched[block] = np.bincount(owners[-1] - start, minlength=len(counts))
+        sketched[block][short] = np.minimum(counts[short], _SKETCH_SIZE)
+        wanted.append(_first_kmers(keys[short[owner]]))
+    for more, some in _holders(sequences, np.unique(np.concatenate(wanted)), fraction):
+        owners.append(more)
+        kmers.append(some)
+    return np.concatenate(owners), np.concatenate(kmers), sizes, sketched
+
+
+def _fraction(sequences: Sequence[Ids]) -> float:
+    """Share of all k-mers that is sketched: _SKETCH_SIZE of a short sequence, and not too many."""
+    lengths = np.array([len(ids) for ids in sequences] or [1])
+    short = max(float(np.quantile(lengths, _SHORT)), 1.0)
+    return min(1.0, _SKETCH_SIZE / short, _MOST_SKETCHED / max(int(lengths.sum()), 1))
+
+
+def _first_kmers(keys: UInt64s) -> UInt64s:
+    """The k-mers of each sequence's _SKETCH_SIZE first keys in random order (all of a few)."""
+    owner, kmers = keys >> np.uint64(32), keys & np.uint64(0xFFFFFFFF)
+    order = np.lexsort((kmer_order(kmers), owner))
+    nth = np.arange(len(keys)) - np.searchsorted(owner, owner)  # owners are sorted
+    return kmers[order[nth < _SKETCH_SIZE]]
+
+
+def _holders(
+    sequences: Sequence[Ids], wanted: UInt64s, fraction: float
+) -> Iterator[tuple[Int64s, UInt64s]]:
+    """(owner, k-mer) of all k-mers that are wanted and not in the fraction; some at a time.
+
+    wanted: sorted.
+    """
+    wanted = wanted[~np.isin(wanted, sample(wanted, fraction), assume_unique=True)]
+    if not len(wanted):
+        return
+    low_bits = np.uint64((1 << _FILTER_BITS) - 1)
+    may = np.zeros(1 << _FILTER_BITS, dtype=bool)  # spares most k-mers the search
+    may[wanted & low_bits] = True
+    for start, keys in kmer_sets(sequences):
+        some = keys[may[keys & low_bits]]
+        kmers = some & np.uint64(0xFFFFFFFF)
+        at = np.minimum(np.searchsorted(wanted, kmers), len(wanted) - 1)
+        held = wanted[at] == kmers
+        yield (some[held] >> np.uint64(32)).astype(np.int64) + start, kmers[held]
 
 
 def _narrowed(low: Int64s, high: Int64s, width: int) -> tuple[Int64s, bool]:

@@ -92,8 +92,8 @@ def hold_out(
     notes = [note, *one_class, *_warnings(split, taken, fraction, unit, by)]
     if not complete:
         notes.append(
-            f"warning: {split}: families of similar sequences are so large that not all pairs were "
-            "looked at; some near duplicates may be on both sides"
+            f"warning: {split}: families of similar sequences are so large, or sequences so long, "
+            "that not all pairs were looked at; some near duplicates may be on both sides"
         )
     return dataclasses.replace(data, splits=splits, notes=(*data.notes, *notes))
 
@@ -198,8 +198,10 @@ def _take(
                 left[s] -= count
                 rest[s] -= count
     if not held.any():  # all units are larger than what is wanted
-        whole = np.array([any(rest[s] <= count for s, count in each) for each in content])
-        held[np.lexsort((np.bincount(unit), whole))[0]] = True
+        whole = [any(rest[s] <= count for s, count in each) for each in content]
+        sizes = np.bincount(unit).tolist()
+        # of equals the first in random order, which is that of no rows
+        held[min(range(len(keys)), key=lambda u: (whole[u], sizes[u], keys[u]))] = True
     return held[unit]
 
 

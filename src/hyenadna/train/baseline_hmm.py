@@ -9,6 +9,7 @@ sequence is counted as well, with the classes turned. The order is chosen on the
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -178,10 +179,12 @@ def fit_hmm(train: LabelledData, valid: LabelledData) -> HiddenMarkovModel:
     if both:
         sequences += [other_strand(ids) for ids in train.sequences]
         classes += [turned_classes(row, train.task) for row in train.targets]
-    some = valid.select(_spread(valid.lengths))
+    some = valid.select(_spread(valid))
+    largest = count_hmm(sequences, classes, train.task.outputs, max(ORDERS))
     best: tuple[tuple[float, float], int, HiddenMarkovModel] | None = None
     for order in ORDERS:
-        model = count_hmm(sequences, classes, train.task.outputs, order)
+        # the tables of an order are the first ones of any higher order
+        model = dataclasses.replace(largest, emissions=largest.emissions[: order + 1])
         outputs = model.predict(some.sequences)
         score = valid_score("tokens", flat_targets(some), outputs, where=valid.name)
         if best is None or score > best[0]:
@@ -189,15 +192,20 @@ def fit_hmm(train: LabelledData, valid: LabelledData) -> HiddenMarkovModel:
     assert best is not None
     _, order, model = best
     chosen = f"{train.task.outputs} states, order {order}" + ", both strands" * both
-    return HiddenMarkovModel(model.begin, model.transitions, model.emissions, chosen)
+    return dataclasses.replace(model, chosen=chosen)
 
 
-def _spread(lengths: Int64s) -> Int64s:
-    """Rows evenly spread that have about as many bases as the choice needs; all if they have less.
+def _spread(data: LabelledData) -> Int64s:
+    """Rows with a class, evenly spread, of about as many bases as the choice needs; all of fewer.
 
-    lengths: bases of each row, (n,).
+    Raises InputError where no row has one.
     """
-    wanted = max(1, int(len(lengths) * _BASES_TO_CHOOSE / max(int(lengths.sum()), 1)))
-    if wanted >= len(lengths):
-        return np.arange(len(lengths), dtype=np.int64)
-    return np.linspace(0, len(lengths) - 1, wanted).astype(np.int64)
+    rows = np.array(
+        [i for i, row in enumerate(data.targets) if (row != IGNORED).any()], dtype=np.int64
+    )
+    if not len(rows):
+        raise InputError(f"{data.name}: all targets of the valid part are missing; cannot choose")
+    wanted = max(1, int(len(rows) * _BASES_TO_CHOOSE / max(int(data.lengths[rows].sum()), 1)))
+    if wanted >= len(rows):
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, wanted).astype(np.int64)]

@@ -12,6 +12,7 @@ that a split by group keeps them together.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -63,7 +64,7 @@ def _label(path: Path) -> tuple[str, ...] | None:
 
 def _elements(data: LabelledData) -> tuple[str, ...]:
     """The element of each row, called by the first row that has it, whatever the orientation."""
-    names = np.array([name.split("#")[0].removesuffix(REVERSED) for name in data.ids])
+    names = np.array([re.sub(r"#\d+$", "", name).removesuffix(REVERSED) for name in data.ids])
     by_name = np.unique(names, return_index=True, return_inverse=True)
     by_bases = same_sequences(between_adapters(data.sequences)).strandless
     firsts = np.unique(by_bases, return_index=True, return_inverse=True)
