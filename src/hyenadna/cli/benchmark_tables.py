@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from hyenadna.cli.console import make_table, print_table
+from hyenadna.cli.console import make_table
 from hyenadna.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def show_suite(suite: Suite, console: Console, *, where_from: bool = True) -> No
         counts = ("" if n is None else f"{n:,}" for n in (task.train, task.test))
         cited = (known.get(column, "") for column in columns)
         table.add_row(name, f"{task.length:,}", str(task.outputs), metric, *counts, *cited)
-    print_table(console, table)
+    console.print(table)
     if where_from:
         console.print(f"Data: {suite.where_from()}\n")
 
@@ -81,7 +81,7 @@ def show_results(
             column.no_wrap, column.overflow, column.justify = False, "fold", "left"
     for row in rows:
         table.add_row(*(row[i] for i in kept))
-    print_table(console, table)
+    console.print(table)
     for note in notes:
         console.print(note)
 

@@ -12,9 +12,12 @@ _PIPED_COLUMNS = 120  # rich takes 80 where there is no terminal, which cuts fig
 
 def make_console(*, stderr: bool = False, file: IO[str] | None = None) -> Console:
     """A console that prints text unchanged: brackets and colons in names are not markup."""
-    return Console(
+    console = Console(
         stderr=stderr, file=file, markup=False, emoji=False, highlight=False, soft_wrap=True
     )
+    if not console.is_terminal:
+        console.width = max(console.width, _PIPED_COLUMNS)
+    return console
 
 
 def make_table(title: str, *columns: str) -> Table:
@@ -23,8 +26,3 @@ def make_table(title: str, *columns: str) -> Table:
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index else "left", no_wrap=True)
     return table
-
-
-def print_table(console: Console, table: Table) -> None:
-    """Print a table as wide as it needs on a terminal, and in 120 columns into files and pipes."""
-    console.print(table, width=None if console.is_terminal else _PIPED_COLUMNS)

@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from hyenadna.alphabet import IGNORED
-from hyenadna.cli.console import make_table, print_table
+from hyenadna.cli.console import make_table
 from hyenadna.cli.finetune_options import FinetuneRequest, SplitOptions, named_files
 from hyenadna.data.labelled_data import LabelledData
 from hyenadna.errors import InputError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Part = Literal["valid", "test"]
 SPLITS = ("train", "valid", "test")
 _CLASSES_SHOWN = 8
+_COLUMNS_SHOWN = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +213,7 @@ def _look(data: LabelledData, options: SplitOptions, console: Console) -> Leaks:
     for row in overlap_rows(leaks, near=near):
         cells = ("–" if value is None else str(value) for value in row.values())
         table.add_row(*cells)
-    print_table(console, table)
+    console.print(table)
     for line in leaks.lines()[len(leak_lines(leaks)) :]:
         console.print(line)
     if not leaks.complete:
@@ -291,10 +292,15 @@ def _show_counts(data: LabelledData, console: Console) -> None:
     task = data.task
     names = ", ".join(task.names[:_CLASSES_SHOWN]) + ", …" * (task.outputs > _CLASSES_SHOWN)
     title = f"{data.name}: {task.kind}, {task.outputs} ({names})"
-    table = make_table(title, "split", *columns)
-    for split, each in counts.items():
-        table.add_row(split, *(f"{each.get(name, 0):,}" for name in columns))
-    print_table(console, table)
+    if len(columns) <= _COLUMNS_SHOWN:
+        table = make_table(title, "split", *columns)
+        for split, each in counts.items():
+            table.add_row(split, *(f"{each.get(name, 0):,}" for name in columns))
+    else:  # turned, so that nothing is cut off
+        table = make_table(title, "", *counts)
+        for name in columns:
+            table.add_row(name, *(f"{each.get(name, 0):,}" for each in counts.values()))
+    console.print(table)
 
 
 def cropped(data: LabelledData, max_length: int | None, longest: int) -> LabelledData:

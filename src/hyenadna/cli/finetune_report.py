@@ -22,7 +22,7 @@ from rich.console import Console
 
 from hyenadna import __version__
 from hyenadna.alphabet import IGNORED
-from hyenadna.cli.console import make_table, print_table
+from hyenadna.cli.console import make_table
 from hyenadna.cli.finetune_data import data_name, leak_lines, overlap_rows
 from hyenadna.cli.finetune_job import Outcome, SeedRun
 from hyenadna.cli.finetune_measure import Floats, flat_rows
@@ -358,7 +358,7 @@ def show_results(run: FinishedRun, console: Console) -> None:
             style="bold" if each is model else None,
         )
     # a file has no width, and must not lose letters
-    print_table(console, table)
+    console.print(table)
     for each in outcome.predictors[1:]:
         gap = each.differences.get(main)
         if gap is not None and not math.isnan(gap.low):
