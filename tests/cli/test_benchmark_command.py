@@ -50,6 +50,12 @@ def planted(count: int, seed: int) -> list[tuple[str, int]]:
     return rows
 
 
+@pytest.fixture(autouse=True)
+def copies_of_any_size(monkeypatch):
+    """Tiny copies of suites are not marked for their size; tests/report has a test of that."""
+    monkeypatch.setattr("hyenadna.report.suite_table._published_rows", lambda entry: None)
+
+
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A folder with data of GUE and GenomicBenchmarks and a checkpoint, to work in."""

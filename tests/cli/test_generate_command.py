@@ -276,7 +276,7 @@ def test_one_run_at_a_time(place, capsys):
     held.mkdir()
     code = (
         f"import fcntl, sys\nf = open({str(held / 'lock')!r}, 'a')\n"
-        "fcntl.lockf(f, fcntl.LOCK_EX)\nprint('held', flush=True)\nsys.stdin.read()"
+        "fcntl.flock(f, fcntl.LOCK_EX)\nprint('held', flush=True)\nsys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

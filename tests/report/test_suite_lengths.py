@@ -12,6 +12,8 @@ from hyenadna.report.suite_table import (
     length_curves,
     length_section,
     longer_text,
+    marks,
+    suite_table,
 )
 from hyenadna.train.ledger import LedgerEntry, Score
 
@@ -117,3 +119,18 @@ def test_curves_of_other_options_and_other_weights_are_not_mixed(tmp_path):
     told = [line for line in lines if line.startswith("- ")]
     assert told == ["- m: longer is better: 0.700 at 1,024 bases, 0.900 at 4,096; "
                     "log-loss 0.5 and 0.5"]  # fmt: skip
+
+
+def test_a_test_part_of_another_size_does_not_stand_beside_published_figures():
+    def of(test, **changes):
+        changes = {"suite": "genomic_benchmarks", "rows": {"test": test}} | changes
+        return entry("human_enhancers_cohn", 0.5, 0.5, **changes)
+
+    assert marks(of(6948)) == [] and marks(of(6950)) == []
+    assert marks(of(7)) == ["other rows"]
+    assert marks(of(7, config={"split": {"own": "made here"}})) == ["own split"]
+    assert marks(of(7, config={"subset": 50})) == ["subset"]
+    tasks = {"human_enhancers_cohn": "accuracy"}
+    table, notes = suite_table("genomic_benchmarks", tasks, [of(7)])
+    assert "| human_enhancers_cohn (other rows) |" in table
+    assert any("other rows:" in note for note in notes)

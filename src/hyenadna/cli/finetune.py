@@ -242,13 +242,14 @@ def _announce(
             "is chosen (--test-fraction holds some rows out)"
         )
     strands = "" if job.head.strands == "forward" else f", both strands ({job.head.strands})"
+    epochs, seeds = options.epochs, len(job.seeds)
     console.print(
-        f"{options.mode}: {job.trained:,} parameters trained{strands}; at most {options.epochs} "
-        f"epochs, {len(job.seeds)} seed{'s' * (len(job.seeds) > 1)}; {job.precision} on "
+        f"{options.mode}: {job.trained:,} parameters trained{strands}; at most {epochs} "
+        f"epoch{'s' * (epochs > 1)}, {seeds} seed{'s' * (seeds > 1)}; {job.precision} on "
         f"{job.device}, run in {out}"
     )
-    free = available_memory()
     console.print(f"about {size(job.memory)} of memory")
+    free = available_memory()
     if job.device.type == "cpu" and free is not None and job.memory - resident_bytes() > free:
         console.print(f"note: only {size(free)} are free; {_LESS_MEMORY}")
     note_no_effect(console, max_memory, engine=job.engine)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from hyenadna.data.benchmarks.chromatin import GROUPS
 from hyenadna.data.benchmarks.published import figure_columns
 from hyenadna.data.benchmarks.species import task_length
+from hyenadna.data.benchmarks.suites import SUITES
 from hyenadna.train.ledger import LedgerEntry, make_table
 from hyenadna.training_config import FinetuneConfig
 
@@ -28,7 +29,9 @@ _MARKS: Final = {
     "subset": "some rows of the task only, for a quick look",
     "own split": "the source has no test part (or no train part), so the parts were made here; "
     "no published figure is of the same rows",
+    "other rows": "the test part has not as many rows as the published one",
 }
+_ROWS_OFF: Final = 0.02  # share by which counts in papers and files differ
 
 Figures = list[tuple[str, str]]
 
@@ -42,7 +45,20 @@ def marks(entry: LedgerEntry) -> list[str]:
     """Why figures of a run cannot stand beside published ones; nothing where they can."""
     config = entry.config
     found = ["subset"] if config.get("subset") is not None else []
-    return found + (["own split"] if config.get("split", {}).get("own") else [])
+    if config.get("split", {}).get("own"):
+        return [*found, "own split"]
+    published = _published_rows(entry)
+    if not found and published is not None:
+        off = abs(entry.rows[entry.scored_on] - published)
+        found += ["other rows"] * (off > _ROWS_OFF * published)
+    return found
+
+
+def _published_rows(entry: LedgerEntry) -> int | None:
+    """Rows of the test part as it was published, where that is known."""
+    suite = SUITES.get(entry.suite)
+    tasks = suite.list_tasks() if suite and entry.scored_on == "test" else ()
+    return next((task.test for task in tasks if task.name == entry.task), None)
 
 
 def suite_table(
