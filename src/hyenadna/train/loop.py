@@ -17,7 +17,7 @@ from hyenadna.model.engine.alone import one_thread
 from hyenadna.model.likelihood import target_nats
 from hyenadna.train.optim import WeightAverage, learning_rate, make_optimizer
 from hyenadna.train.updates import count_bad, update
-from hyenadna.training_config import PretrainConfig, Stage
+from hyenadna.training_config import PretrainConfig, Stage, stage_at
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -83,12 +83,7 @@ class Trainer:
 
     def stage(self) -> Stage:
         """The stage that the next step belongs to."""
-        left = self.steps_done
-        for stage in self.stages:
-            if left < stage.steps:
-                return stage
-            left -= stage.steps
-        return self.stages[-1]
+        return stage_at(self.stages, self.steps_done)
 
     def batch_size(self, length: int) -> int:
         """Sequences per optimiser step at this length: about constant tokens per step.

@@ -1,1 +1,0 @@
-"""Soft prompts: learned vectors in front of every sequence of a model that stays as it is."""
