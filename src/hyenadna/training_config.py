@@ -346,8 +346,8 @@ class FinetuneConfig:
         left = self.epochs - sum(stage.steps for stage in early)
         if left < 1:
             raise InputError(
-                f"--stages {self.stages}: takes {self.epochs - left} epochs below the full length "
-                f"of {full_length}, and --epochs is {self.epochs}; give more epochs"
+                f"--stages {self.stages}: takes {self.epochs - left} of --epochs {self.epochs} and "
+                f"leaves none for the full length of {full_length}; give more epochs"
             )
         stages = [*early, Stage(full_length, left)]
         return [Stage(stage.length, stage.steps * steps_per_epoch) for stage in stages]

@@ -571,6 +571,9 @@ def test_tiles_are_held_out_in_stretches(tmp_path: Path) -> None:
     assert all(len(splits) == 1 for splits in by_stretch)
     assert {"train", "valid", "test"} == set.union(*by_stretch)
     assert any("stretches of 50,000 bases" in note for note in data.notes)
+    small = write(tmp_path / "phage.fa", f">c\n{text[:48_000]}\n")
+    phage = read_labelled(None, genome=small, genes=genes, tile=500)
+    assert len(set(phage.groups or ())) >= 10  # one stretch of 50,000 bases could not be split
     again = hold_out(unsplit(data), "test", seed=2, fraction=0.2, by="group")
     assert (again.splits == "test").sum() and (again.splits != data.splits).any()
 

@@ -10,33 +10,13 @@ import numpy as np
 import pytest
 import torch
 from scipy.io import savemat
+from tests.chromatin_rows import matrix_rows, one_hot
 
-from hyenadna.alphabet import decode, reverse_complement
+from hyenadna.alphabet import decode
 from hyenadna.cli.finetune_report import prediction_rows
 from hyenadna.data.benchmarks import chromatin
 from hyenadna.data.labelled_batches import make_batch
 from hyenadna.errors import InputError
-
-
-def random_dna(rng, length):
-    return "".join(rng.choice(list("ACGT"), length))
-
-
-def one_hot(texts):
-    out = np.zeros((len(texts), 4, len(texts[0])), dtype=np.uint8)
-    for i, text in enumerate(texts):
-        for j, letter in enumerate(text):
-            if letter != "N":
-                out[i, "AGCT".index(letter), j] = 1
-    return out
-
-
-def matrix_rows():
-    rng = np.random.default_rng(8)
-    texts = [random_dna(rng, 30) for _ in range(3)] + ["ACGTN" * 6]
-    both = texts + [reverse_complement(text) for text in texts]
-    targets = rng.integers(0, 2, (8, 5)).astype(np.uint8)
-    return texts, both, targets
 
 
 def write_hdf5(path: Path, stem: str, texts, targets) -> None:

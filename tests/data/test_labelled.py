@@ -14,7 +14,6 @@ from hyenadna.alphabet import IGNORED, SEP, decode, encode, reverse_complement
 from hyenadna.data.cuts import make_cut
 from hyenadna.data.labelled import LabelledData, Task, fit_length, read_labelled
 from hyenadna.data.labelled_data import other_strand, split_named
-from hyenadna.data.labelled_rows import SPLIT_WORDS
 from hyenadna.errors import InputError
 
 
@@ -293,7 +292,6 @@ def test_split_columns_that_are_none(tmp_path: Path) -> None:
     assert "y.csv:3: split is 'B'; it must be train, valid or test (or training" in message(mixed)
     assert "--split none" in message(mixed)
     assert read_labelled(mixed, split="none").splits.tolist() == ["", ""]
-    assert all(split_named(word) for word in SPLIT_WORDS.removeprefix("or ").split(", "))
 
 
 def test_rows_without_a_group(tmp_path: Path) -> None:

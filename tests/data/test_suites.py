@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.io import savemat
+from tests.chromatin_rows import matrix_rows, one_hot
 
 from hyenadna.alphabet import decode, encode, reverse_complement
 from hyenadna.data.benchmarks import (
@@ -579,23 +580,6 @@ def test_chromatin_tables_that_are_wrong_are_told(tmp_path):
     with pytest.raises(InputError, match="neither"):
         (tmp_path / "none").mkdir()
         chromatin.load("1k", tmp_path / "none")
-
-
-def one_hot(texts):
-    out = np.zeros((len(texts), 4, len(texts[0])), dtype=np.uint8)
-    for i, text in enumerate(texts):
-        for j, letter in enumerate(text):
-            if letter != "N":
-                out[i, "AGCT".index(letter), j] = 1
-    return out
-
-
-def matrix_rows():
-    rng = np.random.default_rng(8)
-    texts = [random_dna(rng, 30) for _ in range(3)] + ["ACGTN" * 6]
-    both = texts + [reverse_complement(text) for text in texts]
-    targets = rng.integers(0, 2, (8, 5)).astype(np.uint8)
-    return texts, both, targets
 
 
 def test_chromatin_from_matlab_reads_each_sequence_once(tmp_path):

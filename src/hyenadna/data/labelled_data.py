@@ -27,6 +27,10 @@ _SPLIT_NAMES: Final = {
     "test": ("test", "testing"),
     "": ("", "all", "none", "na", "nan", "unspecified"),
 }
+SPLIT_WORDS: Final = ", ".join(
+    word for name in ("train", "valid", "test") for word in _SPLIT_NAMES[name] if word != name
+)
+"""What splits are called beside train, valid and test, for messages."""
 _SPLIT_OF: Final = {name: split for split, names in _SPLIT_NAMES.items() for name in names}
 
 

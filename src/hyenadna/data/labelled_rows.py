@@ -8,12 +8,11 @@ from typing import Final, Literal
 
 from hyenadna.alphabet import Ids
 from hyenadna.data.cuts import Cut
-from hyenadna.data.labelled_data import split_named
+from hyenadna.data.labelled_data import SPLIT_WORDS, split_named
 from hyenadna.errors import InputError
 
 Empty = Literal["refuse", "drop"]
 
-SPLIT_WORDS: Final = "or training, val, validation, dev, eval, testing"
 _UNDECODED: Final = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -71,7 +70,7 @@ class LabelledRows:
         known = split_named(split)
         if known is None:
             raise InputError(
-                f"{place}: split is {split!r}; it must be train, valid or test ({SPLIT_WORDS}); "
+                f"{place}: split is {split!r}; it must be train, valid or test (or {SPLIT_WORDS}); "
                 "--split names another column, --split none says that there is none"
             )
         if not self.sequences:

@@ -13,7 +13,9 @@ from hyenadna.genome.fasta import GenomeReader
 from hyenadna.genome.intervals import Interval
 
 BLOCK: Final = 50_000
-"""Bases of a stretch whose windows stay on one side of a split: dozens of bacterial genes."""
+"""Most bases of a stretch whose windows stay on one side of a split: dozens of bacterial genes."""
+FEWEST_BLOCKS: Final = 10
+"""Stretches of even a small genome (a phage, an organelle), so that it can be split."""
 MOST_N: Final = 0.5
 """Windows with more N than this share are left out."""
 
@@ -29,14 +31,18 @@ def add_tiles(
 
     Windows begin at the first base of each contig. Its end is a shorter window of at least half the
     length, or is left out; so are windows that are mostly N. The group of a window is its stretch
-    of about 50,000 bases, so that a split by group leaves whole stretches together: windows beside
-    each other share genes. contigs: of the genome, all when left out.
+    of about 50,000 bases (a tenth of a small genome), so that a split by group leaves whole
+    stretches together: windows beside each other share genes. contigs: of the genome, all when left
+    out.
 
     Raises InputError for a length below 1, and where no window is left.
     """
     if length < 1:
         raise InputError(f"--tile is {length}; it must be at least 1 base")
-    stretch = max(1, round(BLOCK / length)) * length
+    sizes = genome.contigs.values()
+    few = sum(-(-size // BLOCK) for size in sizes) < FEWEST_BLOCKS
+    block = sum(sizes) / FEWEST_BLOCKS if few else BLOCK
+    stretch = max(1, round(block / length)) * length
     short, masked, before = 0, 0, len(rows)
     gone = [contig for contig in genome.contigs if contigs is not None and contig not in contigs]
     for contig, size in genome.contigs.items():
