@@ -52,7 +52,7 @@ TABLE = "sequence,label,split,id\nACGT,1,train,a\nacgu,0,dev,b\nGGNR,1,test,c\nC
         ("x.csv", TABLE.encode()),
         ("x.csv", TABLE.replace("\n", "\r\n").encode()),
         ("x.csv", b"\xef\xbb\xbf" + TABLE.encode()),
-        ("x.csv.gz", gzip.compress(TABLE.encode())),
+        ("x.csv.gz", gzip.compress(TABLE.encode(), mtime=0)),
         ("x.csv", TABLE.replace(",", ";").encode()),
         ("x.tsv", TABLE.replace(",", "\t").encode()),
         ("x.txt", TABLE.replace(",", "\t").encode()),
