@@ -554,3 +554,22 @@ def test_settling_in_several_pieces(steps, room):
     walk.extend(8)
     walk.step(min(room, 20))
     walk.extend(walk.state.room)
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("variant", ["three taps", "order 3", "attention"])
+def test_batches_are_read_behind_a_state_that_stays(variant, kernels):
+    model = make(VARIANTS[variant], kernels if variant == "three taps" else "auto")
+    decoder = Decoder(model)
+    prefix, rows = bases(1, 30), bases(3, 12, seed=2)
+    state = decoder.prefill(prefix, room=12)
+    for batch in (rows, rows[:1], rows[1:, :5]):
+        with torch.no_grad():
+            whole = model.embed(torch.cat([prefix.expand(len(batch), -1), batch], dim=1))
+        found = decoder.read(state, batch)
+        torch.testing.assert_close(found, whole[:, 30:], rtol=0, atol=1e-9)
+    assert state.lengths.tolist() == [30] and state.room == 12
+    with pytest.raises(InputError, match="room"):
+        decoder.read(state, bases(2, 13))
+    with pytest.raises(InputError, match="for a state of 1"):
+        decoder.read(state, bases(2, 3)[0])

@@ -210,6 +210,30 @@ class Decoder:
         return [out[i] for i in range(len(rows))]
 
     @_without_graph
+    def read(self, state: DecodingState, tokens: Ids) -> Tensor:
+        """Final hidden states (B, n, D) at n more tokens (B, n) of each row, in one pass.
+
+        The state, of one sequence for all rows or of one for each, stays where it is: any number of
+        batches can be read behind it, and the prefix is not computed again. Rows may be padded on
+        the right. It is settled, so another thread needs a clone of its own. Raises InputError
+        without room, and for ids out of range.
+        """
+        self._check_state(state)
+        self._check_weights()
+        ids = self._tensor(tokens)
+        if ids.ndim != 2 or 0 in ids.shape or state.batch not in (1, len(ids)) or not _whole(ids):
+            raise InputError(
+                f"decoding: tokens are {ids.dtype} of shape {tuple(ids.shape)} for a state of "
+                f"{state.batch} sequences; give integer ids of shape (B, n), n at least 1"
+            )
+        _require(state, ids.shape[1])
+        state.settle()
+        at = state if state.batch == len(ids) else state.select([0] * len(ids))
+        stream = self._advance(at, self._checked(ids.long(), "tokens"), keep=False)
+        out: Tensor = self.backbone.ln_f(stream)
+        return out
+
+    @_without_graph
     def save(self, state: DecodingState, path: str | Path) -> None:
         """Writes a state to a file (safetensors, beside it first), for `load`."""
         self._check_state(state)
