@@ -12,8 +12,8 @@ import hyenadna
 ROOT = Path(hyenadna.__file__).parent
 LAYERS = {
     "errors": 0,
-    "alphabet": 1, "config": 1, "training_config": 1, "task_kinds": 1, "file_lock": 1, "label_words": 1,
-    "reference_tokenizer": 1, "native": 1,
+    "alphabet": 1, "config": 1, "training_config": 1, "task_kinds": 1, "file_lock": 1,
+    "label_words": 1, "reference_tokenizer": 1, "native": 1,
     "genome": 2, "conv": 2,
     "model": 3, "data": 3,
     "checkpoint": 4,

@@ -228,7 +228,7 @@ class Decoder:
             )
         _require(state, ids.shape[1])
         state.settle()
-        at = state if state.batch == len(ids) else state.select([0] * len(ids))
+        at = state.select(range(len(ids)) if state.batch > 1 else [0] * len(ids))
         stream = self._advance(at, self._checked(ids.long(), "tokens"), keep=False)
         out: Tensor = self.backbone.ln_f(stream)
         return out
