@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from hyenadna.errors import InputError
 
@@ -205,11 +205,14 @@ class PretrainConfig:
         return cls(**{k: v for k, v in values.items() if k in known})
 
 
-FinetuneMode = Literal["full", "frozen", "last", "lora"]
+FinetuneMode = Literal["full", "frozen", "last", "lora", "prompt"]
+FinetuneSchedule = Literal["cosine", "plateau"]
 FinetunePrecision = Literal["auto", "float32", "bf16", "fp16"]
 ClassWeights = Literal["none", "balanced"]
 
-_FINETUNE_LR = {"full": 6e-4, "last": 6e-4, "lora": 2e-3, "frozen": 1e-2}
+_FINETUNE_LR = {"full": 6e-4, "last": 6e-4, "lora": 2e-3, "frozen": 1e-2, "prompt": 1e-2}
+PLATEAU_FACTOR: Final = 0.1
+"""What the learning rate is multiplied with by the schedule `plateau`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +229,8 @@ class FinetuneConfig:
     mode: FinetuneMode = "full"
     """What is trained beside the head. `full`: everything. `frozen`: nothing; the features are
     computed once where pooling has no weights. `last`: the last blocks. `lora`: low-rank additions
-    to the matrices of all blocks (needs peft)."""
+    to the matrices of all blocks (needs peft). `prompt`: vectors before the sequence, see
+    `hyenadna prompt-tune`."""
     last_blocks: int = 1
     """Blocks that `last` trains, with the final norm."""
     lora_rank: int = 8
@@ -248,7 +252,14 @@ class FinetuneConfig:
     """Tokens of a forward pass, padding included; a larger step is accumulated from several, and a
     longer sequence makes a pass of its own."""
     lr: float | None = None
-    """Peak learning rate; when left out 6e-4, or 2e-3 for `lora` and 1e-2 for `frozen`."""
+    """Peak learning rate; when left out 6e-4, but 2e-3 for `lora`, and 1e-2 for `frozen` and
+    `prompt`."""
+    schedule: FinetuneSchedule = "cosine"
+    """`cosine`: falls to `final_lr` over all epochs. `plateau`: a tenth after each evaluation
+    without a lower loss than before, as the original tunes its prompts."""
+    ema: float | None = None
+    """Decay of an exponential moving average of the trained weights, which is then evaluated and
+    kept; none when left out."""
     layer_decay: float = 1.0
     """Each block learns at this share of the rate of the block above it."""
     warmup_share: float = 0.05
@@ -306,10 +317,12 @@ class FinetuneConfig:
         need(self.weight_decay >= 0, "weight_decay", "it must not be negative")
         need(0 < self.layer_decay <= 1, "layer_decay", "it must be in (0, 1]")
         need(0 <= self.final_lr <= 1, "final_lr", "it must be in [0, 1]")
+        need(self.ema is None or 0 < self.ema < 1, "ema", "it must be in (0, 1)")
         for field in ("beta1", "beta2", "warmup_share", "embed_dropout"):
             need(0 <= getattr(self, field) < 1, field, "it must be in [0, 1)")
         choices: dict[str, tuple[str, ...]] = {
-            "mode": ("full", "frozen", "last", "lora"),
+            "mode": ("full", "frozen", "last", "lora", "prompt"),
+            "schedule": ("cosine", "plateau"),
             "precision": ("auto", "float32", "bf16", "fp16"),
             "class_weights": ("none", "balanced"),
         }
@@ -374,7 +387,7 @@ class FinetuneConfig:
         """The highest learning rate, that of the head."""
         return _FINETUNE_LR[self.mode] if self.lr is None else self.lr
 
-    def schedule(self, steps: int) -> PretrainConfig:
+    def cosine(self, steps: int) -> PretrainConfig:
         """The learning-rate schedule of a run of so many steps, as pretraining takes it."""
         warmup = min(steps, round(self.warmup_share * steps))
         return PretrainConfig(
