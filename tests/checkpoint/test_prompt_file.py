@@ -55,7 +55,8 @@ def test_saved_moved_and_loaded_it_says_the_same(tmp_path, options):
     again = load_prompt(moved, load(tmp_path / "copy"))
     torch.testing.assert_close(again(ROWS), tuned(ROWS), rtol=0, atol=0)
     assert again.task.settings == {"seed": 3} and again.task.base == "RUN"
-    assert weights_digest(again.model) == before == weights_digest(model)
+    assert weights_digest(model) == before
+    assert function_digest(again.model) == function_digest(model)
     assert moved.stat().st_size < 10_000
 
 

@@ -31,6 +31,8 @@ from hyenadna.model.pooling import POOLINGS, Pooling
 from hyenadna.model.prompting.prompted import PromptedModel
 from hyenadna.task_kinds import TASK_KINDS, TaskKind
 
+PROMPT_FILE: Final = "prompt.safetensors"
+"""What a prompt is called in the folder of a run."""
 _FORMAT: Final = 1
 _KEY: Final = "prompt"
 _AGAIN: Final = "fetch or tune it again"
