@@ -148,6 +148,19 @@ def test_over_the_vocabulary_the_loss_is_that_of_the_letter():
     assert float(weight) == 4
 
 
+def test_calibrated_words_are_equally_likely_in_the_mean():
+    model = prompted(SEVEN)
+    before = model(ROWS, LENGTHS).detach()
+    assert before.mean(0).std() > 0.01
+    model.calibrate([(ROWS[:2], LENGTHS[:2]), (ROWS[2:], LENGTHS[2:])])
+    after = model(ROWS, LENGTHS).detach()
+    torch.testing.assert_close(after.mean(0), after.mean().expand(7))
+    torch.testing.assert_close(after.diff(dim=0), before.diff(dim=0))
+    model.over_vocabulary = True  # the loss is of probabilities, which have no prior taken off
+    total, _ = model.loss_parts(after, torch.zeros(4, dtype=torch.long))
+    torch.testing.assert_close(total, -before[:, 0].sum())
+
+
 def test_room_and_options_are_checked():
     assert prompted(SEVEN, tokens=40).max_length == 96 - 40 - 2
     assert prompted(spell=False, tokens=40).max_length == 56

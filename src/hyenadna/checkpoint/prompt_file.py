@@ -1,6 +1,7 @@
 """A soft prompt on disk: one small safetensors file, which fits one model and says which.
 
     prompt               (P, D), the vectors
+    prior                (T,), what is subtracted from the log-probability of each label word
     head.weight, head.bias, attention.query    where the answer is read by a head
 
 The metadata hold, under `prompt`, what `SavedPrompt` says, as JSON. The file is written beside and
@@ -162,9 +163,7 @@ def load_prompt(path: str | Path, model: HyenaDNA) -> PromptedModel:
             f"{path}: {name} is {found.get(name, 'missing')}, where {expected.get(name, 'nothing')}"
             f" belongs; {_AGAIN}"
         )
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            prompted.get_parameter(name).copy_(tensor)
+    prompted.load_state_dict(tensors, strict=False)
     return prompted.eval()
 
 

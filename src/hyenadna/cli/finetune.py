@@ -31,6 +31,7 @@ from hyenadna.cli.process import (
     prepare_process,
     set_threads,
 )
+from hyenadna.cli.run_description import read_description, require_free, write_description
 from hyenadna.cli.units import duration, size
 from hyenadna.errors import InputError
 from hyenadna.training_config import FinetuneConfig
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from hyenadna.cli.finetune_job import FinetuneJob, Outcome
 
 DESCRIPTION = "finetune.json"
-_VERSION = 1
 
 
 def finetune(
@@ -127,7 +127,7 @@ def finetune(
     )
     stored: dict[str, Any] = {}
     if resume:
-        stored = read_description(out)
+        stored = read_description(out, DESCRIPTION, "fine-tuning run")
         own = FinetuneRequest.from_dict(stored["request"])
         require_same_request(request, own)
         request = own
@@ -140,7 +140,7 @@ def finetune(
         max_memory = stored.get("max_memory") if max_memory is None else max_memory
         device = str(stored.get("device", device)) if device == "auto" else device
     else:
-        require_free(out)
+        require_free(out, DESCRIPTION)
         if not request.model:
             raise InputError("no model given; name a run, a folder, or random:tiny-1k")
         if request.model.startswith("random:") and "random" in request.baselines:
@@ -158,31 +158,6 @@ def finetune(
 
 
 _LESS_MEMORY = "give --max-memory, a smaller --micro-batch-tokens or a shorter --max-length"
-
-
-def require_free(out: Path) -> None:
-    """Nothing, where a new run can be made in a folder. Raises InputError otherwise."""
-    if (out / DESCRIPTION).exists():
-        raise InputError(
-            f"{out}: there is a run already; go on with it by --resume, or give another --out"
-        )
-    unfinished = {f".{DESCRIPTION}.part"}  # a start that was killed
-    if out.exists() and (not out.is_dir() or {p.name for p in out.iterdir()} - unfinished):
-        raise InputError(f"{out}: exists and is not empty; give another --out")
-
-
-def read_description(out: Path) -> dict[str, Any]:
-    """What a run folder says of its run. Raises InputError where it holds none."""
-    path = out / DESCRIPTION
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{out}: no fine-tuning run here ({DESCRIPTION} is missing)") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); start a new run") from error
-    if not isinstance(found, dict) or found.get("version") != _VERSION or "request" not in found:
-        raise InputError(f"{path}: is not of this version of hyenadna; start a new run")
-    return found
 
 
 def _prepare(
@@ -259,17 +234,11 @@ def _start(out: Path, request: FinetuneRequest, job: FinetuneJob, max_memory: st
     """Make the run folder with its description."""
     import torch
 
-    from hyenadna.cli.finetune_report import write_json
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: cannot make the run folder ({error.strerror})") from error
     task = job.data.learning.task
-    write_json(
-        out / DESCRIPTION,
+    write_description(
+        out,
+        DESCRIPTION,
         {
-            "version": _VERSION,
             "hyenadna": __version__,
             "torch": torch.__version__,
             "device": str(job.device),

@@ -101,6 +101,10 @@ class FinetunePage:
     """Run -> its evaluations: step, train_loss, valid_loss, value, best."""
     label_groups: Sequence[str] | None = None
     caveats: Sequence[str] = ()
+    verb: str = "fine-tuned"
+    """What was done with the backbone."""
+    more: Sequence[Block] = ()
+    """Stands after the results."""
     footer: str = ""
     """What made the page, and when."""
 
@@ -114,6 +118,7 @@ def write_finetune_page(page: FinetunePage, path: Path) -> None:
     blocks = [
         *_summary(page, rows),
         *_results(page),
+        *page.more,
         *_pictures(page, rows),
         *_each_output(page),
         *_data(page),
@@ -132,8 +137,8 @@ def _summary(page: FinetunePage, rows: Scored) -> list[Block]:
     unit = "bases" if page.kind == "tokens" else "sequences"
     blocks = [
         paragraph(
-            f"{page.backbone}, fine-tuned on {page.data}: {what}. Measured on {len(rows):,} {unit} "
-            f"of the {page.part} part."
+            f"{page.backbone}, {page.verb} on {page.data}: {what}. Measured on {len(rows):,} "
+            f"{unit} of the {page.part} part."
         ),
         *map(paragraph, _verdict(page)),
     ]

@@ -7,7 +7,7 @@ the letters of a label word after `[SEP]`, or by a head that is trained with the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -76,6 +76,8 @@ class PromptedModel(TaskModel):
         drawn = torch.randn(tokens, model.config.d_model, dtype=dtype) * FIRST_DEVIATION
         self.prompt = nn.Parameter(drawn.to(table.device))
         self.prompt_dropout = nn.Dropout(dropout)
+        self.prior: Tensor
+        self.register_buffer("prior", torch.zeros(task.outputs, dtype=dtype, device=table.device))
         if words is not None:
             self.head.requires_grad_(False)  # it is not used: the language-model head answers
         self._filters = FrozenFilters(model.backbone)
@@ -136,14 +138,33 @@ class PromptedModel(TaskModel):
         if pairs:
             torch.autograd.backward([of for of, _ in pairs], [grad for _, grad in pairs])
 
+    @torch.no_grad()
+    def calibrate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Let no class be likelier than another before anything is learned.
+
+        A language model finds some letters likelier than others whatever it reads (N above all, of
+        which it may have seen none). The mean log-probability of each word over some sequences
+        becomes the `prior`, which is subtracted from then on. batches: tokens (B, L) and lengths
+        (B,), as for `forward`; no labels. For models with words; others are left as they are.
+        """
+        if self.words is None:
+            return
+        was_training = self.training
+        self.eval()
+        self.prior.zero_()
+        found = torch.cat([self(tokens, lengths).double() for tokens, lengths in batches])
+        self.prior.copy_(found.mean(0) - found.mean())
+        self.train(was_training)
+
     def logits(self, features: Tensor) -> Tensor:
-        """See `TaskModel`; of words: the log-probability of each, (B, U, W, D) -> (B, T)."""
+        """See `TaskModel`; of words (B, U, W, D): log-probabilities less the `prior`, (B, T)."""
         if self.words is None:
             return super().logits(features)
         letters = self.model.logits(features).log_softmax(-1)  # (B, U, W, V)
         ids = torch.from_numpy(self.words.ids).long().to(letters.device)
         at = letters[:, self.words.beginning_of]  # (B, T, W, V)
-        return at.gather(3, ids.expand(len(letters), -1, -1)[..., None])[..., 0].sum(2)
+        said = at.gather(3, ids.expand(len(letters), -1, -1)[..., None])[..., 0].sum(2)
+        return said - self.prior.to(said)
 
     def loss_parts(
         self, outputs: Tensor, targets: Tensor, class_weights: Tensor | None = None
@@ -155,7 +176,7 @@ class PromptedModel(TaskModel):
         weights = known.to(outputs.dtype)
         if class_weights is not None:
             weights = weights * class_weights.to(outputs)[targets.clamp_min(0)]
-        said = outputs.gather(1, targets.clamp_min(0)[:, None])[:, 0]
+        said = (outputs + self.prior.to(outputs)).gather(1, targets.clamp_min(0)[:, None])[:, 0]
         return -(said * weights).sum(), weights.sum()
 
     def _pooled(self, ids: Tensor, lengths: Tensor) -> Tensor:
