@@ -17,6 +17,7 @@ constexpr bool HAS_BF16 = false;
 
 // Vectors of a panel of B, and rows of a tile for so many vectors: 24 accumulators of 32 registers.
 template <class T> struct Tile;
+template <class T> constexpr bool ONE_REGISTER = REGISTER<T> == LANES; // a vector type of the compiler
 #if defined(__AVX512F__)
 template <> struct Tile<float> {
   static constexpr int vectors = 4;
@@ -26,32 +27,32 @@ template <> struct Tile<double> { // a vector is two registers
   static constexpr int vectors = 2;
   static constexpr int rows(int nv) { return nv == 2 ? 6 : 12; }
 };
-#else // AVX2: a float vector is two of 16 registers; NEON: four of 32
-template <> struct Tile<float> {
+#else // A panel is one vector, done in strips of so many registers.
+template <class T> struct Tile {
   static constexpr int vectors = 1;
-  static constexpr int rows(int) { return 6; }
-};
-template <> struct Tile<double> {
-  static constexpr int vectors = 1;
-  static constexpr int rows(int) { return 3; }
+  static constexpr int strip = REGISTERS == 32 ? 4 : 2;
+  // 12 accumulators of 16 registers; 16 of 32, since with 24 of them GCC 12 spills two for NEON.
+  static constexpr int rows(int) { return REGISTERS == 32 ? 4 : 6; }
 };
 #endif
 
-template <class T, int R, int NV>
+// R rows, NV times N columns.
+template <class T, int R, int NV, int N>
 INLINE void tile(long depth, const T *a, long a_row, long a_col, const T *b, long b_row, T *c,
                  long c_row, bool add) {
-  Vec<T> acc[R][NV];
+  typedef typename Lanes<T, N>::V V;
+  V acc[R][NV];
 #pragma GCC unroll 16
   for (int i = 0; i < R; i++)
 #pragma GCC unroll 4
-    for (int j = 0; j < NV; j++) acc[i][j] = add ? load(c + i * c_row + j * LANES) : Vec<T>{};
+    for (int j = 0; j < NV; j++) acc[i][j] = add ? load<T, N>(c + i * c_row + j * N) : V{};
   for (long k = 0; k < depth; k++) {
-    Vec<T> bv[NV];
+    V bv[NV];
 #pragma GCC unroll 4
-    for (int j = 0; j < NV; j++) bv[j] = load(b + k * b_row + j * LANES);
+    for (int j = 0; j < NV; j++) bv[j] = load<T, N>(b + k * b_row + j * N);
 #pragma GCC unroll 16
     for (int i = 0; i < R; i++) {
-      const Vec<T> av = splat(a[i * a_row + k * a_col]);
+      const V av = splat<T, N>(a[i * a_row + k * a_col]);
 #pragma GCC unroll 4
       for (int j = 0; j < NV; j++) acc[i][j] += av * bv[j];
     }
@@ -59,33 +60,39 @@ INLINE void tile(long depth, const T *a, long a_row, long a_col, const T *b, lon
 #pragma GCC unroll 16
   for (int i = 0; i < R; i++)
 #pragma GCC unroll 4
-    for (int j = 0; j < NV; j++) store(c + i * c_row + j * LANES, acc[i][j]);
+    for (int j = 0; j < NV; j++) store<T, N>(c + i * c_row + j * N, acc[i][j]);
 }
 
-// One panel of C: all its rows.
-template <class T, int NV>
+// One panel of C, NV times N columns: all its rows.
+template <class T, int NV, int N = LANES>
 void panel(long rows, long depth, const T *a, long a_row, long a_col, const T *b, long b_row, T *c,
            long c_row, bool add) {
   constexpr int R = Tile<T>::rows(NV);
   long r = 0;
   for (; r + R <= rows; r += R)
-    tile<T, R, NV>(depth, a + r * a_row, a_row, a_col, b, b_row, c + r * c_row, c_row, add);
+    tile<T, R, NV, N>(depth, a + r * a_row, a_row, a_col, b, b_row, c + r * c_row, c_row, add);
   for (; r + 4 <= rows; r += 4)
-    tile<T, 4, NV>(depth, a + r * a_row, a_row, a_col, b, b_row, c + r * c_row, c_row, add);
+    tile<T, 4, NV, N>(depth, a + r * a_row, a_row, a_col, b, b_row, c + r * c_row, c_row, add);
   for (; r < rows; r++)
-    tile<T, 1, NV>(depth, a + r * a_row, a_row, a_col, b, b_row, c + r * c_row, c_row, add);
+    tile<T, 1, NV, N>(depth, a + r * a_row, a_row, a_col, b, b_row, c + r * c_row, c_row, add);
 }
 
 template <class T>
 void any_panel(int vectors, long rows, long depth, const T *a, long a_row, long a_col, const T *b,
                long b_row, T *c, long c_row, bool add) {
-  constexpr int most = Tile<T>::vectors;
-  if (vectors == 1) panel<T, 1>(rows, depth, a, a_row, a_col, b, b_row, c, c_row, add);
-  if constexpr (most > 1)
-    if (vectors == 2) panel<T, 2>(rows, depth, a, a_row, a_col, b, b_row, c, c_row, add);
-  if constexpr (most > 2) {
-    if (vectors == 3) panel<T, 3>(rows, depth, a, a_row, a_col, b, b_row, c, c_row, add);
-    if (vectors == 4) panel<T, 4>(rows, depth, a, a_row, a_col, b, b_row, c, c_row, add);
+  if constexpr (!ONE_REGISTER<T>) {
+    constexpr int N = REGISTER<T>, NV = Tile<T>::strip;
+    for (long j = 0; j < LANES; j += NV * N)
+      panel<T, NV, N>(rows, depth, a, a_row, a_col, b + j, b_row, c + j, c_row, add);
+  } else {
+    constexpr int most = Tile<T>::vectors;
+    if (vectors == 1) panel<T, 1>(rows, depth, a, a_row, a_col, b, b_row, c, c_row, add);
+    if constexpr (most > 1)
+      if (vectors == 2) panel<T, 2>(rows, depth, a, a_row, a_col, b, b_row, c, c_row, add);
+    if constexpr (most > 2) {
+      if (vectors == 3) panel<T, 3>(rows, depth, a, a_row, a_col, b, b_row, c, c_row, add);
+      if (vectors == 4) panel<T, 4>(rows, depth, a, a_row, a_col, b, b_row, c, c_row, add);
+    }
   }
 }
 
@@ -204,26 +211,26 @@ Packed<T> pack(const T *source, long row, long col, long depth, long width, bool
     const long wide = panel_vectors<T>(width, panel) * LANES;
     for (long from = 0; from < depth; from += LANES) {
       const long rows = depth - from < LANES ? depth - from : LANES;
-      alignas(128) Vec<T> block[LANES] = {};
+      alignas(128) T block[LANES * LANES] = {};
       if (col == 1) {
-        for (long k = 0; k < rows; k++) block[k] = load(source + (from + k) * row + at);
-      } else if (rows == LANES) {
-        for (long j = 0; j < LANES; j++) block[j] = load(source + (at + j) * col + from);
-        transpose<T>(block);
+        for (long k = 0; k < rows; k++)
+          store(block + k * LANES, load(source + (from + k) * row + at));
+      } else if (ONE_REGISTER<T> && rows == LANES) {
+        if constexpr (ONE_REGISTER<T>) transposed<T>(source + at * col + from, col, block);
       } else {
         for (long j = 0; j < LANES; j++)
-          for (long k = 0; k < rows; k++) block[k][j] = source[(at + j) * col + from + k];
+          for (long k = 0; k < rows; k++) block[k * LANES + j] = source[(at + j) * col + from + k];
       }
       const long to = panel * depth + from * wide + at - panel;
       if (!bf16) {
-        for (long k = 0; k < rows; k++) store(data + to + k * wide, block[k]);
+        for (long k = 0; k < rows; k++) store(data + to + k * wide, load(block + k * LANES));
         continue;
       }
       if constexpr (sizeof(T) == 4)
         for (long k = 0; k < rows; k += 2)
           *(u32x16 *)(halves + panel * depth / 2 + (from + k) / 2 * wide + at - panel) =
-              rounded_half((const float *)&block[k]) | rounded_half((const float *)&block[k + 1])
-                                                           << 16;
+              rounded_half((const float *)block + k * LANES) |
+              rounded_half((const float *)block + (k + 1) * LANES) << 16;
     }
   }
   return {data, depth, width, halves};
