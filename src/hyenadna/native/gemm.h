@@ -185,18 +185,32 @@ inline void any_half_panel(int vectors, long rows, long pairs, const uint32_t *a
   if (vectors == 4) half_panel<4>(rows, pairs, a, a_row, a_col, b, b_row, c, c_row, add);
 }
 
-// Room of this thread for operands in bf16.
-inline uint32_t *half_room(int which, long pairs) {
-  static thread_local std::vector<uint32_t> room[2];
-  if ((long)room[which].size() < pairs) room[which].resize(pairs);
+// Room of this thread for operands in bf16: U is uint32_t for pairs of them, float for rounded ones.
+template <class U> U *half_room(int which, long count) {
+  static thread_local std::vector<U> room[2];
+  if ((long)room[which].size() < count) room[which].resize(count);
   return room[which].data();
 }
 
-// A matrix (depth, width) stored panel by panel, so that the inner loop reads it in one line; in
-// bf16 where `halves` is set.
+// Without a dot product for bf16: the nearest bf16, ties to even, kept as float, for products in
+// float. That takes as long as float; torch's bf16 is many times slower there.
+inline void round_rows(long rows, const float *a, long a_row, long width, float *out) {
+  for (long r = 0; r < rows; r++)
+    for (long j = 0; j < width; j++) {
+      uint32_t bits;
+      std::memcpy(&bits, a + r * a_row + j, sizeof bits);
+      const bool nan = (bits & 0x7fffffff) > 0x7f800000;
+      bits = (nan ? bits | 0x400000 : bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000;
+      std::memcpy(out + r * width + j, &bits, sizeof bits);
+    }
+}
+
+// A matrix (depth, width) stored panel by panel, so that the inner loop reads it in one line. bf16:
+// rounded, and where the processor multiplies them, in `halves` instead of `data`.
 template <class T> struct Packed {
   const T *data;
   long depth, width; // multiples of LANES
+  bool bf16 = false;
   const uint32_t *halves = nullptr;
 };
 
@@ -204,8 +218,9 @@ template <class T> struct Packed {
 // col is 1. Blocks of 16 x 16; the last one along the depth may be cut off.
 template <class T>
 Packed<T> pack(const T *source, long row, long col, long depth, long width, bool bf16) {
-  T *data = bf16 ? nullptr : arena().take<T>(depth * width);
-  uint32_t *halves = bf16 ? arena().take<uint32_t>(depth / 2 * width) : nullptr;
+  const bool paired = bf16 && HAS_BF16;
+  T *data = paired ? nullptr : arena().take<T>(depth * width);
+  uint32_t *halves = paired ? arena().take<uint32_t>(depth / 2 * width) : nullptr;
   for (long at = 0; at < width; at += LANES) {
     const long panel = at / PANEL<T> * PANEL<T>; // first column of this block's panel
     const long wide = panel_vectors<T>(width, panel) * LANES;
@@ -222,28 +237,37 @@ Packed<T> pack(const T *source, long row, long col, long depth, long width, bool
           for (long k = 0; k < rows; k++) block[k * LANES + j] = source[(at + j) * col + from + k];
       }
       const long to = panel * depth + from * wide + at - panel;
-      if (!bf16) {
+      if constexpr (sizeof(T) == 4 && !HAS_BF16)
+        if (bf16) round_rows(LANES, block, LANES, LANES, block);
+      if (!paired) {
         for (long k = 0; k < rows; k++) store(data + to + k * wide, load(block + k * LANES));
         continue;
       }
-      if constexpr (sizeof(T) == 4)
+      if constexpr (sizeof(T) == 4 && HAS_BF16)
         for (long k = 0; k < rows; k += 2)
           *(u32x16 *)(halves + panel * depth / 2 + (from + k) / 2 * wide + at - panel) =
               rounded_half((const float *)block + k * LANES) |
               rounded_half((const float *)block + (k + 1) * LANES) << 16;
     }
   }
-  return {data, depth, width, halves};
+  return {data, depth, width, bf16, halves};
 }
 
 // C (rows, width) (+)= A (rows, depth) times a packed matrix.
 template <class T>
 void multiply(long rows, const T *a, long a_row, const Packed<T> &b, T *c, long c_row,
               bool add = false) {
-  if constexpr (sizeof(T) == 4)
+  if constexpr (sizeof(T) == 4 && !HAS_BF16)
+    if (b.bf16) {
+      float *rounded = half_room<float>(0, rows * b.depth);
+      round_rows(rows, a, a_row, b.depth, rounded);
+      a = rounded;
+      a_row = b.depth;
+    }
+  if constexpr (sizeof(T) == 4 && HAS_BF16)
     if (b.halves) {
       const long pairs = b.depth / 2;
-      uint32_t *half = half_room(0, rows * pairs);
+      uint32_t *half = half_room<uint32_t>(0, rows * pairs);
       pair_columns(rows, a, a_row, b.depth, half);
       for (long at = 0; at < b.width; at += PANEL<T>) {
         const int nv = panel_vectors<T>(b.width, at);
@@ -263,10 +287,18 @@ void multiply(long rows, const T *a, long a_row, const Packed<T> &b, T *c, long 
 template <class T>
 void add_outer(long rows, const T *a, long a_row, long m, const T *b, long b_row, long n, T *c,
                long c_row, bool bf16) {
-  if constexpr (sizeof(T) == 4)
+  if constexpr (sizeof(T) == 4 && !HAS_BF16)
+    if (bf16) {
+      float *rounded_a = half_room<float>(0, rows * m), *rounded_b = half_room<float>(1, rows * n);
+      round_rows(rows, a, a_row, m, rounded_a);
+      round_rows(rows, b, b_row, n, rounded_b);
+      a = rounded_a, a_row = m, b = rounded_b, b_row = n;
+    }
+  if constexpr (sizeof(T) == 4 && HAS_BF16)
     if (bf16) {
       const long pairs = (rows + 1) / 2;
-      uint32_t *half_a = half_room(0, pairs * m), *half_b = half_room(1, pairs * n);
+      uint32_t *half_a = half_room<uint32_t>(0, pairs * m);
+      uint32_t *half_b = half_room<uint32_t>(1, pairs * n);
       pair_rows(rows, a, a_row, m, half_a);
       pair_rows(rows, b, b_row, n, half_b);
       for (long at = 0; at < n; at += PANEL<T>)
