@@ -10,6 +10,7 @@ renamed. The layout of the package `peft` for prompt tuning: `export_peft` and `
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -165,6 +166,19 @@ def load_prompt(path: str | Path, model: HyenaDNA) -> PromptedModel:
         )
     prompted.load_state_dict(tensors, strict=False)
     return prompted.eval()
+
+
+def prompt_digest(prompted: PromptedModel) -> str:
+    """SHA-256 (hex) of what a prompt adds to its model: the same wherever its file lies.
+
+    Of the vectors, of the head where there is one, and of the label words.
+    """
+    words = prompted.words.words if prompted.words else None
+    total = hashlib.sha256(repr((prompted.pooling, words)).encode())
+    for name, tensor in sorted(_own_tensors(prompted).items()):
+        total.update(f"{name}{tuple(tensor.shape)}".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def _own_tensors(prompted: PromptedModel) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -29,6 +30,7 @@ from hyenadna.cli.process import (
     set_threads,
 )
 from hyenadna.cli.progress import progress_bar
+from hyenadna.cli.prompt_option import load_maybe_prompted, soft_prompt_settings
 from hyenadna.cli.units import bases, duration, size
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from hyenadna.infer.embed import Tiling
     from hyenadna.infer.embeddings_file import EmbeddingsFile
     from hyenadna.model.backbone import HyenaDNA
+    from hyenadna.model.prompting.prompted import PromptedModel
 
 
 def embed(
@@ -49,6 +52,7 @@ def embed(
     length: int | None = None,
     bin: int | None = None,
     contigs: str = "",
+    prompt_file: Path | None = None,
     resume: bool = False,
     max_memory: str | None = None,
     precision: Literal["float32", "bf16"] = "float32",
@@ -70,12 +74,15 @@ def embed(
     out
         New file, `.npz`: embeddings (rows, D); contig, start, stop of each row (from 0, half open).
     length
-        Bases of a window; the longest that the model reads, less 2, when left out. Cut down to a
-        multiple of `--bin`.
+        Bases of a window; the longest that the model reads, less 2 (and less the tokens of a soft
+        prompt), when left out. Cut down to a multiple of `--bin`.
     bin
         Bases of a row; the whole window when left out.
     contigs
         Contigs to read, separated by commas; all when left out.
+    prompt_file
+        Soft prompt of `hyenadna prompt-tune` for this model: every window is read behind its
+        vectors, which leave it less room.
     resume
         Go on with an interrupted run of the same command; one with other settings is refused.
     max_memory
@@ -90,7 +97,6 @@ def embed(
     """
     prepare_process()
     set_threads(threads)
-    from hyenadna.checkpoint.load import load
     from hyenadna.data.batches import BATCH_TOKENS
     from hyenadna.genome.fasta import Genome
     from hyenadna.infer.embed import tile_genome
@@ -103,12 +109,17 @@ def embed(
     require_free(out, resume=resume)
     where = choose_device(device)
     reader = Genome.open(genome)
-    network = load(model).to(where)
+    network, prompted = load_maybe_prompted(model, prompt_file, where)
     announce_native(console, network.config)
     announce_slow_bf16(console, precision, where)
     limit_memory(network, max_memory)
     tiling = tile_genome(
-        network.config, reader, length=length, bin=bin, contigs=comma_list(contigs)
+        network.config,
+        reader,
+        length=length,
+        bin=bin,
+        contigs=comma_list(contigs),
+        soft_tokens=0 if prompted is None else len(prompted.prompt),
     )
     with progress_bar(console, f"reading {reader.name}") as show:
         summary = reader.check(progress=show)
@@ -123,12 +134,14 @@ def embed(
         _count(stored.get("batch_tokens"), BATCH_TOKENS),
         precision=PRECISIONS[precision],
         most=tiling.bases,
+        pass_memory=None if prompted is None else partial(prompted.pass_memory, answer=False),
     )
     note_no_effect(console, max_memory, engine=need is not None)
     settings = {
         "hyenadna": __version__,
         "model": model,
         "weights": weights_digest(network),
+        **soft_prompt_settings(prompted),
         "genome": reader.digest(),
         "contigs": list(tiling.contigs),
         "length": tiling.length,
@@ -139,11 +152,13 @@ def embed(
     file = _open_file(out, tiling, network, settings, resume, console)
     if need is None:
         need = _plain_memory(network, max(longest, min(batch_tokens, tiling.bases)))
+    if prompted is not None:  # on a line of its own, the next one is long
+        console.print(f"each window behind {len(prompted.prompt):,} soft tokens of {prompt_file}")
     _announce(console, tiling, network, where, out, need)
     with explain_memory(
         "go on with --resume and a (smaller) --max-memory, or start over with a shorter --length"
     ):
-        _run(file, network, reader, batch_tokens, PRECISIONS[precision], console)
+        _run(file, prompted or network, reader, batch_tokens, PRECISIONS[precision], console)
 
 
 def _count(value: object, default: int) -> int:
@@ -198,7 +213,7 @@ def _file_bytes(tiling: Tiling, network: HyenaDNA) -> int:
 
 def _run(
     file: EmbeddingsFile,
-    network: HyenaDNA,
+    network: HyenaDNA | PromptedModel,
     genome: Genome,
     batch_tokens: int,
     precision: torch.dtype | None,

@@ -28,6 +28,7 @@ from hyenadna.cli.process import (
     prepare_process,
     set_threads,
 )
+from hyenadna.cli.prompt_option import load_maybe_prompted, soft_prompt_settings
 from hyenadna.cli.units import bases, duration, size
 from hyenadna.errors import InputError
 
@@ -48,6 +49,7 @@ def generate(
     *,
     prompt: str | None = None,
     prompts: Path | None = None,
+    prompt_file: Path | None = None,
     length: int | None = None,
     count: Annotated[int, Parameter(name=["--count", "-n"])] = 1,
     out: Annotated[str, Parameter(name=["--out", "-o"], allow_leading_hyphen=True)],
@@ -81,6 +83,9 @@ def generate(
         Bases to start from, at least one.
     prompts
         FASTA with one prompt in each record, in place of `--prompt`.
+    prompt_file
+        Soft prompt of `hyenadna prompt-tune` for this model: its vectors stand before the bases of
+        `--prompt` or `--prompts`, and are never written.
     length
         New bases of each sequence; those of the template when left out.
     count
@@ -124,7 +129,6 @@ def generate(
     """
     prepare_process()
     set_threads(threads)
-    from hyenadna.checkpoint.load import load
     from hyenadna.infer.design import Design
     from hyenadna.infer.generate import plan_generation
     from hyenadna.infer.generated_file import require_free
@@ -149,7 +153,7 @@ def generate(
         if template is None:
             raise InputError("no --length given, and no --template that says it; give one of them")
         length = len(template)
-    network = load(model).to(choose_device(device))
+    network, prompted = load_maybe_prompted(model, prompt_file, choose_device(device))
     announce_native(console, network.config)
     limit_memory(network, max_memory)
     plan = plan_generation(
@@ -163,13 +167,15 @@ def generate(
         batch_size=batch_size,
         state_bytes=_state_bytes(network, max_memory),
         names=given.names,
+        soft_prompt=None if prompted is None else prompted.prompt,
     )
     job = _Job(plan, given, with_prompt, path)
     need = _memory(job, network)
     note_no_effect(console, max_memory, engine=need is not None)
     file = None
     if path is not None:
-        file = _open_file(job, path, _settings(job, model, network, design), resume, console)
+        settings = _settings(job, model, network, design) | soft_prompt_settings(prompted)
+        file = _open_file(job, path, settings, resume, console)
     _announce(job, need, console)
     way_out = "give a smaller --batch-size or --max-memory"
     with explain_memory(way_out if path is None else f"{way_out}; --resume goes on"):
@@ -304,7 +310,11 @@ def _memory(job: _Job, network: HyenaDNA) -> int | None:
     plan = job.plan
     longest = [max(len(plan.prompts[i]) for i in batch.prompts) for batch in plan.batches()]
     rows = [len(batch.prompts) for batch in plan.batches()]
-    most = max(zip(rows, longest, strict=True), key=lambda shape: shape[0] * shape[1])
+    passes = list(zip(rows, longest, strict=True))
+    if plan.soft_tokens:  # they are read with the one prompt there is, or first and by themselves
+        alone = len(plan.prompts) == 1
+        passes.append((1, plan.soft_tokens + (longest[0] if alone else 0)))
+    most = max(passes, key=lambda shape: shape[0] * shape[1])
     with torch.no_grad():
         return network.pass_memory(*most, besides=plan.state_bytes)
 
@@ -319,7 +329,9 @@ def _announce(job: _Job, need: int | None, console: Console) -> None:
     need = need or resident_bytes() + state
     console.print(
         f"{_many(plan.sequences, 'sequence')} of {bases(plan.length)} after "
-        f"{_many(len(plan.prompts), 'prompt')} of up to {bases(longest)}, {many:,} at a time; "
+        f"{_many(len(plan.prompts), 'prompt')} of up to {bases(longest)}"
+        + (f" behind {plan.soft_tokens:,} soft tokens" if plan.soft_tokens else "")
+        + f", {many:,} at a time; "
         f"about {size(need)} of memory, {size(state)} of it for the state"
     )
     on_cpu = plan.decoder.backbone.ln_f.weight.device.type == "cpu"
@@ -347,6 +359,7 @@ def _run(job: _Job, file: GeneratedFile | None, console: Console) -> None:
                     count=plan.count,
                     sampling=plan.sampling,
                     prompt=job.prompts.letters[each.prompt] if job.with_prompt else None,
+                    soft_tokens=plan.soft_tokens,
                 )
                 if file is None:
                     sys.stdout.write(text)

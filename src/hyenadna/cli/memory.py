@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -37,18 +37,22 @@ def fit_batch(
     *,
     precision: torch.dtype | None,
     most: int | None = None,
+    pass_memory: Callable[[int, int], int | None] | None = None,
 ) -> tuple[int, int | None]:
     """Tokens of a pass that fit the model's `max_memory`, and the estimated bytes of the process.
 
     length: of the longest window. batch_tokens: windows are put together up to so many tokens; they
     are halved until a pass fits, down to one window (unchanged without a bound). precision: type
     of the matrix products, which the kernels depend on. most: tokens that there are in all.
+    pass_memory: the bytes of a pass over (B, L) tokens where it is more than the model's own, such
+    as behind a soft prompt.
 
     The bytes are None where the pass runs plain modules, which do not heed the bound. Raises
     InputError where one window does not fit.
     """
     import torch
 
+    count = pass_memory or model.pass_memory
     device = model.head_weight.device.type
     while True:
         tokens = max(length, batch_tokens if most is None else min(batch_tokens, most))
@@ -56,7 +60,7 @@ def fit_batch(
         rows = max(tokens // length, -(-tokens // model.config.max_seq_len))
         try:
             with torch.autocast(device, dtype=precision, enabled=precision is not None):
-                return batch_tokens, model.pass_memory(rows, -(-tokens // rows))
+                return batch_tokens, count(rows, -(-tokens // rows))
         except InputError:
             if tokens == length:
                 raise

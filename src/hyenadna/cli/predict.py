@@ -33,6 +33,7 @@ from hyenadna.cli.process import (
     set_threads,
 )
 from hyenadna.cli.progress import progress_bar
+from hyenadna.cli.prompt_option import load_prompted, soft_prompt_settings
 from hyenadna.cli.units import bases, duration, size
 from hyenadna.errors import InputError
 
@@ -62,6 +63,7 @@ def predict(
     outside: Outside | None = None,
     max_length: int | None = None,
     strands: Literal["forward", "average"] | None = None,
+    prompt_file: Path | None = None,
     resume: bool = False,
     max_memory: str | None = None,
     precision: Literal["float32", "bf16"] = "float32",
@@ -77,7 +79,9 @@ def predict(
     Parameters
     ----------
     model
-        Run folder of `hyenadna finetune`, or a folder with a fine-tuned model.
+        Run folder of `hyenadna finetune`, or a folder with a fine-tuned model. With
+        `--prompt-file` the model that the prompt was tuned for: run folder, checkpoint folder or
+        published name.
     source
         FASTA, CSV, TSV, Parquet, or BED with `--genome`.
     out
@@ -100,6 +104,8 @@ def predict(
         Longer sequences are cropped to their middle; as in the fine-tuning when left out.
     strands
         Read both strands and average, or the given one alone; as in the fine-tuning when left out.
+    prompt_file
+        Soft prompt of `hyenadna prompt-tune`, for a model that was not fine-tuned.
     resume
         Go on with an interrupted run of the same command.
     max_memory
@@ -121,7 +127,7 @@ def predict(
 
     console = make_console()
     require_free(out, resume=resume)
-    network = _load(model, choose_device(device), strands)
+    network = _load(model, prompt_file, choose_device(device), strands)
     if long and network.task.kind != "tokens":
         raise InputError(f"--long is for a class of each base; the task is {network.task.kind}")
     announce_native(console, network.model.config)
@@ -139,7 +145,7 @@ def predict(
         outside=outside,
     )
     crop = max_length if max_length is not None else trained.get("max_length")
-    survey = _survey(file, crop, network.model.config.max_seq_len, console)
+    survey = _survey(file, crop, network, console)
     stored = stored_settings(out) if resume else {}
     batch_tokens, need = fit_batch(
         network.model,
@@ -147,12 +153,13 @@ def predict(
         int(stored.get("batch_tokens") or BATCH_TOKENS),
         precision=PRECISIONS[precision],
         most=survey.tokens,
+        pass_memory=network.pass_memory,
     )
     note_no_effect(console, max_memory, engine=need is not None)
     settings = {
         "hyenadna": __version__,
         "model": model,
-        "weights": _digest(network),
+        **_digests(network),
         "sequences": survey.digest,
         "strands": network.strands,
         "long": long,
@@ -163,6 +170,7 @@ def predict(
     console.print(
         f"{survey.rows:,} sequences, {bases(survey.tokens)}, the longest {survey.longest:,}; "
         f"{network.task.kind} ({network.task.outputs}), strands {network.strands}"
+        + _behind(network)
         + (f"; about {size(need)} of memory" if need is not None else "")
     )
     with explain_memory("go on with --resume and a (smaller) --max-memory"):
@@ -182,16 +190,23 @@ class _Survey:
 
 
 def _load(
-    model: str, device: torch.device, strands: Literal["forward", "average"] | None
+    model: str,
+    prompt_file: Path | None,
+    device: torch.device,
+    strands: Literal["forward", "average"] | None,
 ) -> TaskModel:
     from hyenadna.checkpoint.task import load_task
 
-    network = load_task(model, device=device)
+    if prompt_file is None:
+        network = load_task(model, device=device)
+    else:
+        network = load_prompted(model, prompt_file, device)
     if strands is not None and strands != network.strands:
         if network.strands == "concatenate":
+            tuned = "tuned" if prompt_file else "fine-tuned"
             raise InputError(
-                f"--strands {strands}: {model} was fine-tuned with both strands concatenated, and "
-                "reads no other way"
+                f"--strands {strands}: {prompt_file or model} was {tuned} with both strands "
+                "concatenated, and reads no other way"
             )
         network.read_strands(strands)
     return network
@@ -241,14 +256,17 @@ def _require_column(source: Path, column: str) -> None:
             raise InputError(f"{source}: has no column {column!r}; it has {listed(columns)}")
 
 
-def _survey(file: SequenceFile, crop: int | None, longest: int, console: Console) -> _Survey:
+def _survey(file: SequenceFile, crop: int | None, network: TaskModel, console: Console) -> _Survey:
     """Read the whole file once: a bad row is told before the first prediction.
 
     crop: tokens that longer sequences are cropped to. Raises InputError for a sequence that is too
     long for the model, and for a file without rows.
     """
+    longest, behind = network.max_length, _behind(network)
     if crop is not None and not 1 <= crop <= longest:
-        raise InputError(f"--max-length is {crop}; this model reads 1 to {longest:,} tokens")
+        raise InputError(
+            f"--max-length is {crop}; this model reads 1 to {longest:,} tokens{behind}"
+        )
     rows = tokens = most = 0
     digest = hashlib.sha256()
     with console.status(f"reading {file.path} …"):
@@ -257,7 +275,8 @@ def _survey(file: SequenceFile, crop: int | None, longest: int, console: Console
             if len(ids) > longest:
                 raise InputError(
                     f"{row.place}: {row.id!r} has {len(ids):,} tokens, but this model reads up to "
-                    f"{longest:,}; crop to the middle with --max-length {longest}, or cut it"
+                    f"{longest:,}{behind}; crop to the middle with --max-length {longest}, or cut "
+                    "it"
                 )
             rows, tokens, most = rows + 1, tokens + len(ids), max(most, len(ids))
             digest.update(f"{row.id}\0{len(ids)}\0".encode())
@@ -278,11 +297,25 @@ def _cropped(row: SequenceRow, crop: int | None) -> npt.NDArray[np.uint8]:
     return ids[start : start + crop]
 
 
-def _digest(network: TaskModel) -> str:
-    from hyenadna.model.digest import weights_digest
+def _behind(network: TaskModel) -> str:
+    """What sequences are read behind, where they are."""
+    from hyenadna.model.prompting.prompted import PromptedModel
 
+    if not isinstance(network, PromptedModel):
+        return ""
+    answer = f" and before a word of {network.words.length}" if network.words else ""
+    return f", behind {len(network.prompt):,} soft tokens{answer}"
+
+
+def _digests(network: TaskModel) -> dict[str, Any]:
+    """Short names of all weights that the predictions depend on."""
+    from hyenadna.model.digest import weights_digest
+    from hyenadna.model.prompting.prompted import PromptedModel
+
+    if isinstance(network, PromptedModel):
+        return {"weights": weights_digest(network.model), **soft_prompt_settings(network)}
     others = {k: v for k, v in network.state_dict().items() if not k.startswith("model.")}
-    return weights_digest(network.model, **others)
+    return {"weights": weights_digest(network.model, **others)}
 
 
 def _columns(network: TaskModel, long: bool) -> dict[str, ColumnType]:

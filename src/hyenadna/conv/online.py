@@ -286,6 +286,11 @@ class OnlineConvolution:
         chosen.recent, chosen.count = self.recent[rows], self.count
         return chosen
 
+    def shortened(self, room: int) -> OnlineConvolution:
+        """The same with less room, of a state that has been settled; what is settled is shared."""
+        assert not self.count and room <= self.room
+        return OnlineConvolution(self.filter, self.settled[:, :room], self.batch)
+
     def _require(self, n: int) -> None:
         if n > self.room:
             raise InputError(

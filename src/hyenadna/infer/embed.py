@@ -18,6 +18,7 @@ from hyenadna.errors import InputError
 from hyenadna.genome.fasta import GenomeReader
 from hyenadna.genome.intervals import Interval, unknown_contig
 from hyenadna.model.backbone import HyenaDNA
+from hyenadna.model.prompting.prompted import PromptedModel
 
 _SUMMED_AT_ONCE: Final = 8192
 
@@ -79,20 +80,23 @@ def tile_genome(
     length: int | None = None,
     bin: int | None = None,
     contigs: Sequence[str] = (),
+    soft_tokens: int = 0,
 ) -> Tiling:
     """Windows and bins over a genome for a model of this shape.
 
     length: bases of a window; the model's maximum less 2 when left out, and no more than that
     maximum. It is cut down to whole bins. bin: bases of a row, 1 .. length; the whole window when
-    left out. contigs: names, all when left out; in the order of the genome.
+    left out. contigs: names, all when left out; in the order of the genome. soft_tokens: vectors
+    before each window, which leave it so much less room.
 
     Raises InputError for a length or bin out of range, an unknown contig, and where there is no
     base.
     """
-    longest = config.max_seq_len
+    longest = config.max_seq_len - soft_tokens
     length = max(longest - 2, 1) if length is None else length
     if not 1 <= length <= longest:
-        raise InputError(f"--length is {length}; this model reads 1 to {longest:,} bases")
+        behind = f" behind {soft_tokens:,} soft tokens" if soft_tokens else ""
+        raise InputError(f"--length is {length}; this model reads 1 to {longest:,} bases{behind}")
     bin = length if bin is None else bin
     if not 1 <= bin <= length:
         raise InputError(f"--bin is {bin}; it must be 1 to the length of a window, {length:,}")
@@ -106,7 +110,7 @@ def tile_genome(
 
 
 def embed(
-    model: HyenaDNA,
+    model: HyenaDNA | PromptedModel,
     genome: GenomeReader,
     windows: Iterable[Interval],
     *,
@@ -116,9 +120,10 @@ def embed(
 ) -> Iterator[EmbeddedWindow]:
     """The rows of each window, in order: means of the hidden states after the final norm.
 
-    windows: each is read by itself, so its first bases have little context. bin: bases of a row,
-    from the start of the window on (the last row has what is left); the whole window when left
-    out. Every base counts, N as well; padding never does. batch_tokens: short windows are put
+    model: or one behind a soft prompt: each window is then read behind its vectors, which are no
+    rows. windows: each is read by itself, so its first bases have little context. bin: bases of a
+    row, from the start of the window on (the last row has what is left); the whole window when
+    left out. Every base counts, N as well; padding never does. batch_tokens: short windows are put
     together up to so many tokens. precision: type of the matrix products. The sums are kept in
     float64. The model is in evaluation mode while the rows come, and as before at the end.
 
@@ -176,7 +181,7 @@ def last_boundary(
 
 @torch.inference_mode()
 def _embed_batch(
-    model: HyenaDNA,
+    model: HyenaDNA | PromptedModel,
     genome: GenomeReader,
     batch: Sequence[Interval],
     bin: int | None,
@@ -186,9 +191,12 @@ def _embed_batch(
     tokens = np.full((len(batch), longest), PAD, dtype=np.uint8)
     for row, window in zip(tokens, batch, strict=True):
         row[: window.length] = genome.tokens(window.contig, window.start, window.stop)
-    device = model.head_weight.device
+    base, read = (
+        (model.model, model.states) if isinstance(model, PromptedModel) else (model, model.embed)
+    )
+    device = base.head_weight.device
     with torch.autocast(device.type, dtype=precision, enabled=precision is not None):
-        hidden = model.embed(torch.from_numpy(tokens).to(device))
+        hidden = read(torch.from_numpy(tokens).to(device))
     return [
         EmbeddedWindow(window, bin_means(states[: window.length], bin or longest).cpu().numpy())
         for window, states in zip(batch, hidden, strict=True)

@@ -6,11 +6,13 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from hyenadna.alphabet import BASES, TOKENS, VOCAB_SIZE, Ids, N, decode, encode
 from hyenadna.data.batches import BATCH_TOKENS
@@ -102,6 +104,13 @@ class GenerationPlan:
     letters: tuple[int, ...]
     """Token ids that may be generated."""
     design: DesignPlan | None
+    soft_prompt: Tensor | None = None
+    """Vectors (P, D) in front of every prompt, P at least 1."""
+
+    @property
+    def soft_tokens(self) -> int:
+        """Vectors in front of every prompt, P."""
+        return 0 if self.soft_prompt is None else len(self.soft_prompt)
 
     @property
     def sequences(self) -> int:
@@ -120,11 +129,18 @@ class GenerationPlan:
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of the decoder's states, at the most: a batch, and the prompt it branches from."""
+        """Bytes of the decoder's states, at the most.
+
+        Those of a batch, of the prompt it branches from, and of the soft prompt before them all.
+        """
         rows = min(self.batch_size, self.sequences)
         branches = rows + (1 if self.count > rows else 0)
         longest = max(len(prompt) for prompt in self.prompts)
-        return self.decoder.bytes_for(branches, self.room, longest)
+        before = self.soft_tokens
+        held = self.decoder.bytes_for(branches, self.room, before + longest)
+        if before and len(self.prompts) > 1:
+            held += self.decoder.bytes_for(1, longest + self.room, before)
+        return held
 
     def batches(self) -> Iterator[Batch]:
         """The batches in order: parts of one prompt's samples, or all samples of some prompts.
@@ -155,6 +171,7 @@ class GenerationPlan:
         without it. Raises InputError where the model's predictions are no numbers.
         """
         tell = _Teller(progress, self.bases)
+        read_prompts = self._reader()
         state: DecodingState | None = None
         read = range(0)
         done = 0
@@ -167,7 +184,7 @@ class GenerationPlan:
             if state is None or batch.prompts != read:
                 state = None  # let it go before there is another
                 read = batch.prompts
-                state = self.decoder.prefill([self.prompts[i] for i in read], room=self.room)
+                state = read_prompts(read)
             again = batch.samples.stop < self.count
             branches = state
             if again or len(batch.samples) > 1 or batch.samples.start > 0:
@@ -177,6 +194,23 @@ class GenerationPlan:
             before = (done - len(rows)) * self.length
             yield from self._batch(branches, rows, tell, before)[left_out:]
         tell.last()
+
+    def first_state(self) -> DecodingState:
+        """The state after the first prompt."""
+        return self._reader()(range(1))
+
+    def _reader(self) -> Callable[[range], DecodingState]:
+        """What gives the state after some of the prompts: the soft prompt is read once for all."""
+        decoder, soft, room = self.decoder, self.soft_prompt, self.room
+        if soft is None:
+            return lambda read: decoder.prefill([self.prompts[i] for i in read], room=room)
+        if len(self.prompts) == 1:
+            return lambda _: decoder.prefill([_in_front(decoder, soft, self.prompts[0])], room=room)
+        most = room + max(len(prompt) for prompt in self.prompts)
+        read_once = cache(lambda: decoder.prefill([soft], room=most))
+        return lambda read: decoder.prefill(
+            [self.prompts[i] for i in read], room=room, behind=read_once()
+        )
 
     def _batch(
         self, state: DecodingState, rows: Sequence[Row], tell: _Teller, before: int
@@ -231,6 +265,7 @@ def plan_generation(
     batch_size: int | None = None,
     state_bytes: int = STATE_BYTES,
     names: Sequence[str] | None = None,
+    soft_prompt: Tensor | None = None,
 ) -> GenerationPlan:
     """What `generate` will do, all inputs checked; arguments and errors as there.
 
@@ -258,9 +293,11 @@ def plan_generation(
         raise InputError("generate: there is no prompt; give one or more, of at least one base")
     called = names or [f"prompt {i + 1}" for i in range(len(prompts))]
     ids = tuple(_ids(prompt, name) for prompt, name in zip(prompts, called, strict=True))
+    soft = None if soft_prompt is None else _vectors(soft_prompt, model)
+    before = 0 if soft is None else len(soft)
     longest = model.config.max_seq_len
     for prompt, name in zip(ids, called, strict=True):
-        _require_room(len(prompt), length, longest, name)
+        _require_room(len(prompt), length, longest, name, before)
     letters = (*BASES, N) if with_n else BASES
     plan = None
     if design is not None and design != Design():
@@ -270,10 +307,10 @@ def plan_generation(
     rows = batch_size
     if rows is None:
         rows = min(MOST_ROWS, len(ids) * count)
-        most = max(len(prompt) for prompt in ids)
+        most = before + max(len(prompt) for prompt in ids)
         while rows > 1 and decoder.bytes_for(rows, length - 1, most) > state_bytes:
             rows //= 2
-    return GenerationPlan(decoder, ids, length, count, rows, sampling, letters, plan)
+    return GenerationPlan(decoder, ids, length, count, rows, sampling, letters, plan, soft)
 
 
 def generate(
@@ -286,6 +323,7 @@ def generate(
     design: Design | None = None,
     with_n: bool = False,
     batch_size: int | None = None,
+    soft_prompt: Tensor | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Generated]:
     """Sequences of new bases: prompt 0 sample 0, 1, …, prompt 1 sample 0, …; as batches are done.
@@ -295,12 +333,14 @@ def generate(
     bases of each sequence; prompt and new bases but the last must fit what the model reads. count:
     sequences of each prompt. sampling: `Sampling()` when left out. design: what the new bases must
     be like. with_n: whether N may be generated beside A, C, G and T. batch_size: sequences decoded
-    together; when left out up to `MOST_ROWS`, as memory allows. progress: told now and then.
+    together; when left out up to `MOST_ROWS`, as memory allows. soft_prompt: learned vectors (P, D)
+    in front of each prompt, read once for all; of a file: `load_prompt(path, model).prompt`. They
+    count as tokens that the model reads, and never among the bases. progress: told now and then.
 
     A sequence depends on the seed, its prompt and its number, not on the others (beyond rounding).
 
     Raises InputError, before anything is computed, for a count or length below 1, an empty prompt,
-    one that is no DNA or too long, and a design that cannot be met.
+    one that is no DNA or too long, a soft prompt of another shape, and a design that cannot be met.
     """
     plan = plan_generation(
         model,
@@ -311,6 +351,7 @@ def generate(
         design=design,
         with_n=with_n,
         batch_size=batch_size,
+        soft_prompt=soft_prompt,
     )
     return plan.run(progress=progress)
 
@@ -323,20 +364,27 @@ def stream(
     sampling: Sampling | None = None,
     design: Design | None = None,
     with_n: bool = False,
+    soft_prompt: Tensor | None = None,
 ) -> Iterator[NewBase]:
     """New bases one by one, for those who watch or stop: the first sequence that `generate` gives.
 
     Arguments and errors as for `generate`.
     """
     plan = plan_generation(
-        model, [prompt], length, sampling=sampling, design=design, with_n=with_n, batch_size=1
+        model,
+        [prompt],
+        length,
+        sampling=sampling,
+        design=design,
+        with_n=with_n,
+        batch_size=1,
+        soft_prompt=soft_prompt,
     )
     return _stream(plan)
 
 
 def _stream(plan: GenerationPlan) -> Iterator[NewBase]:
-    state = plan.decoder.prefill(list(plan.prompts), room=plan.room)
-    for tokens, logits in plan.steps(state, [(0, 0)]):
+    for tokens, logits in plan.steps(plan.first_state(), [(0, 0)]):
         own = log_probabilities(logits[None], tokens[None])
         yield NewBase(int(tokens[0]), float(own[0, 0]))
 
@@ -415,13 +463,36 @@ def _ids(prompt: str | npt.ArrayLike, name: str) -> Ids:
     return ids.astype(np.uint8)
 
 
-def _require_room(prompt: int, length: int, longest: int, name: str) -> None:
-    """Raise InputError where the bases to be read are more than the model reads."""
-    fit = longest - prompt + 1  # the last base is not read
+def _vectors(soft_prompt: Tensor, model: HyenaDNA | Decoder) -> Tensor | None:
+    """A soft prompt, checked, in the type of the model; None where it has no vectors."""
+    table: Tensor = model.backbone.embeddings.word_embeddings.weight
+    fits = soft_prompt.ndim == 2 and soft_prompt.shape[1] == table.shape[1]
+    if not fits or not soft_prompt.is_floating_point():
+        raise InputError(
+            f"generate: soft_prompt is {soft_prompt.dtype} of shape {tuple(soft_prompt.shape)}; "
+            f"give vectors of shape (P, {table.shape[1]}), those of a prompt for this model"
+        )
+    return soft_prompt.detach().to(table) if len(soft_prompt) else None
+
+
+@torch.no_grad()
+def _in_front(decoder: Decoder, soft: Tensor, prompt: Ids) -> Tensor:
+    """A soft prompt and the embedded tokens of a prompt, (P + L, D)."""
+    ids = torch.from_numpy(prompt).long().to(soft.device)
+    return torch.cat([soft, decoder.backbone.embeddings(ids)])
+
+
+def _require_room(prompt: int, length: int, longest: int, name: str, before: int) -> None:
+    """Raise InputError where what is to be read is more than the model reads.
+
+    before: vectors in front of the prompt.
+    """
+    fit = longest - before - prompt + 1  # the last base is not read
     if length <= fit:
         return
     way_out = f"{fit:,} new bases would fit" if fit > 0 else "give a shorter prompt"
+    behind = f" behind {before:,} soft tokens" if before else ""
     raise InputError(
-        f"{name}: {prompt:,} bases and {length:,} new ones are more than this model reads "
+        f"{name}: {prompt:,} bases and {length:,} new ones{behind} are more than this model reads "
         f"(max_seq_len {longest:,}); {way_out}"
     )

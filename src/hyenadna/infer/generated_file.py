@@ -29,12 +29,14 @@ def record(
     count: int = 1,
     sampling: Sampling | None = None,
     prompt: str | None = None,
+    soft_tokens: int = 0,
 ) -> str:
     """The FASTA record of a sequence, with its line ends.
 
     name: of the prompt; the record is called so, with _1, _2 … behind where there are several
     sequences of a prompt (count > 1). sampling: written into the header when given. prompt:
     letters that are written in front of the new bases; the figures are about the new bases.
+    soft_tokens: vectors that stood before the prompt; written into the header where there are any.
     """
     number = generated.sample + 1
     words = [
@@ -46,6 +48,8 @@ def record(
     ]
     if prompt is not None:
         words.append(f"prompt_length={len(prompt)}")
+    if soft_tokens:
+        words.append(f"soft_tokens={soft_tokens}")
     if sampling is not None:
         options = {"top_k": sampling.top_k, "top_p": sampling.top_p}
         words.append(f"temperature={sampling.temperature:g}")

@@ -109,6 +109,14 @@ class TaskModel(nn.Module):
         """How states become outputs, in a few words: runs with other words are not alike."""
         return f"{self.pooling}, {self.strands}"
 
+    def pass_memory(self, batch: int, length: int) -> int | None:
+        """Estimated bytes of this process in a pass over (B, L) tokens without gradients.
+
+        None where nobody can say. Raises InputError where that is more than the model's
+        `max_memory`.
+        """
+        return self.model.pass_memory(batch, length)
+
     def loss_parts(
         self, outputs: Tensor, targets: Tensor, class_weights: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:

@@ -37,6 +37,18 @@ def inference_bytes(config: ModelConfig, *, tokens: int, engine: bool | None = N
     return int(4 * (config.num_parameters() + _RUN_OVERHEAD * held))
 
 
+def prompted_bytes(config: ModelConfig, *, prompt: int, batch: int, length: int) -> int:
+    """Peak bytes of a float32 pass over (B, L) positions behind a soft prompt of P vectors.
+
+    Beside the weights; for hyena models. The vectors pass first, by themselves; what stays of them
+    are the filters of all layers at P + L lags, and what they add to L positions. The rest: as for
+    a plain pass in `inference_bytes`.
+    """
+    kept = 4 * config.n_layer * config.filter_channels * (prompt + 2 * length)
+    tokens = max(prompt + length, batch * length)
+    return kept + inference_bytes(config, tokens=tokens, engine=False) - 4 * config.num_parameters()
+
+
 def training_bytes(
     config: ModelConfig,
     *,

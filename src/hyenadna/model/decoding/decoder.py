@@ -119,28 +119,44 @@ class Decoder:
         return batch * self.config.n_layer * values * self.config.d_model * itemsize
 
     @_without_graph
-    def prefill(self, prompts: Sequence[Ids] | Tensor, *, room: int) -> DecodingState:
+    def prefill(
+        self,
+        prompts: Sequence[Ids] | Tensor,
+        *,
+        room: int,
+        behind: DecodingState | None = None,
+    ) -> DecodingState:
         """The state after reading prompts, each in one pass; those of one length together.
 
         prompts: ids (P,) of any lengths >= 1, or embedded tokens (P, D), or one tensor of them with
-        a batch in front. room: tokens that may follow. Raises InputError for an empty prompt, ids
-        out of range, and where the longest prompt and the room are more than the model reads.
+        a batch in front. room: tokens that may follow. behind: a state of one sequence that all
+        prompts go on from; it is settled and stays where it is, so that it is read once for any
+        number of prompts. Raises InputError for an empty prompt, ids out of range, and where the
+        longest prompt and the room are more than the model reads, or than there is room behind.
         """
         self._check_weights()
+        self._check_behind(behind)
         rows = [self._prompt(prompt, f"prompt {i}") for i, prompt in enumerate(prompts)]
         if not rows or min(len(row) for row in rows) < 1:
             raise InputError("decoding: an empty prompt; give at least one base to go on from")
-        longest, limit = max(len(row) for row in rows), self.config.max_seq_len
+        longest = max(len(row) for row in rows)
+        limit = self.config.max_seq_len if behind is None else behind.room
         if room < 0 or longest + room > limit:
+            who = "this model reads" if behind is None else "the state behind which it stands takes"
             raise InputError(
-                f"decoding: a prompt of {longest:,} tokens and room for {room:,} more, but this "
-                f"model reads {limit:,} (max_seq_len); ask for room between 0 and "
-                f"{max(0, limit - longest):,} or shorten the prompt"
+                f"decoding: a prompt of {longest:,} tokens and room for {room:,} more, but {who} "
+                f"{limit:,}{' (max_seq_len)' if behind is None else ''}; ask for room between 0 "
+                f"and {max(0, limit - longest):,} or shorten the prompt"
             )
         groups: dict[tuple[int, ...], list[int]] = {}
         for i, row in enumerate(rows):
             groups.setdefault(tuple(row.shape), []).append(i)
-        states = [self._read(torch.stack([rows[i] for i in g]), room) for g in groups.values()]
+        stacks = [torch.stack([rows[i] for i in g]) for g in groups.values()]
+        if behind is None:
+            states = [self._read(stack, room) for stack in stacks]
+        else:
+            behind.settle()  # once, for all of them
+            states = [self._read_behind(behind, stack, room) for stack in stacks]
         return join(states, list(groups.values()))
 
     @_without_graph
@@ -288,10 +304,27 @@ class Decoder:
                     HyenaState(past.next_halo, [OnlineConvolution(filter_, effect, batch)])
                     for past, filter_, effect in zip(pasts, filters, effects, strict=True)
                 ]
-            # a product for each row, so that none depends on how many there are
-            logits = torch.cat([self._logits(row[-1:]) for row in stream])
+            logits = self._last_logits(stream)
         lengths = torch.full((batch,), length, device=first.device)
         return DecodingState(layers, self.backbone, logits, lengths)
+
+    def _read_behind(self, behind: DecodingState, more: Tensor, room: int) -> DecodingState:
+        """The state after more tokens, as for `_read`, of B branches of one settled sequence."""
+        batch, count = more.shape[:2]
+        # no more room than is needed: the rows will not share it
+        layers = [layer.shortened(count + room) for layer in behind.layers]
+        one = DecodingState(layers, self.backbone, behind.logits, behind.lengths)
+        state = one.select([0] * batch)
+        stream = self._advance(state, more, keep=True)
+        state.settle()
+        state.logits, state.lengths = self._last_logits(stream), state.lengths + count
+        return state
+
+    def _last_logits(self, stream: Tensor) -> Tensor:
+        """Logits (B, V) at the last position of (B, n, D)."""
+        with self._evaluating():
+            # a product for each row, so that none depends on how many there are
+            return torch.cat([self._logits(row[-1:]) for row in stream])
 
     def _beginnings(self, length: int, room: int) -> Sequence[Continuation]:
         if self._hyena:
@@ -408,6 +441,15 @@ class Decoder:
         if state.backbone is not self.backbone:
             raise InputError(
                 "decoding: the state is of another model; prefill or load it with this decoder"
+            )
+
+    def _check_behind(self, behind: DecodingState | None) -> None:
+        if behind is None:
+            return
+        self._check_state(behind)
+        if behind.batch != 1:
+            raise InputError(
+                f"decoding: prompts behind a state of {behind.batch} sequences; select one of them"
             )
 
     def _check_weights(self) -> None:

@@ -28,6 +28,10 @@ class LayerState(Protocol):
         """A state of its own for the chosen rows, int64 (B',)."""
         ...
 
+    def shortened(self, room: int) -> Self:
+        """The same with less room, of a state that has been settled; tensors are shared."""
+        ...
+
     def settle(self) -> None:
         """Makes ready for many tokens at once."""
         ...
@@ -54,6 +58,10 @@ class HyenaState:
     def select(self, rows: Tensor) -> HyenaState:
         """See `LayerState`."""
         return HyenaState(self.halo[rows], [c.select(rows) for c in self.convolutions])
+
+    def shortened(self, room: int) -> HyenaState:
+        """See `LayerState`."""
+        return HyenaState(self.halo, [c.shortened(room) for c in self.convolutions])
 
     def settle(self) -> None:
         """See `LayerState`."""
@@ -121,6 +129,10 @@ class AttentionState:
     def select(self, rows: Tensor) -> AttentionState:
         """See `LayerState`."""
         return AttentionState(self.keys[rows], self.values[rows], self.lengths[rows], self.room)
+
+    def shortened(self, room: int) -> AttentionState:
+        """See `LayerState`."""
+        return AttentionState(self.keys, self.values, self.lengths, room)
 
     def settle(self) -> None:
         """Nothing is to be done."""

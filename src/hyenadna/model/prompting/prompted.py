@@ -18,8 +18,10 @@ from hyenadna.alphabet import IGNORED, PAD, SEP
 from hyenadna.errors import InputError
 from hyenadna.label_words import LabelWords
 from hyenadna.model.backbone import HyenaDNA
+from hyenadna.model.engine.sizes import RESERVE_BYTES, resident_bytes
 from hyenadna.model.freezing import freeze
 from hyenadna.model.heads import Strands, TaskLike, TaskModel
+from hyenadna.model.memory import prompted_bytes
 from hyenadna.model.pooling import Pooling
 from hyenadna.model.prompting.shared_prefix import (
     FrozenFilters,
@@ -31,6 +33,10 @@ from hyenadna.model.prompting.shared_prefix import (
 
 FIRST_DEVIATION: Final = 0.02
 """Standard deviation of the first vectors, as in the original."""
+_ONE_STRAND: Final = (
+    "soft prompt: with label words the answer is read behind the sequence as it is given; leave "
+    "out strands and pooling, or take a head"
+)
 _MOST_KEPT: Final = 2 << 30
 """Bytes of activations above which they are computed again in the backward pass."""
 _KEPT_PER_TOKEN: Final = 24
@@ -94,6 +100,32 @@ class PromptedModel(TaskModel):
         """See `TaskModel`: what the vectors and the answer leave."""
         answer = self.words.length if self.words else 0
         return self.model.config.max_seq_len - len(self.prompt) - answer
+
+    def pass_memory(self, batch: int, length: int, *, answer: bool = True) -> int | None:
+        """See `TaskModel`. answer: whether the answer is read, or the states alone."""
+        many, prompt = batch, len(self.prompt)
+        if answer and self.words is not None:
+            many, length = batch * len(self.words.beginnings), length + self.words.length
+        if not prompt or self.model.config.mixer != "hyena":
+            return self.model.pass_memory(many, prompt + length)
+        if self.device.type != "cpu":
+            return None
+        need = resident_bytes() + RESERVE_BYTES
+        need += prompted_bytes(self.model.config, prompt=prompt, batch=many, length=length)
+        most = self.model.backbone.engine.max_memory
+        if most is not None and need > most:
+            raise InputError(
+                f"max_memory is {most >> 20:,} MiB, but {batch:,} x {length:,} tokens behind "
+                f"{prompt:,} soft tokens need about {need >> 20:,} MiB; give more, or shorter "
+                "sequences"
+            )
+        return need
+
+    def read_strands(self, strands: Strands) -> None:
+        """See `TaskModel`. Raises InputError also where label words are to be read both ways."""
+        if self.words is not None and strands != "forward":
+            raise InputError(_ONE_STRAND)
+        super().read_strands(strands)
 
     @property
     def described(self) -> str:
@@ -268,7 +300,4 @@ def _check(
             f"{task.kind} ({', '.join(task.names)}); take a head for it"
         )
     if strands != "forward" or pooling is not None:
-        raise InputError(
-            "soft prompt: with label words the answer is read behind the sequence as it is given; "
-            "leave out strands and pooling, or take a head"
-        )
+        raise InputError(_ONE_STRAND)
