@@ -94,6 +94,19 @@ def label_words(names: Sequence[str], spelling: str | None = None) -> LabelWords
     return LabelWords(names, tuple(word for word, _ in zip(words, names, strict=False)))
 
 
+def spelled_words(spelling: str) -> LabelWords:
+    """Words for the classes that a spelling names, in its order: `NAME=WORD`, by commas.
+
+    Raises InputError for a spelling without names, and unfit words.
+    """
+    names = tuple(part.rpartition("=")[0].strip() for part in spelling.split(","))
+    if not all(names):
+        raise InputError(
+            f"--label-words: cannot use {spelling!r}; give NAME=WORD for each class, by commas"
+        )
+    return label_words(names, spelling)
+
+
 def _spelled(names: tuple[str, ...], spelling: str) -> tuple[str, ...]:
     given: dict[str, str] = {}
     for part in spelling.split(","):

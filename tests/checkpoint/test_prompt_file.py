@@ -13,6 +13,7 @@ from hyenadna.checkpoint.prompt_file import (
     export_peft,
     import_peft,
     load_prompt,
+    prompt_digest,
     read_prompt,
     save_prompt,
 )
@@ -109,6 +110,8 @@ def test_damaged_files_are_told(tmp_path):
 def test_there_and_back_through_peft(tmp_path):
     model, path = base(), tmp_path / "p.safetensors"
     tuned = prompted(model)
+    with torch.no_grad():
+        tuned.prior.copy_(torch.tensor([0.3, -0.7]))
     save_prompt(tuned, path, base="RUN", settings={"seed": 1})
     export_peft(path, tmp_path / "peft")
     assert set(load_file(tmp_path / "peft" / "adapter_model.safetensors")) == {"prompt_embeddings"}
@@ -122,9 +125,17 @@ def test_there_and_back_through_peft(tmp_path):
     save_prompt(prompted(model, spell=False), path)
     with pytest.raises(InputError, match="read by a head"):
         export_peft(path, tmp_path / "more")
-    config = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
-    del config["hyenadna_prompt"]
-    (tmp_path / "peft" / "adapter_config.json").write_text(json.dumps(config))
+    own = tmp_path / "peft" / "hyenadna_prompt.json"
+    values = json.loads(own.read_text())
+    for text, message in [
+        (json.dumps(values | {"prior": [1]}), "prior is no list of 2 numbers"),
+        ("[]", "holds no JSON object"),
+        ("{", "cannot be read"),
+    ]:
+        own.write_text(text)
+        with pytest.raises(InputError, match=message):
+            import_peft(tmp_path / "peft", tmp_path / "no.safetensors", model)
+    own.unlink()
     with pytest.raises(InputError, match="which classes"):
         import_peft(tmp_path / "peft", tmp_path / "no.safetensors", model)
     words = label_words(["b", "a"])
@@ -133,3 +144,22 @@ def test_there_and_back_through_peft(tmp_path):
     (tmp_path / "peft" / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
     with pytest.raises(InputError, match="'LORA'"):
         import_peft(tmp_path / "peft", tmp_path / "no.safetensors", model)
+
+
+def test_a_prompt_has_one_short_name_wherever_it_lies(tmp_path):
+    model, path = base(), tmp_path / "p.safetensors"
+    tuned = prompted(model)
+    save_prompt(tuned, path, base="here", settings={"seed": 1})
+    other = path.rename(tmp_path / "q.safetensors")
+    assert prompt_digest(load_prompt(other, model)) == prompt_digest(tuned)
+    names = {prompt_digest(tuned)}
+    for change in (tuned.prompt, tuned.prior):
+        with torch.no_grad():
+            change[0] += 1
+        names.add(prompt_digest(tuned))
+    headed = prompted(model, spell=False)
+    names.add(prompt_digest(headed))
+    with torch.no_grad():
+        headed.head.bias[0] += 1
+    names.add(prompt_digest(headed))
+    assert len(names) == 5

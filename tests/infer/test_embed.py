@@ -10,6 +10,7 @@ import torch
 
 from hyenadna.alphabet import decode
 from hyenadna.config import ModelConfig
+from hyenadna.data.labelled_data import Task
 from hyenadna.errors import InputError
 from hyenadna.genome.fasta import Genome
 from hyenadna.genome.intervals import Interval
@@ -17,7 +18,10 @@ from hyenadna.infer import embed as embed_module
 from hyenadna.infer.embed import batches, bin_means, embed, last_boundary, tile_genome
 from hyenadna.infer.embeddings_file import EmbeddingsFile, require_free
 from hyenadna.infer.interrupted import stored_settings
+from hyenadna.label_words import label_words
 from hyenadna.model.backbone import HyenaDNA
+from hyenadna.model.prompting.prompted import PromptedModel
+from hyenadna.model.prompting.shared_prefix import joint_states
 
 CONFIG = ModelConfig(d_model=8, n_layer=2, max_seq_len=66, filter_order=8)
 SETTINGS = {"model": "toy", "weights": "abc", "bin": 10}
@@ -266,3 +270,31 @@ def test_where_embeddings_may_go(tmp_path):
         with pytest.raises(InputError, match=message):
             require_free(tmp_path / name)
     require_free(tmp_path / "half.npz", resume=True)
+
+
+@pytest.mark.parametrize("mixer", ["hyena", "attention"])
+@pytest.mark.parametrize("batch_tokens", [1, 4000])
+def test_windows_behind_a_soft_prompt_are_those_of_one_whole_pass(genome, mixer, batch_tokens):
+    torch.manual_seed(1)
+    model = HyenaDNA(CONFIG.replace(mixer=mixer, num_heads=2))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    task = Task("classes", ("no", "yes"))
+    prompted = PromptedModel(model, task, tokens=7, words=label_words(task.names), dropout=0.5)
+    torch.nn.init.normal_(prompted.prompt)
+    tiling = tile_genome(CONFIG, genome, bin=9, soft_tokens=7)
+    assert tiling.length == 54  # of 66 - 7 - 2
+    prompted.train()
+    rows = all_rows(prompted, genome, tiling, batch_tokens=batch_tokens)
+    assert prompted.training
+    expected = []
+    for window in tiling.windows():
+        ids = torch.from_numpy(genome.tokens(window.contig, window.start, window.stop)).long()
+        with torch.no_grad():
+            states = joint_states(
+                model.backbone, prompted.prompt, model.backbone.embeddings(ids[None])
+            )[0]
+        expected += [states[i : i + 9].mean(0).numpy() for i in range(0, len(states), 9)]
+    np.testing.assert_allclose(rows, np.array(expected), rtol=1e-4, atol=1e-4)
+    with pytest.raises(InputError, match="reads 1 to 59 bases behind 7 soft tokens"):
+        tile_genome(CONFIG, genome, length=60, soft_tokens=7)

@@ -258,3 +258,76 @@ def test_gc_is_kept_all_along(model):
 def test_prompts_may_come_from_an_iterator(model):
     assert [row.prompt for row in generate(model, iter(["ACG", "TT"]), 3)] == [0, 1]
     assert len({*generate(model, ["ACG"], 3, count=2)}) == 2
+
+
+SOFT = torch.randn(12, 8, generator=torch.Generator().manual_seed(5)) * 5
+
+
+def prompted_nats(model, prompt, tokens):
+    """Nats of new tokens behind vectors and prompt: the whole in one pass."""
+    ids = torch.tensor([*encode(prompt).tolist(), *tokens.tolist()])
+    with torch.no_grad():
+        whole = torch.cat([SOFT, model.backbone.embeddings(ids)])[None]
+        scores = model.logits(model.backbone(whole)).log_softmax(-1)[0]
+    at = torch.arange(len(ids) - len(tokens), len(ids))
+    return -scores[len(SOFT) + at - 1, ids[at]]
+
+
+@pytest.mark.parametrize("prompts", [PROMPTS, PROMPTS[2:3]], ids=["several", "one"])
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_log_likelihood_behind_a_soft_prompt_is_that_of_the_whole(model, prompts, batch_size):
+    rows = list(generate(model, prompts, 30, count=3, soft_prompt=SOFT, batch_size=batch_size))
+    for row in rows:
+        nats = prompted_nats(model, prompts[row.prompt], row.tokens)
+        assert row.log_likelihood == pytest.approx(-float(nats.sum()), abs=2e-3)
+        bare = torch.tensor([*encode(prompts[row.prompt]).tolist(), *row.tokens.tolist()])[None]
+        with torch.no_grad():
+            without = target_nats(model, bare[:, :-1], bare[:, 1:])[0, -30:]
+        assert (nats - without).abs().max() > 0.02  # the vectors matter
+
+
+def test_one_soft_prompt_before_all_is_one_before_each(model):
+    """Read once and gone on from, or put in front of every prompt: the same sequences."""
+    slow = RecomputeDecoder(model)
+    decoder = Decoder(model)
+    read = []
+    prefill = decoder.prefill
+    decoder.prefill = lambda prompts, **options: (
+        read.append([len(prompt) for prompt in prompts]) or prefill(prompts, **options)
+    )
+    options = {"count": 3, "batch_size": 3, "soft_prompt": SOFT}
+    shared, each = (list(generate(one, PROMPTS, 20, **options)) for one in (decoder, slow))
+    assert letters(shared) == letters(each)
+    assert [r.log_likelihood for r in shared] == pytest.approx(
+        [r.log_likelihood for r in each], abs=1e-3
+    )
+    assert read == [[12], [4], [1], [10], [5]]  # the vectors once
+    alone = list(generate(model, PROMPTS[:1], 20, count=3, soft_prompt=SOFT))
+    assert letters(alone) == letters(shared)[:3]
+    first = next(iter(shared))
+    bases = list(stream(model, PROMPTS[0], 20, soft_prompt=SOFT))
+    assert "".join(base.letter for base in bases) == first.sequence
+
+
+def test_the_transformer_baseline_goes_on_from_soft_prompts_too():
+    model = random_model(CONFIG.replace(mixer="attention", num_heads=2))
+    for row in generate(model, PROMPTS, 9, soft_prompt=SOFT):
+        nats = prompted_nats(model, PROMPTS[row.prompt], row.tokens)
+        assert row.log_likelihood == pytest.approx(-float(nats.sum()), abs=2e-3)
+
+
+def test_soft_prompts_take_room(model):
+    long = "ACGTT" * 4
+    assert len(next(generate(model, [long], 35, soft_prompt=SOFT)).tokens) == 35
+    with pytest.raises(
+        InputError, match=r"20 bases and 36 new ones behind 12 soft tokens .* 35 ne"
+    ):
+        generate(model, [long], 36, soft_prompt=SOFT)
+    plan, plain = (plan_generation(model, PROMPTS, 10, soft_prompt=soft) for soft in (SOFT, None))
+    one = plan.decoder.bytes_for(1, 10 + 9, 12)
+    assert plan.state_bytes == plain.state_bytes + one
+    for wrong in (SOFT[0], SOFT[:, :7], SOFT.long()):
+        with pytest.raises(InputError, match=r"soft_prompt is .*; give vectors of shape \(P, 8\)"):
+            generate(model, PROMPTS, 10, soft_prompt=wrong)
+    empty = list(generate(model, PROMPTS, 10, soft_prompt=SOFT[:0]))
+    assert letters(empty) == letters(generate(model, PROMPTS, 10))

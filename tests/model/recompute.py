@@ -25,6 +25,8 @@ class RecomputeState:
     rows: list[list[int]]
     room: int
     logits: Tensor
+    soft: Tensor | None = None
+    """Vectors (P, D) before the tokens of every row."""
 
     @property
     def batch(self) -> int:
@@ -45,7 +47,7 @@ class RecomputeState:
         """A new state of those rows; repeats allowed."""
         chosen = [int(row) for row in rows]
         kept = [list(self.rows[row]) for row in chosen]
-        return RecomputeState(kept, self.room, self.logits[chosen].clone())
+        return RecomputeState(kept, self.room, self.logits[chosen].clone(), self.soft)
 
     def clone(self) -> RecomputeState:
         """A copy that goes its own way."""
@@ -63,21 +65,31 @@ class RecomputeDecoder:
         """Rows of every step so far."""
 
     @torch.no_grad()
-    def _all_logits(self, row: Sequence[int]) -> Tensor:
+    def _all_logits(self, row: Sequence[int], soft: Tensor | None = None) -> Tensor:
         """Logits (L, V) after each token of a row."""
-        return self.model(torch.tensor([list(row)]))[0]
+        if soft is None:
+            return self.model(torch.tensor([list(row)]))[0]
+        tokens = self.backbone.embeddings(torch.tensor(list(row)))
+        hidden = self.backbone(torch.cat([soft, tokens])[None])
+        return self.model.logits(hidden)[0, len(soft) :]
 
-    def _last_logits(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        return torch.stack([self._all_logits(row)[-1] for row in rows])
+    def _last_logits(self, rows: Sequence[Sequence[int]], soft: Tensor | None = None) -> Tensor:
+        return torch.stack([self._all_logits(row, soft)[-1] for row in rows])
 
-    def prefill(self, prompts: Any, *, room: int) -> RecomputeState:
-        """A state that has read the prompts."""
+    def prefill(
+        self, prompts: Any, *, room: int, behind: RecomputeState | None = None
+    ) -> RecomputeState:
+        """A state that has read the prompts: ids, or all of them embedded (then of vectors)."""
+        if isinstance(prompts[0], Tensor) and prompts[0].is_floating_point():
+            (soft,) = prompts
+            return RecomputeState([[]], room, torch.zeros(1, 0), soft)
+        soft = None if behind is None else behind.soft
         rows = [[int(token) for token in prompt] for prompt in prompts]
-        longest = max(len(row) for row in rows) + room
+        longest = max(len(row) for row in rows) + room + (0 if soft is None else len(soft))
         if longest > self.model.config.max_seq_len:
             raise InputError(f"decoder: {longest} tokens are more than the model reads")
         self.prefilled += len(rows)
-        return RecomputeState(rows, room, self._last_logits(rows))
+        return RecomputeState(rows, room, self._last_logits(rows, soft), soft)
 
     def step(self, state: RecomputeState, tokens: Any) -> Tensor:
         """One more token for each row; the logits (B, V) after it."""
@@ -91,7 +103,9 @@ class RecomputeDecoder:
         for row, more in zip(state.rows, new, strict=True):
             row.extend(more)
         state.room -= len(new[0])
-        logits = torch.stack([self._all_logits(row)[-len(new[0]) :] for row in state.rows])
+        logits = torch.stack(
+            [self._all_logits(row, state.soft)[-len(new[0]) :] for row in state.rows]
+        )
         state.logits = logits[:, -1]
         return logits
 

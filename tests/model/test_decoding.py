@@ -573,3 +573,32 @@ def test_batches_are_read_behind_a_state_that_stays(variant, kernels):
         decoder.read(state, bases(2, 13))
     with pytest.raises(InputError, match="for a state of 1"):
         decoder.read(state, bases(2, 3)[0])
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("variant", ["three taps", "order 3", "attention"])
+def test_prompts_behind_a_state_are_read_as_if_it_stood_before_each(variant, kernels):
+    """The state, here of vectors that are no tokens, is read once and stays where it is."""
+    model = make(VARIANTS[variant], kernels)
+    reader = Decoder(model, block=4)
+    soft = torch.randn(11, 32, dtype=torch.float64)
+    before = reader.prefill([soft], room=60)
+    kept = before.clone()
+    prompts = [bases(1, n, seed=n)[0] for n in (9, 1, 30, 9)]
+    state = reader.prefill(prompts, room=30, behind=before)
+    table = model.backbone.embeddings.word_embeddings.weight
+    slow = reader.prefill([torch.cat([soft, table[ids]]) for ids in prompts], room=30)
+    assert (state.room, before.room) == (30, 60) and state.lengths.tolist() == [20, 12, 41, 20]
+    torch.testing.assert_close(state.logits, slow.logits, rtol=0, atol=1e-9)
+    for tokens in bases(30, 4):
+        torch.testing.assert_close(
+            reader.step(state, tokens), reader.step(slow, tokens), rtol=0, atol=1e-9
+        )
+    for one, other in zip(before.layers, kept.layers, strict=True):
+        for name, tensor in one.tensors().items():
+            assert torch.equal(tensor, other.tensors()[name])
+    assert reader.prefill(prompts[2:3], room=0, behind=before).room == 0
+    with pytest.raises(InputError, match="the state behind which it stands takes 60; ask for room"):
+        reader.prefill(prompts, room=31, behind=before)
+    with pytest.raises(InputError, match="a state of 4 sequences; select one"):
+        reader.prefill(prompts, room=0, behind=slow)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -228,7 +229,8 @@ def _saved(text: str, tensors: Mapping[str, Tensor], path: Path) -> SavedPrompt:
 _PEFT_CONFIG: Final = "adapter_config.json"
 _PEFT_TENSORS: Final = "adapter_model.safetensors"
 _PEFT_VECTORS: Final = "prompt_embeddings"
-_PEFT_OURS: Final = "hyenadna_prompt"
+_PEFT_OURS: Final = "hyenadna_prompt.json"
+_PRIOR: Final = "prior"
 
 
 def export_peft(path: str | Path, folder: str | Path, *, base: str = "") -> None:
@@ -236,8 +238,8 @@ def export_peft(path: str | Path, folder: str | Path, *, base: str = "") -> None
 
     `peft.PeftModel.from_pretrained(our transformers model, folder)` then puts the vectors in front
     of what it reads. base: the model's name or folder for peft; as the file says where left out.
-    What peft has no word for (classes, words, the model's hash) goes into `adapter_config.json`
-    under `hyenadna_prompt`, for the way back.
+    What peft has no word for (classes, words, their prior, the model's hash) goes into a file of
+    its own, `hyenadna_prompt.json`, for the way back.
 
     Raises InputError for a prompt with a head, which that layout cannot hold, one without vectors,
     a folder that exists, and as `read_prompt` does.
@@ -271,13 +273,17 @@ def export_peft(path: str | Path, folder: str | Path, *, base: str = "") -> None
         "revision": None,
         "auto_mapping": None,
     }
+    prior = tensors[_PRIOR].tolist() if _PRIOR in tensors else None
+    ours = {"format": _FORMAT, **asdict(saved), _PRIOR: prior}
     try:
         beside.mkdir(parents=True)
-        text = json.dumps(config | {_PEFT_OURS: {"format": _FORMAT, **asdict(saved)}}, indent=2)
-        (beside / _PEFT_CONFIG).write_text(text + "\n", encoding="utf-8")
+        for name, values in ((_PEFT_CONFIG, config), (_PEFT_OURS, ours)):
+            text = json.dumps(values, indent=2) + "\n"
+            (beside / name).write_text(text, encoding="utf-8")
         save_file({_PEFT_VECTORS: vectors}, beside / _PEFT_TENSORS, metadata={"format": "pt"})
         beside.replace(folder)
     except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
         raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from error
 
 
@@ -291,8 +297,9 @@ def import_peft(
 ) -> None:
     """Write a prompt-tuning folder of the package `peft` as a prompt file for a model.
 
-    words: of the classes; those that `export_peft` wrote where left out. model: the one that the
-    vectors were tuned for; where the folder names its hash, it must be that one.
+    words: of the classes; those that `export_peft` wrote where left out, with the prior that it
+    wrote. model: the one that the vectors were tuned for; where the folder names its hash, it must
+    be that one.
 
     Raises InputError for another kind of adapter, other sizes or another model, and where nobody
     says what the classes are.
@@ -315,16 +322,18 @@ def import_peft(
         raise InputError(
             f"{folder}: vectors are {tuple(vectors.shape)}; this model has width {width}"
         )
-    own = config.get(_PEFT_OURS)
+    own = _read_own(folder / _PEFT_OURS)
     saved = (
-        _saved(json.dumps(own), {"prompt": vectors}, folder / _PEFT_CONFIG) if own is not None
+        _saved(json.dumps(own), {"prompt": vectors}, folder / _PEFT_OURS) if own is not None
         else None
     )  # fmt: skip
     digest = function_digest(model)
     if saved and saved.base_digest != digest:
         raise InputError(f"{folder}: was tuned for another model: these weights differ")
-    if words is None and saved and saved.words:
+    prior = None
+    if words is None and own and saved and saved.words:
         words = LabelWords(saved.names, saved.words)
+        prior = _prior(own.get(_PRIOR), len(words.names), folder / _PEFT_OURS)
     if words is None:
         raise InputError(f"{folder}: does not say which classes it is for; give their label words")
     task = SavedPrompt(kind="classes", names=words.names) if saved is None else saved
@@ -333,5 +342,47 @@ def import_peft(
         prompted = PromptedModel(model, task, tokens=len(vectors), words=words)
     with torch.no_grad():
         prompted.prompt.copy_(vectors)
+        if prior is not None:
+            prompted.prior.copy_(prior)
     settings = dict(saved.settings) if saved else {"imported from": "peft"}
     save_prompt(prompted, path, base=base, base_digest=digest, settings=settings)
+
+
+def _prior(numbers: object, count: int, path: Path) -> Tensor | None:
+    """What `export_peft` wrote of the prior of so many words; None where it wrote nothing."""
+    if numbers is None:
+        return None
+    if (
+        not isinstance(numbers, list)
+        or len(numbers) != count
+        or not all(isinstance(n, int | float) for n in numbers)
+    ):
+        raise InputError(f"{path}: prior is no list of {count} numbers; {_AGAIN}")
+    return torch.tensor(numbers, dtype=torch.float64)
+
+
+def _read_own(path: Path) -> dict[str, Any] | None:
+    """What `export_peft` wrote beside peft's own files; None where it is another's folder."""
+    if not path.is_file():
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); {_AGAIN}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: holds no JSON object; {_AGAIN}")
+    return values
+
+
+def is_peft(folder: str | Path) -> bool:
+    """Whether a folder is one of the package `peft`."""
+    return (Path(folder) / _PEFT_CONFIG).is_file()
+
+
+def is_prompt(path: str | Path) -> bool:
+    """Whether a file is one of `save_prompt`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _KEY in (file.metadata() or {})
+    except (OSError, ValueError, SafetensorError):
+        return False

@@ -35,7 +35,7 @@ COMMANDS = {
     "prompt-tune": "Adapt a frozen model to labelled sequences by soft tokens before them.",
     "benchmark": "Run a published benchmark suite: models beside baselines and published figures.",
     "models": "List the published shapes: parameters, longest input, memory.",
-    "convert": "Rewrite a checkpoint in another layout.",
+    "convert": "Rewrite a checkpoint, or a soft prompt, in another layout.",
     "demo": "Train a small model in about a minute and show what it learned.",
 }
 for _name, _help in COMMANDS.items():

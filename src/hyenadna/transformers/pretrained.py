@@ -88,6 +88,12 @@ class HyenaDNAPreTrainedModel(PreTrainedModel):
             save_directory, is_main_process=is_main_process, state_dict=state, **kwargs
         )
 
+    @property
+    def embeddings(self) -> nn.Module:
+        """What holds the token table, where `peft` looks for it: `embeddings.word_embeddings`."""
+        embeddings: nn.Module = self.base_model.backbone.embeddings
+        return embeddings
+
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
         """Raises InputError: the vocabulary is that of `hyenadna.alphabet`."""
         raise InputError(

@@ -140,7 +140,7 @@ class PromptedModel(TaskModel):
         if not len(self.prompt):
             return self.model.embed(ids)
         backbone = self.model.backbone
-        tokens: Tensor = backbone.embeddings(ids)
+        tokens: Tensor = backbone.embeddings(ids.long())
         if self.model.config.mixer != "hyena":
             return joint_states(backbone, self.prompt_dropout(self.prompt), tokens)
         effects = self._effects(ids.shape[1])
