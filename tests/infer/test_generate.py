@@ -260,7 +260,18 @@ def test_prompts_may_come_from_an_iterator(model):
     assert len({*generate(model, ["ACG"], 3, count=2)}) == 2
 
 
-SOFT = torch.randn(12, 8, generator=torch.Generator().manual_seed(5)) * 5
+SOFT = torch.randn(12, 8, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.fixture(scope="module")
+def model_that_looks_back():
+    """Its weights are so large that what stands twelve tokens back changes what comes."""
+    model = random_model(CONFIG)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(3)
+    return model
 
 
 def prompted_nats(model, prompt, tokens):
@@ -275,7 +286,10 @@ def prompted_nats(model, prompt, tokens):
 
 @pytest.mark.parametrize("prompts", [PROMPTS, PROMPTS[2:3]], ids=["several", "one"])
 @pytest.mark.parametrize("batch_size", [None, 2])
-def test_log_likelihood_behind_a_soft_prompt_is_that_of_the_whole(model, prompts, batch_size):
+def test_log_likelihood_behind_a_soft_prompt_is_that_of_the_whole(
+    model_that_looks_back, prompts, batch_size
+):
+    model = model_that_looks_back
     rows = list(generate(model, prompts, 30, count=3, soft_prompt=SOFT, batch_size=batch_size))
     for row in rows:
         nats = prompted_nats(model, prompts[row.prompt], row.tokens)
@@ -283,11 +297,12 @@ def test_log_likelihood_behind_a_soft_prompt_is_that_of_the_whole(model, prompts
         bare = torch.tensor([*encode(prompts[row.prompt]).tolist(), *row.tokens.tolist()])[None]
         with torch.no_grad():
             without = target_nats(model, bare[:, :-1], bare[:, 1:])[0, -30:]
-        assert (nats - without).abs().max() > 0.02  # the vectors matter
+        assert (nats - without).abs().max() > 0.1  # the vectors matter
 
 
-def test_one_soft_prompt_before_all_is_one_before_each(model):
+def test_one_soft_prompt_before_all_is_one_before_each(model_that_looks_back):
     """Read once and gone on from, or put in front of every prompt: the same sequences."""
+    model = model_that_looks_back
     slow = RecomputeDecoder(model)
     decoder = Decoder(model)
     read = []
