@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hyenadna.alphabet import decode
 from hyenadna.errors import InputError
-from hyenadna.label_words import LabelWords, label_words
+from hyenadna.label_words import LabelWords, label_words, spelled_words
 
 
 def test_the_papers_letters():
@@ -43,3 +43,13 @@ def test_a_spelling_of_the_users():
             label_words(names, spelling)
     with pytest.raises(InputError, match="two or more"):
         LabelWords(("a",), ("A",))
+
+
+def test_a_spelling_can_name_the_classes():
+    words = spelled_words("b = GT, a=ac")
+    assert (words.names, words.words) == (("b", "a"), ("GT", "AC"))
+    for spelling in ("", "A", "=A,b=C", "a=A,,b=C"):
+        with pytest.raises(InputError, match="give NAME=WORD"):
+            spelled_words(spelling)
+    with pytest.raises(InputError, match="two classes"):
+        spelled_words("a=A,b=A")

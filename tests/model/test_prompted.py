@@ -175,3 +175,31 @@ def test_room_and_options_are_checked():
         PromptedModel(base(), TWO, tokens=2, over_vocabulary=True)
     with pytest.raises(InputError, match="dropout"):
         PromptedModel(base(), TWO, tokens=2, dropout=1.0)
+
+
+def test_memory_of_a_pass_counts_the_prompt_and_heeds_the_bound():
+    shape = SMALL.replace(d_model=64, max_seq_len=4096)
+    few, many = (prompted(TWO, shape, tokens=n) for n in (8, 2048))
+    short, long = few.pass_memory(1, 64), many.pass_memory(1, 64)
+    assert short is not None and long is not None and long > short + 2048 * 64 * 4
+    both = prompted(SEVEN, shape, tokens=8)
+    assert both.words is not None and len(both.words.beginnings) == 2
+    one, rows = few.pass_memory(64, 63), both.pass_memory(32, 62)
+    assert one == pytest.approx(rows, abs=64 << 20)  # two questions for each row
+    assert both.pass_memory(32, 62, answer=False) < rows
+    many.model.set_engine(max_memory=short)
+    with pytest.raises(
+        InputError, match=r"max_memory is .* 1 x 65 tokens behind 2,048 soft tokens"
+    ):
+        many.pass_memory(1, 64)
+    assert prompted(TWO, shape, tokens=0).pass_memory(1, 64) is not None
+    attention = prompted(TWO, shape.replace(mixer="attention", num_heads=2))
+    assert attention.pass_memory(1, 64) is None
+
+
+def test_words_are_read_in_one_way():
+    model = prompted()
+    model.read_strands("forward")
+    with pytest.raises(InputError, match="as it is given"):
+        model.read_strands("average")
+    prompted(spell=False).read_strands("average")
