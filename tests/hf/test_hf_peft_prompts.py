@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.hf.hf_examples import bases, small_model
 from torch import Tensor
 
 import hyenadna
@@ -18,7 +19,6 @@ from hyenadna.label_words import LabelWords, label_words
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.prompting.prompted import PromptedModel
 from hyenadna.transformers import HyenaDNAForCausalLM, HyenaDNAForSequenceClassification
-from tests.hf.hf_examples import bases, small_model
 
 peft = pytest.importorskip("peft")
 
@@ -116,7 +116,7 @@ def test_a_prompt_that_peft_has_trained_becomes_ours(tmp_path):
         loss.backward()
         optimiser.step()
         optimiser.zero_grad()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[-1] < losses[0]
     trained.save_pretrained(tmp_path / "theirs")
     import_peft(tmp_path / "theirs", tmp_path / "ours.safetensors", model, words=words)
