@@ -151,7 +151,10 @@ def embed(
     }
     file = _open_file(out, tiling, network, settings, resume, console)
     if need is None:
-        need = _plain_memory(network, max(longest, min(batch_tokens, tiling.bases)))
+        tokens = max(longest, min(batch_tokens, tiling.bases))
+        if prompted is not None:  # the vectors stand in front of every row
+            tokens += -(-tokens // longest) * len(prompted.prompt)
+        need = _plain_memory(network, tokens)
     if prompted is not None:  # on a line of its own, the next one is long
         console.print(f"each window behind {len(prompted.prompt):,} soft tokens of {prompt_file}")
     _announce(console, tiling, network, where, out, need)
