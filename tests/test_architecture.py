@@ -97,7 +97,9 @@ def test_help_never_imports_torch():
         "torch", "matplotlib", "pysam", "transformers", "huggingface_hub", "sklearn", "scipy",
         "pyarrow",
     }  # fmt: skip
-    commands = ("pretrain", "evaluate", "embed", "generate", "finetune", "predict", "benchmark")
+    commands = (
+        "pretrain", "evaluate", "embed", "generate", "finetune", "fewshot", "predict", "benchmark",
+    )  # fmt: skip
     for words in (["--help"], *([command, "--help"] for command in commands), ["models"]):
         loaded = loaded_after(f"from hyenadna.cli.app import run\nrun({words!r})")
         assert not loaded & heavy, (words, loaded & heavy)

@@ -160,24 +160,29 @@ def finetune(
 _LESS_MEMORY = "give --max-memory, a smaller --micro-batch-tokens or a shorter --max-length"
 
 
-def require_free(out: Path) -> None:
-    """Nothing, where a new run can be made in a folder. Raises InputError otherwise."""
-    if (out / DESCRIPTION).exists():
+def require_free(out: Path, description: str = DESCRIPTION) -> None:
+    """Nothing, where a new run can be made in a folder. Raises InputError otherwise.
+
+    description: the file by which a run is known.
+    """
+    if (out / description).exists():
         raise InputError(
             f"{out}: there is a run already; go on with it by --resume, or give another --out"
         )
-    unfinished = {f".{DESCRIPTION}.part"}  # a start that was killed
+    unfinished = {f".{description}.part"}  # a start that was killed
     if out.exists() and (not out.is_dir() or {p.name for p in out.iterdir()} - unfinished):
         raise InputError(f"{out}: exists and is not empty; give another --out")
 
 
-def read_description(out: Path) -> dict[str, Any]:
+def read_description(
+    out: Path, description: str = DESCRIPTION, *, what: str = "fine-tuning"
+) -> dict[str, Any]:
     """What a run folder says of its run. Raises InputError where it holds none."""
-    path = out / DESCRIPTION
+    path = out / description
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{out}: no fine-tuning run here ({DESCRIPTION} is missing)") from None
+        raise InputError(f"{out}: no {what} run here ({description} is missing)") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); start a new run") from error
     if not isinstance(found, dict) or found.get("version") != _VERSION or "request" not in found:

@@ -181,7 +181,7 @@ def _summary(run: FinishedRun) -> dict[str, Any]:
         entry = _figures(models[said.key])
         baselines[said.key] = {"name": said.name, "note": said.note, **entry}
         baselines[said.key]["seconds"] = round(said.seconds, 3)
-    return _finite(
+    return finite(
         {
             "hyenadna": __version__,
             "model": request.model,
@@ -249,12 +249,12 @@ def _figures(each: Predictor) -> dict[str, Any]:
     return found
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """The value with None for numbers that JSON has no word for, and plain containers."""
     if isinstance(value, Mapping):
-        return {str(k): _finite(v) for k, v in value.items()}
+        return {str(k): finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None
     return value
@@ -288,7 +288,7 @@ def _page(run: FinishedRun) -> FinetunePage:
         overlaps=overlap_rows(data.leaks, near=_near(request)) if data.leaks else (),
         history=_history(outcome),
         label_groups=job.label_groups,
-        footer=_footer(run),
+        footer=footer("finetune"),
     )
 
 
@@ -332,12 +332,13 @@ def _is_cell(value: object) -> bool:
     return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
-def _footer(run: FinishedRun) -> str:
+def footer(command: str) -> str:
+    """What made a report, and when."""
     from hyenadna.train.ledger import machine_text, versions
 
     made = ", ".join(f"{name} {version}" for name, version in versions().items())
     day = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
-    return f"Made by `hyenadna finetune` on {day}; {made}; {machine_text()}."
+    return f"Made by `hyenadna {command}` on {day}; {made}; {machine_text()}."
 
 
 def show_results(run: FinishedRun, console: Console) -> None:
