@@ -24,7 +24,7 @@ class FewshotLines:
         self.console = console
         self._work = self._done = 0.0
         self._start = self._last = time.monotonic()
-        self._told = False
+        self._moves = 0
 
     def begin(self, work: float) -> None:
         """The clock starts; work: tokens that will be read in all, about."""
@@ -46,12 +46,15 @@ class FewshotLines:
         self._say(f"{result.cell.title}: valid accuracy {valid:.3f}; {seconds}")
 
     def _moved(self, text: str, work: float) -> None:
-        self._done += work
         now = time.monotonic()
+        self._moves += 1
+        if self._moves == 1:  # it may have compiled kernels: nothing is known yet
+            self._work, self._start = self._work - work, now
+            return
+        self._done += work
         spent = now - self._start
         left = duration(spent * max(0.0, self._work / self._done - 1))
-        if not self._told:
-            self._told = True
+        if self._moves == 2:
             self._say(f"about {left} for all cells, by the first answers")
         interval = 0.2 if self.console.is_terminal else _QUIET_INTERVAL
         if now - self._last < interval:

@@ -62,7 +62,7 @@ def instruct(
             nats = target_nats(model, inputs.to(device), targets.to(device))
             loss = nats.sum() / (targets != IGNORED).sum()
             if not torch.isfinite(loss):
-                raise InputError(f"tuning: the loss is {float(loss)}; give a smaller --lr")
+                raise InputError(f"tuning: the loss is {float(loss.detach())}; give a smaller --lr")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, config.clip)
