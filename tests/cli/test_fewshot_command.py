@@ -90,7 +90,9 @@ def figures(out: str) -> dict:
 def without_times(found: object) -> object:
     """The same without what differs from run to run."""
     if isinstance(found, dict):
-        return {k: without_times(v) for k, v in found.items() if "seconds" not in k and k != "saving"}
+        return {
+            k: without_times(v) for k, v in found.items() if "seconds" not in k and k != "saving"
+        }
     return [without_times(v) for v in found] if isinstance(found, list) else found
 
 
@@ -153,7 +155,18 @@ def test_tuning_leaves_the_model_in_memory_alone(place, monkeypatch):
         return real(job, *rest)
 
     monkeypatch.setattr(fewshot_job, "run_job", spy)
-    words = ["model", "two.csv", "--out", "RUN", "--shots", "1", "--tuning-samples", "4", "--lr", "0.1"]
+    words = [
+        "model",
+        "two.csv",
+        "--out",
+        "RUN",
+        "--shots",
+        "1",
+        "--tuning-samples",
+        "4",
+        "--lr",
+        "0.1",
+    ]
     assert fewshot(*words) == 0
     job, before = kept[0]
     for name, value in job.model.state_dict().items():
@@ -326,7 +339,7 @@ def test_requests_go_through_json():
 
 def test_a_cell_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "tuned-0-shots-2.npz").write_bytes(b"nothing")
-    with pytest.raises(InputError, match="tuned-0-shots-2.npz: cannot be read"):
+    with pytest.raises(InputError, match=r"tuned-0-shots-2\.npz: cannot be read"):
         read_cell(Cell(0, 2), tmp_path)
     assert read_cell(Cell(0, 3), tmp_path) is None
 
@@ -413,4 +426,6 @@ def test_lists():
     assert number_list("--shots", "8, 0,2,2") == (0, 2, 8)
     assert compared_list("kmer,full,kmer") == ("kmer", "full")
     assert compared_list("") == ()
-    assert InstructConfig() == InstructConfig(lr=1e-4, weight_decay=0, batch_size=2, epochs=1, clip=1)
+    assert InstructConfig() == InstructConfig(
+        lr=1e-4, weight_decay=0, batch_size=2, epochs=1, clip=1
+    )

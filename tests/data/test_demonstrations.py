@@ -39,7 +39,9 @@ def test_a_draw_has_so_many_of_each_class_with_their_labels():
 
 
 def test_draws_are_a_function_of_seed_and_number():
-    rows = [draw(TARGETS, 4, 3, seed=s, number=n).rows.tolist() for s, n in [(0, 0), (0, 1), (1, 0)]]
+    rows = [
+        draw(TARGETS, 4, 3, seed=s, number=n).rows.tolist() for s, n in [(0, 0), (0, 1), (1, 0)]
+    ]
     assert rows[0] == draw(TARGETS, 4, 3, seed=0, number=0).rows.tolist()
     assert rows[0] != rows[1] != rows[2] != rows[0]
 
@@ -84,7 +86,8 @@ def test_another_order_keeps_who_is_what():
     shown = draw(TARGETS, 2, 3, seed=0, number=0)
     turned = reordered(shown, seed=0, number=0)
     assert turned.rows.tolist() != shown.rows.tolist()
-    assert sorted(zip(turned.rows, turned.said)) == sorted(zip(shown.rows, shown.said))
+    pairs = [sorted(zip(each.rows, each.said, strict=True)) for each in (turned, shown)]
+    assert pairs[0] == pairs[1]
     pair = Demonstrations(np.array([3, 4]), np.array([0, 1]))
     assert all(reordered(pair, seed=s, number=0).rows.tolist() == [4, 3] for s in range(5))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hyenadna.alphabet import A, SEP, encode
+from hyenadna.alphabet import SEP, A, encode
 from hyenadna.config import ModelConfig
 from hyenadna.errors import InputError
 from hyenadna.infer.fewshot import (

@@ -63,7 +63,8 @@ def answers(
     state = None
     if len(prefix):
         state = decoder.prefill([prefix], room=max(map(len, rows)))
-    found: list[Tensor | None] = [None] * len(rows)
+    places: list[int] = []
+    found: list[Tensor] = []
     done = 0
     for batch in batches([len(row) for row in rows], batch_tokens):
         tokens = _padded([rows[i] for i in batch])
@@ -72,13 +73,18 @@ def answers(
                 hidden = model.embed(tokens)
         else:
             hidden = decoder.read(state, tokens)
-        for i, states in zip(batch, hidden, strict=True):
-            last = len(rows[i])
-            found[i] = _log_softmax(model, states[last - words.length : last])
+        # the places behind which a letter of the word comes
+        first = torch.tensor([len(rows[i]) - words.length for i in batch])
+        asked = first[:, None] + torch.arange(words.length)
+        each = torch.arange(len(batch))[:, None]
+        found.append(_log_softmax(model, hidden[each, asked]))
+        places += batch
         done += len(batch)
         if progress:
             progress(done * len(queries) // len(rows), len(queries))
-    return _collected([each for each in found if each is not None], words, len(queries))
+    letters = torch.empty(len(rows), words.length, model.vocab_rows, dtype=torch.float64)
+    letters[places] = torch.cat(found)
+    return _collected(letters, words, len(queries))
 
 
 def answers_one_by_one(
@@ -91,7 +97,7 @@ def answers_one_by_one(
         for row in rows:
             hidden = model.embed(np.concatenate([prefix, row]).astype(np.int64))[0]
             found.append(_log_softmax(model, hidden[len(hidden) - words.length :]))
-    return _collected(found, words, len(queries))
+    return _collected(torch.stack(found), words, len(queries))
 
 
 def _rows(queries: Sequence[Ids], words: LabelWords) -> list[Ids]:
@@ -109,15 +115,14 @@ def _padded(rows: Sequence[Ids]) -> npt.NDArray[np.int64]:
 
 
 def _log_softmax(model: HyenaDNA, hidden: Tensor) -> Tensor:
-    """Nats (W, V) of the next letter after each of some hidden states, (W, D)."""
+    """Nats (..., V) of the next letter after each of some hidden states, (..., D)."""
     with torch.no_grad():
         return model.logits(hidden).double().log_softmax(-1).cpu()
 
 
-def _collected(found: Sequence[Tensor], words: LabelWords, n: int) -> Answers:
-    """Words out of letters. found: (W, V) of each row of `_rows`. n: queries."""
-    letters = torch.stack(list(found)).numpy()  # (rows, W, V)
-    by_query = letters.reshape(n, len(words.beginnings), *letters.shape[1:])
+def _collected(letters: Tensor, words: LabelWords, n: int) -> Answers:
+    """Words out of letters: nats (rows, W, V) of the rows of `_rows`, of n queries."""
+    by_query = letters.numpy().reshape(n, len(words.beginnings), *letters.shape[1:])
     after = by_query[:, words.beginning_of]  # (n, T, W, V)
     ids = words.ids.astype(np.int64)
     said = np.take_along_axis(after, ids[None, :, :, None], axis=3)[..., 0]  # (n, T, W)
