@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from hyenadna.errors import InputError
 
@@ -246,11 +246,14 @@ class InstructConfig:
                 raise InputError(f"--{option} is {getattr(self, field)}; {rule}")
 
 
-FinetuneMode = Literal["full", "frozen", "last", "lora"]
+FinetuneMode = Literal["full", "frozen", "last", "lora", "prompt"]
+FinetuneSchedule = Literal["cosine", "plateau"]
 FinetunePrecision = Literal["auto", "float32", "bf16", "fp16"]
 ClassWeights = Literal["none", "balanced"]
 
-_FINETUNE_LR = {"full": 6e-4, "last": 6e-4, "lora": 2e-3, "frozen": 1e-2}
+_FINETUNE_LR = {"full": 6e-4, "last": 6e-4, "lora": 2e-3, "frozen": 1e-2, "prompt": 1e-2}
+PLATEAU_FACTOR: Final = 0.1
+"""What the learning rate is multiplied with by the schedule `plateau`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,7 +270,8 @@ class FinetuneConfig:
     mode: FinetuneMode = "full"
     """What is trained beside the head. `full`: everything. `frozen`: nothing; the features are
     computed once where pooling has no weights. `last`: the last blocks. `lora`: low-rank additions
-    to the matrices of all blocks (needs peft)."""
+    to the matrices of all blocks (needs peft). `prompt`: vectors before the sequence, see
+    `hyenadna prompt-tune`."""
     last_blocks: int = 1
     """Blocks that `last` trains, with the final norm."""
     lora_rank: int = 8
@@ -289,7 +293,14 @@ class FinetuneConfig:
     """Tokens of a forward pass, padding included; a larger step is accumulated from several, and a
     longer sequence makes a pass of its own."""
     lr: float | None = None
-    """Peak learning rate; when left out 6e-4, or 2e-3 for `lora` and 1e-2 for `frozen`."""
+    """Peak learning rate; when left out 6e-4, but 2e-3 for `lora`, and 1e-2 for `frozen` and
+    `prompt`."""
+    schedule: FinetuneSchedule = "cosine"
+    """`cosine`: falls to `final_lr` over all epochs. `plateau`: a tenth after each evaluation
+    without a lower loss than before, as the original tunes its prompts."""
+    ema: float | None = None
+    """Decay of an exponential moving average of the trained weights, which is then evaluated and
+    kept; none when left out."""
     layer_decay: float = 1.0
     """Each block learns at this share of the rate of the block above it."""
     warmup_share: float = 0.05
@@ -347,10 +358,12 @@ class FinetuneConfig:
         need(self.weight_decay >= 0, "weight_decay", "it must not be negative")
         need(0 < self.layer_decay <= 1, "layer_decay", "it must be in (0, 1]")
         need(0 <= self.final_lr <= 1, "final_lr", "it must be in [0, 1]")
+        need(self.ema is None or 0 < self.ema < 1, "ema", "it must be in (0, 1)")
         for field in ("beta1", "beta2", "warmup_share", "embed_dropout"):
             need(0 <= getattr(self, field) < 1, field, "it must be in [0, 1)")
         choices: dict[str, tuple[str, ...]] = {
-            "mode": ("full", "frozen", "last", "lora"),
+            "mode": ("full", "frozen", "last", "lora", "prompt"),
+            "schedule": ("cosine", "plateau"),
             "precision": ("auto", "float32", "bf16", "fp16"),
             "class_weights": ("none", "balanced"),
         }
@@ -415,11 +428,140 @@ class FinetuneConfig:
         """The highest learning rate, that of the head."""
         return _FINETUNE_LR[self.mode] if self.lr is None else self.lr
 
-    def schedule(self, steps: int) -> PretrainConfig:
+    def cosine(self, steps: int) -> PretrainConfig:
         """The learning-rate schedule of a run of so many steps, as pretraining takes it."""
         warmup = min(steps, round(self.warmup_share * steps))
         return PretrainConfig(
             steps=steps, lr=self.peak_lr, final_lr=self.final_lr, warmup_steps=warmup
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values by field name."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; unknown fields are passed over."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        return cls(**{k: v for k, v in values.items() if k in known})
+
+
+Readout = Literal["label", "head"]
+LabelLoss = Literal["classes", "vocabulary"]
+Calibration = Literal["train", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptConfig:
+    """How to tune soft prompts: vectors before the sequence, while the model stays as it is.
+
+    AdamW without decay, a rate that falls where the valid loss does, an average of the weights, and
+    early stopping. `PromptConfig.published` has the original's values.
+
+    Raises InputError when a value is out of range.
+    """
+
+    tokens: str = "32"
+    """How many soft tokens; several counts, such as `0,2,32,128`, are tuned one after the other and
+    compared. 0 leaves the model as it is."""
+    readout: Readout = "label"
+    """What reads the answer. `label`: the model's own language-model head, in the letters of a word
+    after `[SEP]`, so that the vectors alone are learned. `head`: a pooled linear head that is
+    learned too; for tasks other than classes as well."""
+    label_words: str | None = None
+    """`NAME=WORD` of every class, separated by commas; A/N and A/G/N for two and three classes when
+    left out, as the paper has it, and more letters for more."""
+    label_loss: LabelLoss = "classes"
+    """Whether a label word is set against those of the other `classes`, or against the whole
+    `vocabulary`, as the original does."""
+    calibrate: Calibration = "train"
+    """`train`: before anything is learned, the mean log-probability of each label word over
+    training rows (without their labels) is subtracted, so that no letter starts ahead of another.
+    `none`: as the original."""
+    prompt_dropout: float = 0.1
+    """Dropout on the vectors."""
+    epochs: int = 20
+    """Most passes over the train part."""
+    patience: int | None = 4
+    """Evaluations in a row without a better one after which the run ends; None for never."""
+    evaluations_per_epoch: int = 1
+    """Evaluations on the valid part, and saved states, in each epoch."""
+    metric: str | None = None
+    """Metric of the valid part that chooses the vectors; the task's main metric when left out."""
+    batch_size: int = 32
+    """Sequences of an optimiser step, for all of which the vectors pass through the model once."""
+    micro_batch_tokens: int = 65536
+    """Tokens of the sequences in a forward pass, padding included."""
+    lr: float | None = None
+    """Peak learning rate; 1e-2 when left out."""
+    schedule: FinetuneSchedule = "plateau"
+    """`plateau`: a tenth after each evaluation without a lower loss than before. `cosine`: falls
+    over all epochs."""
+    ema: float | None = 0.98
+    """Decay of an exponential moving average of the vectors, which is what is evaluated and kept; 0
+    for none."""
+    clip: float = 1.0
+    """Largest global gradient norm."""
+    precision: FinetunePrecision = "auto"
+    """Type of the matrix products. `auto`: float32 on a CPU, bf16 on a GPU that has it."""
+    reverse_complement: bool = False
+    """Read the other strand in half of the training sequences. Not for strand-specific labels."""
+    class_weights: ClassWeights = "none"
+    """`balanced`: rare classes count more in the loss."""
+    max_length: int | None = None
+    """Longer sequences are cropped to their centre."""
+
+    def __post_init__(self) -> None:
+        self.counts()
+        self.finetune()  # says what is wrong with the others
+        if not 0 <= self.prompt_dropout < 1:
+            raise InputError(f"--prompt-dropout is {self.prompt_dropout}; it must be in [0, 1)")
+        choices = {
+            "readout": ("label", "head"),
+            "label_loss": ("classes", "vocabulary"),
+            "calibrate": ("train", "none"),
+        }
+        for field, allowed in choices.items():
+            value = getattr(self, field)
+            if value not in allowed:
+                name = field.replace("_", "-")
+                raise InputError(f"--{name} is {value}; it is one of {', '.join(allowed)}")
+        if self.readout == "head" and (self.label_words or self.label_loss != "classes"):
+            raise InputError("--readout head knows no label words; leave out their options")
+
+    @classmethod
+    def published(cls, **others: Any) -> Self:
+        """The original's settings (shared specification of training, section 10); and others."""
+        values: dict[str, Any] = {
+            "lr": 1e-3,
+            "batch_size": 16,
+            "ema": 0,
+            "label_loss": "vocabulary",
+            "calibrate": "none",
+            "patience": 2,
+            "metric": "loss",
+            "reverse_complement": True,
+        }
+        return cls(**values | others)
+
+    def counts(self) -> tuple[int, ...]:
+        """The numbers of soft tokens, each once, rising. Raises InputError for another text."""
+        parts = [part.strip().replace("_", "") for part in self.tokens.split(",") if part.strip()]
+        if not parts or not all(part.isdecimal() for part in parts):
+            raise InputError(
+                f"--tokens is {self.tokens!r}; give a number from 0, or several such as 0,2,32,128"
+            )
+        return tuple(sorted({int(part) for part in parts}))
+
+    def finetune(self) -> FinetuneConfig:
+        """The same for the fine-tuning loop."""
+        shared = {f.name for f in dataclasses.fields(FinetuneConfig)}
+        values = {k: v for k, v in self.to_dict().items() if k in shared}
+        return FinetuneConfig(
+            **values | {"ema": self.ema or None},
+            mode="prompt",
+            weight_decay=0.0,
+            warmup_share=0.0,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -156,13 +156,13 @@ def test_a_step_that_is_not_finite_is_left_out_and_many_end_the_run():
 
 def test_weight_average():
     model = HyenaDNA(SMALL)
-    average = WeightAverage(model, 0.5)
+    average = WeightAverage(dict(model.named_parameters()), 0.5)
     start = {k: v.clone() for k, v in average.weights.items()}
     with torch.no_grad():
         for p in model.parameters():
             p.add_(1)
     for _ in range(60):
-        average.update(model)
+        average.update()
     for name, p in model.named_parameters():
         torch.testing.assert_close(average.weights[name], p.detach(), atol=1e-4, rtol=1e-4)
         assert not torch.equal(average.weights[name], start[name])
@@ -170,8 +170,8 @@ def test_weight_average():
         for p in model.parameters():
             p.add_(1)
     raw = copy.deepcopy(model.state_dict())
-    average.swap(model)
-    average.swap(model)
+    average.swap()
+    average.swap()
     assert all(torch.equal(v, raw[k]) for k, v in model.state_dict().items())
 
 

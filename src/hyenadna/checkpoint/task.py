@@ -91,7 +91,7 @@ def save_task(
         max_length=max_length,
         base_digest=base_digest,
         settings=dict(settings or {}),
-        versions={"hyenadna": _own_version(), "torch": str(torch.__version__)},
+        versions={"hyenadna": own_version(), "torch": str(torch.__version__)},
     )
     _check_names(task.names, str(folder))
     if task.outputs != task_model.head.out_features:
@@ -169,7 +169,8 @@ def _no_task(folder: Path) -> str:
     )
 
 
-def _own_version() -> str:
+def own_version() -> str:
+    """The version of this package, for files."""
     try:
         return version("hyenadna")
     except PackageNotFoundError:  # run from a source tree that nobody installed

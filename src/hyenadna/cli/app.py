@@ -33,13 +33,15 @@ COMMANDS = {
     "finetune": "Fit a model to labelled sequences, and measure it beside baselines.",
     "fewshot": "Ask a model for classes behind demonstrations; say whether it learns from them.",
     "predict": "Say what a fine-tuned model makes of sequences: classes, labels or values.",
+    "prompt-tune": "Adapt a frozen model to labelled sequences by soft tokens before them.",
     "benchmark": "Run a published benchmark suite: models beside baselines and published figures.",
     "models": "List the published shapes: parameters, longest input, memory.",
     "convert": "Rewrite a checkpoint in another layout.",
     "demo": "Train a small model in about a minute and show what it learned.",
 }
 for _name, _help in COMMANDS.items():
-    app.command(f"hyenadna.cli.{_name}:{_name}", name=_name, help=_help)
+    _module = _name.replace("-", "_")
+    app.command(f"hyenadna.cli.{_module}:{_module}", name=_name, help=_help)
 
 
 def main(tokens: Sequence[str] | None = None) -> NoReturn:

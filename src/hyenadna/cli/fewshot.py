@@ -20,11 +20,16 @@ from hyenadna.cli.fewshot_options import (
     number_list,
     require_same_request,
 )
-from hyenadna.cli.finetune import read_description, require_free
 from hyenadna.cli.finetune_options import FinetuneRequest, ReadingOptions, SplitOptions
-from hyenadna.cli.memory import explain_memory, peak_memory
+from hyenadna.cli.memory import explain_memory
 from hyenadna.cli.process import announce_native, choose_device, prepare_process, set_threads
-from hyenadna.cli.units import duration, size
+from hyenadna.cli.run_description import (
+    done_text,
+    read_description,
+    require_free,
+    say_complete,
+    write_description,
+)
 from hyenadna.errors import InputError
 from hyenadna.training_config import InstructConfig
 
@@ -34,7 +39,6 @@ if TYPE_CHECKING:
     from hyenadna.cli.fewshot_job import FewshotJob
 
 DESCRIPTION = "fewshot.json"
-_VERSION = 1
 _LESS_MEMORY = "give --max-memory, a smaller --batch-tokens, fewer --shots or a --max-length"
 
 
@@ -124,14 +128,11 @@ def fewshot(
     )
     stored: dict[str, Any] = {}
     if resume:
-        stored = read_description(out, DESCRIPTION, what="few-shot")
+        stored = read_description(out, DESCRIPTION, "few-shot run")
         own = FewshotRequest.from_dict(stored["request"])
         require_same_request(request, own)
         request = own
-        if (out / "metrics.json").exists():
-            console.print(f"{out}: the run is complete; its report is {out / 'report.html'}")
-            if json_:
-                print((out / "metrics.json").read_text(encoding="utf-8"), end="")
+        if say_complete(out, console, as_json=json_):
             return 0
         threads = stored["threads"] if threads is None else threads
         max_memory = stored["max_memory"] if max_memory is None else max_memory
@@ -210,16 +211,10 @@ def _start(out: Path, job: FewshotJob, max_memory: str | None) -> None:
     """Make the run folder with its description."""
     import torch
 
-    from hyenadna.cli.finetune_report import write_json
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: cannot make the run folder ({error.strerror})") from error
-    write_json(
-        out / DESCRIPTION,
+    write_description(
+        out,
+        DESCRIPTION,
         {
-            "version": _VERSION,
             "hyenadna": __version__,
             "torch": torch.__version__,
             "device": str(job.device),
@@ -251,11 +246,8 @@ def _run(job: FewshotJob, out: Path, console: Console, start: float, *, as_json:
         console.print(f"stopped; {go_on}")
         raise
     show_results(run, console)
-    peak = peak_memory()
     console.print(
-        f"done in {duration(time.monotonic() - start)}"
-        + (f", at most {size(peak)} of memory" if peak is not None else "")
-        + f". Report: {out / 'report.html'}, predictions: {out / 'predictions.csv'}"
+        f"{done_text(start)}. Report: {out / 'report.html'}, predictions: {out / 'predictions.csv'}"
     )
     if as_json:
         print(json.dumps(summary, indent=2))

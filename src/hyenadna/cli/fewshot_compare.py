@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from rich.console import Console
 
-from hyenadna.cli.fewshot_options import COMPARED, FewshotRequest
+from hyenadna.cli.fewshot_options import FewshotRequest
 from hyenadna.cli.finetune_data import PreparedData
-from hyenadna.cli.finetune_job import FinetuneJob, check_job, run_job
+from hyenadna.cli.finetune_job import NAMES, FinetuneJob, check_job, run_job
 from hyenadna.cli.finetune_models import ModelSource
 from hyenadna.cli.finetune_options import HeadOptions
+from hyenadna.cli.prompt_job import TUNED
 from hyenadna.cli.units import duration
-from hyenadna.training_config import FinetuneConfig, FinetuneMode
+from hyenadna.training_config import FinetuneConfig
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from hyenadna.data.labelled_data import LabelledData
 
 FOLDER: Final = "compare"
-_MODES: Final[dict[str, FinetuneMode]] = {"full": "full", "lora": "lora", "linear": "frozen"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,11 @@ class Compared:
     @property
     def name(self) -> str:
         """For people."""
-        return COMPARED[self.key]
+        return _name(self.key)
+
+
+def _name(key: str) -> str:
+    return TUNED[key][1] if key in TUNED else NAMES[key]
 
 
 def check_compared(
@@ -52,7 +56,7 @@ def check_compared(
 ) -> None:
     """Raises InputError for what would stop a run that is compared with."""
     for key in request.compare:
-        if key in _MODES:
+        if key in TUNED:
             check_job(_job(key, data, source, request, data.measured, device))
 
 
@@ -72,7 +76,7 @@ def run_compared(
     """
     found = []
     for key in request.compare:
-        console.print(f"compared with: {COMPARED[key]}")
+        console.print(f"compared with: {_name(key)}")
         if key == "kmer":
             found.append(_kmers(data, request, measured, console))
             continue
@@ -92,7 +96,7 @@ def _job(
     measured: LabelledData,
     device: torch.device,
 ) -> FinetuneJob:
-    config = FinetuneConfig(mode=_MODES[key], epochs=request.context.compare_epochs)
+    config = FinetuneConfig(mode=TUNED[key][0], epochs=request.context.compare_epochs)
     return FinetuneJob(
         data=dataclasses.replace(data, measured=measured),
         source=source,
@@ -114,5 +118,5 @@ def _kmers(
         fitted = fit_baseline("kmer", data.learning, request.context.seed)
     right = fitted.predict(measured.sequences).argmax(1) == np.asarray(measured.targets)
     seconds = time.monotonic() - start
-    console.print(f"{COMPARED['kmer']} ({fitted.chosen}); {duration(seconds)}")
+    console.print(f"{NAMES['kmer']} ({fitted.chosen}); {duration(seconds)}")
     return Compared("kmer", right, 0, seconds, fitted.chosen)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,19 +22,8 @@ import numpy as np
 from rich.console import Console
 
 from hyenadna.alphabet import IGNORED, Ids
-from hyenadna.cli.fewshot_cells import (
-    CHOICE,
-    NONE,
-    REORDERED,
-    SHUFFLED,
-    TRUE,
-    Asked,
-    Cell,
-    CellResult,
-    Int64s,
-    read_cell,
-    write_cell,
-)
+from hyenadna.cli.fewshot_ask import Asker, cell_work, tuning_work
+from hyenadna.cli.fewshot_cells import CHOICE, Cell, CellResult, Int64s, read_cell, write_cell
 from hyenadna.cli.fewshot_compare import Compared, check_compared, run_compared
 from hyenadna.cli.fewshot_options import FewshotRequest
 from hyenadna.cli.fewshot_progress import FewshotLines
@@ -46,13 +35,10 @@ from hyenadna.data.demonstrations import (
     Demonstrations,
     Layout,
     draw,
-    others,
-    reordered,
     require_rows,
     some_of_each,
     tuning_queries,
     tuning_row,
-    with_shuffled_labels,
 )
 from hyenadna.data.labelled_data import LabelledData
 from hyenadna.errors import InputError
@@ -62,12 +48,9 @@ if TYPE_CHECKING:
     import torch
 
     from hyenadna.model.backbone import HyenaDNA
-    from hyenadna.model.decoding.decoder import Decoder
 
 CELLS: Final = "cells"
 BEST: Final = "best"
-_TWIN_ROWS: Final = 2  # queries that are also asked the slow way, in every cell
-_TUNING_COST: Final = 4  # a tuned token costs as much as so many that are only read
 _TUNING_DRAW: Final = 1 << 20  # draws of tuning are numbered from here
 
 
@@ -288,8 +271,8 @@ def run_job(job: FewshotJob, folder: Path, console: Console) -> FewshotOutcome:
                 raise Interrupted(signal)
 
         todo = [cell for cell in job.cells if read_cell(cell, folder / CELLS) is None]
-        lines.begin(sum(_work(job, cell) for cell in todo))
-        untuned = _Asker(job, job.model, lines, require_going)
+        lines.begin(sum(cell_work(job, cell) for cell in todo))
+        untuned = Asker(job, job.model, lines, require_going)
         for cell in job.cells:
             result = read_cell(cell, folder / CELLS)
             if result is None:
@@ -317,15 +300,15 @@ def best_cell(job: FewshotJob, results: Sequence[CellResult]) -> CellResult | No
 
 
 def _run_cell(
-    job: FewshotJob, cell: Cell, untuned: _Asker, before: Sequence[CellResult], folder: Path
+    job: FewshotJob, cell: Cell, untuned: Asker, before: Sequence[CellResult], folder: Path
 ) -> CellResult:
     """Ask one cell; a tuned model that is the best so far is kept as `RUN/best`."""
     start = time.monotonic()
     notes: dict[str, Any] = {}
     asker = untuned
     if cell.tuned:
-        model, notes = _tuned(job, cell, untuned.lines, untuned.require_going)
-        asker = _Asker(job, model, untuned.lines, untuned.require_going)
+        model, notes = _tuned(job, cell, untuned)
+        asker = untuned.of(model)
     result = asker.cell(cell, notes, start)
     if cell.tuned:
         rival = best_cell(job, [each for each in before if each.cell.tuned])
@@ -336,9 +319,7 @@ def _run_cell(
     return result
 
 
-def _tuned(
-    job: FewshotJob, cell: Cell, lines: FewshotLines, require_going: Callable[[], None]
-) -> tuple[HyenaDNA, dict[str, Any]]:
+def _tuned(job: FewshotJob, cell: Cell, untuned: Asker) -> tuple[HyenaDNA, dict[str, Any]]:
     """A copy of the model, tuned for a cell, and how that went."""
     from hyenadna.cli.memory import limit_memory
     from hyenadna.train.instruct import instruct
@@ -350,169 +331,6 @@ def _tuned(
     losses = []
     for report in instruct(model, samples, job.request.tuning, seed=job.request.context.seed):
         losses.append(report.loss)
-        lines.tuning(cell, report, _tuning_work(job, cell) / report.steps)
-        require_going()
+        untuned.lines.tuning(cell, report, tuning_work(job, cell) / report.steps)
+        untuned.require_going()
     return model, {"losses": losses, "tuning_seconds": time.monotonic() - start}
-
-
-class _Asker:
-    """One model that is asked, with what its cells have in common."""
-
-    def __init__(
-        self,
-        job: FewshotJob,
-        model: HyenaDNA,
-        lines: FewshotLines,
-        require_going: Callable[[], None],
-    ) -> None:
-        self.job, self.model, self.lines = job, model, lines
-        self.require_going = require_going
-        self._bare: Asked | None = None
-
-    @cached_property
-    def decoder(self) -> Decoder:
-        """Made when it is first needed: all cells may be done."""
-        from hyenadna.model.decoding.decoder import Decoder
-
-        return Decoder(self.model)
-
-    def cell(self, cell: Cell, notes: dict[str, Any], start: float) -> CellResult:
-        """Ask what a cell asks; notes and start: of its tuning."""
-        job, seed = self.job, self.job.request.context.seed
-        numbers = range(job.draws_of(cell.shots))
-        shown = [job.shown(cell.shots, number) for number in numbers]
-        asked: dict[str, Asked] = {}
-        asked[TRUE], asked[CHOICE] = self._both(cell, shown)
-        if cell.shots:
-            false = [
-                with_shuffled_labels(each, job.classes, seed=seed, number=number)
-                for number, each in zip(numbers, shown, strict=True)
-            ]
-            turned = [
-                reordered(each, seed=seed, number=number)
-                for number, each in zip(numbers, shown, strict=True)
-            ]
-            asked[SHUFFLED] = self._asked(cell, false, SHUFFLED)
-            asked[REORDERED] = self._asked(cell, turned, REORDERED)
-            asked[NONE] = self._bare or self._asked(cell, [job.shown(0, 0)], NONE)
-            notes |= self._saving(shown[0])
-        prefixes = [len(self._prefix(each)) for each in shown]
-        notes |= {
-            "prefix_tokens": float(np.mean(prefixes)),
-            "calibration_rows": len(self._calibration(cell, shown[0])),
-            "seconds": time.monotonic() - start,
-        }
-        result = CellResult(cell, asked, notes)
-        self.know(result)
-        return result
-
-    def know(self, result: CellResult) -> None:
-        """Without demonstrations one model says the same in all its cells."""
-        self._bare = result.asked[NONE if result.cell.shots else TRUE]
-
-    def _both(self, cell: Cell, shown: Sequence[Demonstrations]) -> tuple[Asked, Asked]:
-        """Measured rows and rows to choose by, behind the same prefixes."""
-        count = len(self.job.measured)
-        rows = (*self.job.measured.sequences, *self.job.valid.sequences)
-        whole = self._asked(cell, shown, TRUE, rows)
-        return (
-            Asked(whole.nats[:, :count], whole.spelled[:, :count], whole.prior),
-            Asked(whole.nats[:, count:], whole.spelled[:, count:], whole.prior),
-        )
-
-    def _asked(
-        self,
-        cell: Cell,
-        shown: Sequence[Demonstrations],
-        control: str,
-        sequences: Sequence[Ids] | None = None,
-    ) -> Asked:
-        """Queries (the measured rows when left out) behind the demonstrations of each draw."""
-        from hyenadna.infer.fewshot import answers, class_prior
-
-        job = self.job
-        wanted = job.measured.sequences if sequences is None else sequences
-        nats, spelled, priors = [], [], []
-        for number, each in enumerate(shown):
-            calibration = self._calibration(cell, each)
-            asked = [*wanted, *(job.train.sequences[row] for row in calibration.tolist())]
-            queries = [job.layout.query(sequence) for sequence in asked]
-            found = answers(
-                self.decoder,
-                self._prefix(each),
-                queries,
-                job.words,
-                batch_tokens=job.request.context.batch_tokens,
-            )
-            nats.append(found.log_probabilities[: len(wanted)])
-            spelled.append(found.spelled[: len(wanted)])
-            rest = found.log_probabilities[len(wanted) :]
-            priors.append(class_prior(rest) if len(rest) else np.zeros(job.classes))
-            self.lines.asked(cell, control, number, len(shown), _tokens(job, cell.shots, asked))
-            self.require_going()
-        return Asked(np.stack(nats), np.stack(spelled), np.stack(priors))
-
-    def _prefix(self, shown: Demonstrations) -> Ids:
-        return self.job.layout.prefix(self.job.train.sequences, shown)
-
-    def _calibration(self, cell: Cell, shown: Demonstrations) -> Int64s:
-        """Training rows that are neither shown nor tuned on; none where nothing is calibrated."""
-        context = self.job.request.context
-        if context.calibrate == "none":
-            return np.empty(0, np.int64)
-        used = np.concatenate([shown.rows, self.job.tuned_rows(cell.tuned)])
-        return others(self.job.targets, context.calibration_rows, without=used, seed=context.seed)
-
-    def _saving(self, shown: Demonstrations) -> dict[str, float]:
-        """What one pass over the prefix saves: seconds of the valid rows, shared and one by one.
-
-        One by one is timed on a few of them, whose answers are also compared.
-        """
-        from hyenadna.infer.fewshot import answers, answers_one_by_one
-
-        job, prefix = self.job, self._prefix(shown)
-        queries = [job.layout.query(sequence) for sequence in job.valid.sequences]
-        some, start = queries[:_TWIN_ROWS], time.monotonic()
-        slow = answers_one_by_one(self.model, prefix, some, job.words)
-        each = (time.monotonic() - start) / len(some)
-        start = time.monotonic()
-        tokens = job.request.context.batch_tokens
-        fast = answers(self.decoder, prefix, queries, job.words, batch_tokens=tokens)
-        shared = time.monotonic() - start
-        gap = abs(fast.log_probabilities[: len(some)] - slow.log_probabilities).max()
-        return {
-            "shared_seconds": shared,
-            "one_by_one_seconds": each * len(queries),
-            "largest_difference": float(gap),
-        }
-
-
-def _tokens(job: FewshotJob, shots: int, sequences: Sequence[Ids]) -> float:
-    """About how many tokens are read to ask about sequences behind so many shots."""
-    mean = job.layout.tokens_of(round(float(job.train.lengths.mean())))
-    query = mean if job.layout.width else 0
-    rows = sum(max(query, len(sequence) + job.words.length) for sequence in sequences)
-    return shots * job.classes * mean + rows * len(job.words.beginnings)
-
-
-def _tuning_work(job: FewshotJob, cell: Cell) -> float:
-    return (
-        _TUNING_COST
-        * job.request.tuning.epochs
-        * cell.tuned
-        * _tokens(job, cell.shots, job.train.sequences[:1])
-    )
-
-
-def _work(job: FewshotJob, cell: Cell) -> float:
-    """About how many tokens a cell reads, for the time left."""
-    context = job.request.context
-    extra = context.calibration_rows if context.calibrate == "train" else 0
-    calibration = list(job.train.sequences[:extra])
-    measured = [*job.measured.sequences, *calibration]
-    work = _tuning_work(job, cell)
-    draws = job.draws_of(cell.shots)
-    work += draws * _tokens(job, cell.shots, [*measured, *job.valid.sequences])
-    if cell.shots:
-        work += 2 * draws * _tokens(job, cell.shots, measured)
-    return work

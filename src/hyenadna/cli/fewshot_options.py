@@ -15,13 +15,8 @@ from hyenadna.training_config import InstructConfig
 
 LayoutName = Literal["plain", "paper"]
 Calibrate = Literal["train", "none"]
-COMPARED: Final = {
-    "full": "fully fine-tuned",
-    "lora": "LoRA",
-    "linear": "linear probe",
-    "kmer": "k-mers, linear",
-}
-"""What `--compare` can train on the same rows, and how it is called in the report."""
+COMPARED: Final = ("full", "lora", "linear", "kmer")
+"""What `--compare` can train on the same rows."""
 
 
 @dataclass(frozen=True, kw_only=True)

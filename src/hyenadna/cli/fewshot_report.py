@@ -24,7 +24,7 @@ from hyenadna.cli.console import make_table
 from hyenadna.cli.fewshot_cells import NONE, REORDERED, SHUFFLED, TRUE, CellResult
 from hyenadna.cli.fewshot_job import FewshotOutcome, best_cell, valid_accuracy
 from hyenadna.cli.finetune_data import data_name, leak_lines, overlap_rows
-from hyenadna.cli.finetune_report import METRICS, finite, footer, write_csv, write_json
+from hyenadna.cli.finetune_report import METRICS, finite, made_by, write_csv, write_json
 from hyenadna.cli.units import duration
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ def _write_page(run: FinishedFewshot, path: Path) -> None:
         settings=_settings(run),
         leaks=leak_lines(data.leaks) if data.leaks else (),
         overlaps=overlap_rows(data.leaks, near=near) if data.leaks else (),
-        footer=footer("fewshot"),
+        footer=made_by("fewshot"),
     )
     write_fewshot_page(page, path)
 

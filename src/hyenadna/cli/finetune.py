@@ -23,7 +23,7 @@ from hyenadna.cli.finetune_options import (
     require_same_request,
     seed_list,
 )
-from hyenadna.cli.memory import explain_memory, note_no_effect, peak_memory
+from hyenadna.cli.memory import explain_memory, note_no_effect
 from hyenadna.cli.process import (
     announce_native,
     available_memory,
@@ -31,7 +31,14 @@ from hyenadna.cli.process import (
     prepare_process,
     set_threads,
 )
-from hyenadna.cli.units import duration, size
+from hyenadna.cli.run_description import (
+    done_text,
+    read_description,
+    require_free,
+    say_complete,
+    write_description,
+)
+from hyenadna.cli.units import size
 from hyenadna.errors import InputError
 from hyenadna.training_config import FinetuneConfig
 
@@ -41,7 +48,6 @@ if TYPE_CHECKING:
     from hyenadna.cli.finetune_job import FinetuneJob, Outcome
 
 DESCRIPTION = "finetune.json"
-_VERSION = 1
 
 
 def finetune(
@@ -127,20 +133,17 @@ def finetune(
     )
     stored: dict[str, Any] = {}
     if resume:
-        stored = read_description(out)
+        stored = read_description(out, DESCRIPTION, "fine-tuning run")
         own = FinetuneRequest.from_dict(stored["request"])
         require_same_request(request, own)
         request = own
-        if (out / "metrics.json").exists():
-            console.print(f"{out}: the run is complete; its report is {out / 'report.html'}")
-            if json_:
-                print((out / "metrics.json").read_text(encoding="utf-8"), end="")
+        if say_complete(out, console, as_json=json_):
             return 0
         threads = stored.get("threads") if threads is None else threads
         max_memory = stored.get("max_memory") if max_memory is None else max_memory
         device = str(stored.get("device", device)) if device == "auto" else device
     else:
-        require_free(out)
+        require_free(out, DESCRIPTION)
         if not request.model:
             raise InputError("no model given; name a run, a folder, or random:tiny-1k")
         if request.model.startswith("random:") and "random" in request.baselines:
@@ -158,36 +161,6 @@ def finetune(
 
 
 _LESS_MEMORY = "give --max-memory, a smaller --micro-batch-tokens or a shorter --max-length"
-
-
-def require_free(out: Path, description: str = DESCRIPTION) -> None:
-    """Nothing, where a new run can be made in a folder. Raises InputError otherwise.
-
-    description: the file by which a run is known.
-    """
-    if (out / description).exists():
-        raise InputError(
-            f"{out}: there is a run already; go on with it by --resume, or give another --out"
-        )
-    unfinished = {f".{description}.part"}  # a start that was killed
-    if out.exists() and (not out.is_dir() or {p.name for p in out.iterdir()} - unfinished):
-        raise InputError(f"{out}: exists and is not empty; give another --out")
-
-
-def read_description(
-    out: Path, description: str = DESCRIPTION, *, what: str = "fine-tuning"
-) -> dict[str, Any]:
-    """What a run folder says of its run. Raises InputError where it holds none."""
-    path = out / description
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{out}: no {what} run here ({description} is missing)") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); start a new run") from error
-    if not isinstance(found, dict) or found.get("version") != _VERSION or "request" not in found:
-        raise InputError(f"{path}: is not of this version of hyenadna; start a new run")
-    return found
 
 
 def _prepare(
@@ -264,17 +237,11 @@ def _start(out: Path, request: FinetuneRequest, job: FinetuneJob, max_memory: st
     """Make the run folder with its description."""
     import torch
 
-    from hyenadna.cli.finetune_report import write_json
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: cannot make the run folder ({error.strerror})") from error
     task = job.data.learning.task
-    write_json(
-        out / DESCRIPTION,
+    write_description(
+        out,
+        DESCRIPTION,
         {
-            "version": _VERSION,
             "hyenadna": __version__,
             "torch": torch.__version__,
             "device": str(job.device),
@@ -328,11 +295,9 @@ def _finish(
     with console.status("writing the report …"):
         summary = write_results(run, out)
     show_results(run, console)
-    peak = peak_memory()
     console.print(
-        f"done in {duration(time.monotonic() - start)}"
-        + (f", at most {size(peak)} of memory" if peak is not None else "")
-        + f". Report: {out / 'report.html'}, predictions: {out / 'predictions.csv'}\n"
+        f"{done_text(start)}. Report: {out / 'report.html'}, "
+        f"predictions: {out / 'predictions.csv'}\n"
         f"Next: hyenadna predict {shlex.quote(str(out))} INPUT -o predictions.csv"
     )
     if as_json:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -279,6 +279,37 @@ def _train(
     resume: bool,
 ) -> tuple[SeedRun, ...]:
     """All seeds of one model. Raises Interrupted after a signal."""
+    task = job.data.learning.task
+    return train_seeds(
+        lambda: source.make_task(task, job.head),
+        job.data.learning,
+        config,
+        seeds=job.seeds,
+        device=job.device,
+        folder=folder,
+        console=console,
+        prefix=prefix,
+        resume=resume,
+    )
+
+
+def train_seeds(
+    make: Callable[[], TaskModel],
+    learning: LabelledData,
+    config: FinetuneConfig,
+    *,
+    seeds: Sequence[int],
+    device: torch.device,
+    folder: Path,
+    console: Console,
+    prefix: str = "",
+    resume: bool,
+) -> tuple[SeedRun, ...]:
+    """How the training of each seed went, with its lines on the console.
+
+    make: the model to begin with. prefix: before each line. Raises Interrupted after a signal, and
+    InputError as training does.
+    """
     from hyenadna.train.finetune import run_seeds
     from hyenadna.train.finetune_reports import (
         FinetuneEvaluation,
@@ -286,18 +317,17 @@ def _train(
         FinetuneStep,
     )
 
-    task = job.data.learning.task
-    lines = FinetuneLines(console, task.kind, seeds=len(job.seeds), prefix=prefix)
+    lines = FinetuneLines(console, learning.task.kind, seeds=len(seeds), prefix=prefix)
     bar = FeatureBar(console)
     found = []
     with stop_on_signals() as stopped:
         try:
             for each in run_seeds(
-                lambda: source.make_task(task, job.head),
-                job.data.learning,
+                make,
+                learning,
                 config,
-                seeds=job.seeds,
-                device=job.device,
+                seeds=seeds,
+                device=device,
                 folder=folder,
                 resume=resume,
                 should_stop=lambda: stopped() is not None,
@@ -311,16 +341,17 @@ def _train(
                 elif isinstance(report, FinetuneResult):
                     lines.result(report)
                     if report.stopped != "interrupted":
-                        found.append(_seed_run(report))
+                        found.append(seed_run(report))
         finally:
             bar.close()
         signal = stopped()
-    if len(found) < len(job.seeds) or signal is not None:
+    if len(found) < len(seeds) or signal is not None:
         raise Interrupted(signal or 2)
     return tuple(found)
 
 
-def _seed_run(report: FinetuneResult) -> SeedRun:
+def seed_run(report: FinetuneResult) -> SeedRun:
+    """How a run went that was not interrupted."""
     assert report.best is not None  # a run that was not interrupted has been evaluated
     return SeedRun(
         report.seed,

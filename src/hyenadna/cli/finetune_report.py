@@ -29,6 +29,7 @@ from hyenadna.cli.finetune_measure import Floats, flat_rows
 from hyenadna.cli.finetune_options import FinetuneRequest
 from hyenadna.data.labelled_data import LabelledData
 from hyenadna.errors import InputError
+from hyenadna.task_kinds import TaskKind
 
 if TYPE_CHECKING:
     from hyenadna.report.finetune_page import FinetunePage, Predictor
@@ -178,7 +179,7 @@ def _summary(run: FinishedRun) -> dict[str, Any]:
     models = dict(zip(outcome.keys, outcome.predictors, strict=True))
     baselines = {}
     for said in outcome.said[1:]:
-        entry = _figures(models[said.key])
+        entry = figures(models[said.key])
         baselines[said.key] = {"name": said.name, "note": said.note, **entry}
         baselines[said.key]["seconds"] = round(said.seconds, 3)
     return finite(
@@ -198,7 +199,7 @@ def _summary(run: FinishedRun) -> dict[str, Any]:
             "seeds": list(job.seeds),
             "kept_seed": outcome.runs[outcome.kept].seed,
             "main_metric": main_metric(task.kind).name,
-            **_figures(outcome.predictors[0]),
+            **figures(outcome.predictors[0]),
             "per_seed": _per_seed(run),
             "valid": [
                 {
@@ -232,7 +233,8 @@ def _per_seed(run: FinishedRun) -> list[dict[str, float]]:
     ]
 
 
-def _figures(each: Predictor) -> dict[str, Any]:
+def figures(each: Predictor) -> dict[str, Any]:
+    """Metrics of a predictor in plain values, with spread and interval."""
     found: dict[str, Any] = {
         "metrics": {
             name: {
@@ -288,7 +290,7 @@ def _page(run: FinishedRun) -> FinetunePage:
         overlaps=overlap_rows(data.leaks, near=_near(request)) if data.leaks else (),
         history=_history(outcome),
         label_groups=job.label_groups,
-        footer=footer("finetune"),
+        footer=made_by("finetune"),
     )
 
 
@@ -332,8 +334,8 @@ def _is_cell(value: object) -> bool:
     return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
-def footer(command: str) -> str:
-    """What made a report, and when."""
+def made_by(command: str) -> str:
+    """What made a page, and when."""
     from hyenadna.train.ledger import machine_text, versions
 
     made = ", ".join(f"{name} {version}" for name, version in versions().items())
@@ -343,14 +345,22 @@ def footer(command: str) -> str:
 
 def show_results(run: FinishedRun, console: Console) -> None:
     """Print the figures as a table, and what a reader must know first."""
-    outcome = run.outcome
-    data = outcome.job.data
-    model = outcome.predictors[0]
-    names = [name for name in _SHOWN[data.learning.task.kind] if name in model.scores]
-    main, *others = names
+    data = run.outcome.job.data
     title = f"{data.part} part, {len(data.measured):,} sequences"
+    show_predictors(title, data.learning.task.kind, run.outcome.predictors, console)
+    if run.caveat:
+        console.print(f"warning: {run.caveat}")
+
+
+def show_predictors(
+    title: str, kind: TaskKind, predictors: Sequence[Predictor], console: Console
+) -> None:
+    """Print the figures of the model, the first of the predictors, beside those of the others."""
+    model = predictors[0]
+    names = [name for name in _SHOWN[kind] if name in model.scores]
+    main, *others = names
     table = make_table(title, "", main, "95 % interval", *others)
-    for each in outcome.predictors:
+    for each in predictors:
         table.add_row(
             each.name,
             _value(each, main),
@@ -360,15 +370,13 @@ def show_results(run: FinishedRun, console: Console) -> None:
         )
     # a file has no width, and must not lose letters
     console.print(table)
-    for each in outcome.predictors[1:]:
+    for each in predictors[1:]:
         gap = each.differences.get(main)
         if gap is not None and not math.isnan(gap.low):
             console.print(
                 f"{main} of the model less that of {each.name}: {gap.value:+.3f} "
                 f"({gap.low:+.3f} to {gap.high:+.3f})"
             )
-    if run.caveat:
-        console.print(f"warning: {run.caveat}")
 
 
 def _value(each: Predictor, name: str, *, spread: bool = True) -> str:

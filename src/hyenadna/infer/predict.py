@@ -45,7 +45,7 @@ def predict(
     """
     if batch_tokens < 1:
         raise InputError(f"batch_tokens is {batch_tokens}; it must be at least 1")
-    longest = task_model.model.config.max_seq_len
+    longest = task_model.max_length
     was_training = task_model.training
     task_model.eval()
     done = 0
@@ -112,7 +112,7 @@ def _run(
     tokens = np.full((len(sequences), max(lengths)), PAD, dtype=np.int64)
     for row, ids in zip(tokens, sequences, strict=True):
         row[: len(ids)] = ids
-    device = task_model.head.weight.device
+    device = task_model.device
     with torch.autocast(device.type, dtype=precision, enabled=precision is not None):
         outputs = task_model(torch.from_numpy(tokens).to(device), torch.tensor(lengths))
     said = probabilities(task_model.task.kind, outputs).float().cpu().numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final, Literal, Protocol, Self, get_args
 
 import numpy.typing as npt
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
+from hyenadna.model.losses import loss_parts
 from hyenadna.model.pooling import POOLINGS, AttentionPooling, Pooling, pool
 from hyenadna.model.strands import other_strand
 from hyenadna.task_kinds import TASK_KINDS, TaskKind, strand_twins
@@ -92,6 +94,34 @@ class TaskModel(nn.Module):
         """
         return self.attention is None and not any(p.requires_grad for p in self.model.parameters())
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.head.weight.device
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of the longest sequence that it reads."""
+        return self.model.config.max_seq_len
+
+    @property
+    def described(self) -> str:
+        """How states become outputs, in a few words: runs with other words are not alike."""
+        return f"{self.pooling}, {self.strands}"
+
+    def loss_parts(
+        self, outputs: Tensor, targets: Tensor, class_weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See `hyenadna.model.losses.loss_parts`."""
+        return loss_parts(self.task.kind, outputs, targets, class_weights)
+
+    def shared_step(self, longest: int) -> AbstractContextManager[object]:
+        """Around the passes, forward and backward, of one optimiser step.
+
+        What they have in common is then computed once. longest: tokens of the longest sequence.
+        """
+        return nullcontext()
+
     def forward(self, tokens: Tensor | npt.ArrayLike, lengths: Tensor | None = None) -> Tensor:
         """Logits or values (B, T), for a task of tokens (B, L, T): float32 (float64 in float64).
 
@@ -110,8 +140,7 @@ class TaskModel(nn.Module):
         head is linear, so that the logits of the mean are the mean of the logits. Arguments and
         errors as for `forward`.
         """
-        device = self.head.weight.device
-        ids = torch.as_tensor(tokens, device=device)
+        ids = torch.as_tensor(tokens, device=self.device)
         ids = ids[None] if ids.ndim == 1 else ids
         real = _check_lengths(lengths, ids)
         features = self._pooled(ids, real)
@@ -176,8 +205,12 @@ class TaskModel(nn.Module):
             self.model.eval()
         return self
 
+    def states(self, ids: Tensor) -> Tensor:
+        """Final hidden states (B, L, D) of ids (B, L)."""
+        return self.model.embed(ids)
+
     def _pooled(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        states = self.model.embed(ids)
+        states = self.states(ids)
         if self.attention is not None:
             out: Tensor = self.attention(states, lengths)
             return out

@@ -7,11 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from matplotlib.figure import Figure
 
 from hyenadna.report.context_plots import ContextPoint, context_plot
+from hyenadna.report.finetune_page import between, data_blocks, short, signed
 from hyenadna.report.page import (
     NO_VALUE,
     Block,
@@ -22,13 +22,10 @@ from hyenadna.report.page import (
     paragraph,
     picture,
     pictures,
-    records,
     table,
     write_page,
 )
 from hyenadna.train.bootstrap import Difference, Interval
-
-_GAP: Final = "\u00a0"  # a space at which no line ends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +108,8 @@ class FewshotPage:
 
 def write_fewshot_page(page: FewshotPage, path: Path) -> None:
     """Write the report, whole or not at all. Raises InputError where it cannot be written."""
-    blocks = [*_summary(page), *_results(page), *_pictures(page), *_data(page)]
+    blocks = [*_summary(page), *_results(page), *_pictures(page)]
+    blocks += data_blocks(page.data, page.splits, page.leaks, page.overlaps)
     if page.settings:
         shown = table(["setting", "value"], [[k, v] for k, v in page.settings.items()])
         blocks += [details("Settings", [shown])]
@@ -143,7 +141,7 @@ def _learned(cells: Sequence[CellFigures]) -> str:
     cell = max(shown, key=lambda each: each.valid)
     gap = cell.less_shuffled
     assert gap is not None
-    text = f"{signed(gap.value)} ({signed(gap.low)} to {signed(gap.high)}) at {cell.title}"
+    text = f"{difference(gap)} at {cell.title}"
     beaten = sum(each.less_shuffled is not None and each.less_shuffled.low > 0 for each in shown)
     several = f"; in {beaten} of {len(shown)} cells with demonstrations they do"
     several = several if len(shown) > 1 else ""
@@ -240,21 +238,19 @@ def _results(page: FewshotPage) -> list[Block]:
 
 
 def _pictures(page: FewshotPage) -> list[Block]:
-    levels = {each.name: each.accuracy.value for each in page.compared} | dict(page.levels)
-    drawn: list[tuple[Figure, str]] = []
     tuned = sorted({cell.tuned for cell in page.cells})
     shots = sorted({cell.shots for cell in page.cells})
     by_shots = {
-        f"tuned on {n}" if n else "untuned": [
-            _point(cell.shots, cell.accuracy) for cell in page.cells if cell.tuned == n
-        ]
+        f"tuned on {n}" if n else "untuned": [cell for cell in page.cells if cell.tuned == n]
         for n in tuned
     }
-    figure = context_plot(
-        "Accuracy against shots", "demonstrations of each class", "accuracy", by_shots, levels,
-        chance=page.chance,
-    )  # fmt: skip
-    drawn.append((figure, "Accuracy against demonstrations; bands are 95 % intervals."))
+    drawn = [
+        _curves(
+            page,
+            ("Accuracy against shots", "demonstrations of each class"),
+            {name: [_point(c.shots, c.accuracy) for c in own] for name, own in by_shots.items()},
+        )
+    ]
     if len(tuned) > 1:
         by_tuned = {
             f"{k} shot{'s' * (k != 1)}": [
@@ -262,18 +258,10 @@ def _pictures(page: FewshotPage) -> list[Block]:
             ]
             for k in shots
         }
-        figure = context_plot(
-            "Accuracy against tuning samples", "rows tuned on", "accuracy", by_tuned, levels,
-            chance=page.chance,
-        )  # fmt: skip
-        drawn.append((figure, "Accuracy against rows tuned on; bands are 95 % intervals."))
+        drawn.append(_curves(page, ("Accuracy against tuning samples", "rows tuned on"), by_tuned))
     gaps = {
-        name: [
-            _point(cell.shots, cell.less_shuffled)
-            for cell in page.cells
-            if cell.tuned == n and cell.less_shuffled is not None
-        ]
-        for name, n in zip(by_shots, tuned, strict=True)
+        name: [_point(cell.shots, cell.less_shuffled) for cell in own if cell.less_shuffled]
+        for name, own in by_shots.items()
     }
     if any(gaps.values()):
         figure = context_plot(
@@ -284,35 +272,24 @@ def _pictures(page: FewshotPage) -> list[Block]:
     return [heading("Pictures"), pictures([picture(figure, text) for figure, text in drawn])]
 
 
+def _curves(
+    page: FewshotPage, titles: tuple[str, str], curves: Mapping[str, Sequence[ContextPoint]]
+) -> tuple[Figure, str]:
+    """Accuracy curves with the levels of the page, and what they show. titles: of plot and axis."""
+    levels = {each.name: each.accuracy.value for each in page.compared} | dict(page.levels)
+    figure = context_plot(*titles, "accuracy", curves, levels, chance=page.chance)
+    return figure, f"{titles[0]}; bands are 95 % intervals."
+
+
 def _point(amount: int, interval: Interval) -> ContextPoint:
     return ContextPoint(amount, interval.value, interval.low, interval.high)
 
 
-def _data(page: FewshotPage) -> list[Block]:
-    counted = list(dict.fromkeys(name for counts in page.splits.values() for name in counts))
-    rows: list[list[Cell]] = [
-        [split, *(counts.get(name) for name in counted)] for split, counts in page.splits.items()
-    ]
-    blocks = [heading("Data"), paragraph(page.data), table(["split", *counted], rows)]
-    if page.overlaps:
-        blocks.append(records(page.overlaps, caption="What the splits have in common"))
-    return blocks
-
-
 def score(interval: Interval | None) -> str:
     """Such as "0.812 (0.790 to 0.831)"; a dash for None."""
-    if interval is None:
-        return NO_VALUE
-    return f"{interval.value:.3f} ({interval.low:.3f}{_GAP}to{_GAP}{interval.high:.3f})"
+    return NO_VALUE if interval is None else short(interval.value) + between(short, interval)
 
 
 def difference(gap: Difference | None) -> str:
     """Such as "+0.052 (+0.010 to +0.091)"; a dash for None."""
-    if gap is None:
-        return NO_VALUE
-    return f"{signed(gap.value)} ({signed(gap.low)}{_GAP}to{_GAP}{signed(gap.high)})"
-
-
-def signed(value: float) -> str:
-    """With its sign, to three places."""
-    return f"{value:+.3f}".replace("-", "−")
+    return NO_VALUE if gap is None else signed(gap.value) + between(signed, gap)

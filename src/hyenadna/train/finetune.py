@@ -55,7 +55,7 @@ def finetune(
     stays infinite, and a folder with a run in it, or with another run to resume.
     """
     run = FinetuneFolder(Path(folder)) if folder is not None else None
-    device = model.head.weight.device if device is None else torch.device(device)
+    device = model.device if device is None else torch.device(device)
     try:
         if run and run.has_state and not resume:
             raise InputError(f"{run.path}: holds a run already; resume it, or give another folder")

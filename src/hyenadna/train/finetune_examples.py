@@ -110,7 +110,7 @@ class SequenceExamples:
 
     def outputs(self, model: TaskModel, piece: Piece) -> Tensor:
         """See `Examples`."""
-        device = model.head.weight.device
+        device = model.device
         out: Tensor = model(piece.inputs.to(device), piece.lengths.to(device))
         return out
 
@@ -196,7 +196,7 @@ class FeatureExamples:
 
     def outputs(self, model: TaskModel, piece: Piece) -> Tensor:
         """See `Examples`."""
-        return model.logits(piece.inputs.to(model.head.weight.device))
+        return model.logits(piece.inputs.to(model.device))
 
     @torch.no_grad()
     def release(self, model: TaskModel) -> None:
@@ -230,7 +230,7 @@ def _all_features(
     counter: _Counter,
 ) -> Piece:
     """The features (n, F) of all rows, in their order, on the CPU."""
-    device = model.head.weight.device
+    device = model.device
     batches = labelled_batches(
         data, tokens=config.micro_batch_tokens, reverse_complement=other_strand
     )

@@ -2,7 +2,8 @@
 
     RUN/log.jsonl            one line per step and per evaluation
     RUN/state.safetensors    newest state: weights, best weights, optimiser, random state, history
-    RUN/best/                the model that was best on the valid part, as `load_task` reads it
+    RUN/best/                the model that was best on the valid part, as `load_task` reads it; of
+                             a soft prompt `prompt.safetensors` alone, as `load_prompt` does
     RUN/lock                 held by the process that writes
 
 The state is one file, written beside and renamed, so that it is whole at any moment.
@@ -19,9 +20,11 @@ from typing import Any, Final
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from hyenadna.checkpoint.prompt_file import PROMPT_FILE, save_prompt
 from hyenadna.checkpoint.task import save_task
 from hyenadna.errors import InputError
 from hyenadna.file_lock import hold
+from hyenadna.model.prompting.prompted import PromptedModel
 from hyenadna.train.finetune_loop import Finetuner
 from hyenadna.train.finetune_reports import FinetuneEvaluation, FinetuneStep, to_entry
 from hyenadna.train.run_folder import RunFolder
@@ -120,6 +123,10 @@ class FinetuneFolder:
         if best:
             settings |= {"epoch": best.epoch, "metric": best.metric}
             settings["valid"] = to_entry(best)["valid"]
+        if isinstance(tuner.model, PromptedModel):
+            path = self.path / "best" / PROMPT_FILE
+            save_prompt(tuner.model, path, max_length=tuner.max_length, settings=settings)
+            return
         save_task(
             tuner.model,
             self.path / "best",

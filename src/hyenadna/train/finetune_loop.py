@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,6 @@ from hyenadna.model.digest import weights_digest
 from hyenadna.model.engine.alone import one_thread
 from hyenadna.model.freezing import train_all
 from hyenadna.model.heads import TaskModel
-from hyenadna.model.losses import loss_parts
 from hyenadna.model.probabilities import probabilities
 from hyenadna.train.finetune_examples import (
     Crop,
@@ -47,9 +46,9 @@ from hyenadna.train.finetune_setup import (
 )
 from hyenadna.train.loop import PRECISIONS
 from hyenadna.train.metrics import is_better, main_metric, metrics
-from hyenadna.train.optim import learning_rate
+from hyenadna.train.optim import WeightAverage, learning_rate
 from hyenadna.train.updates import count_bad, update
-from hyenadna.training_config import FinetuneConfig, stage_at
+from hyenadna.training_config import PLATEAU_FACTOR, FinetuneConfig, stage_at
 
 
 class Finetuner:
@@ -87,7 +86,7 @@ class Finetuner:
                 "for this data"
             )
         self.model, self.config, self.seed, self.device = model.to(device), config, seed, device
-        longest = model.model.config.max_seq_len
+        longest = model.max_length
         self.train_part, self.valid_part = require_parts(data, config, longest)
         self.max_length = int(max(self.train_part.lengths.max(), self.valid_part.lengths.max()))
         self.stages = run_stages(self.train_part, self.valid_part, config)
@@ -109,7 +108,7 @@ class Finetuner:
         rows = len(self.train_part)
         self.steps_per_epoch = -(-rows // config.batch_size)
         self.steps = config.epochs * self.steps_per_epoch
-        self._schedule = config.schedule(self.steps)
+        self._schedule = config.cosine(self.steps)
         self._shares = step_shares(self.stages, self.train_part.lengths)
         self.steps_done = self.bad_steps = self.without_better = 0
         self.seconds = 0.0
@@ -117,6 +116,8 @@ class Finetuner:
         self.history: list[FinetuneEvaluation] = []
         self._best_weights: dict[str, Tensor] | None = None
         self._losses: list[float] = []  # since the evaluation before
+        self._lr_factor = 1.0  # of the schedule `plateau`
+        self.average = WeightAverage(self.parameters, config.ema) if config.ema else None
         self._order: tuple[int, list[Int64s]] = (-1, [])
         self._finished = False
 
@@ -190,6 +191,8 @@ class Finetuner:
         self.steps_done += 1
         if finite:
             self._losses.append(loss)
+            if self.average:
+                self.average.update()
         seconds = time.perf_counter() - start
         self.seconds += seconds
         return FinetuneStep(
@@ -209,9 +212,12 @@ class Finetuner:
         )
 
     def _set_learning_rates(self) -> float:
+        share = learning_rate(self.steps_done, 1.0, self._schedule)
+        if self.config.schedule == "plateau":
+            share = self._lr_factor
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.steps_done, group["peak_lr"], self._schedule)
-        return learning_rate(self.steps_done, self.config.peak_lr, self._schedule)
+            group["lr"] = group["peak_lr"] * share
+        return self.config.peak_lr * share
 
     def _accumulate(self, pieces: list[Piece]) -> tuple[float, float | None]:
         """Gradients of the losses of all pieces, and their mean.
@@ -222,10 +228,11 @@ class Finetuner:
         """
         size = sum(piece.targets.numel() for piece in pieces)
         total, weight = 0.0, 0.0
-        for piece in pieces:
-            part, counted = self._loss(piece)
-            self.scaler.scale(part / size).backward()
-            total, weight = total + float(part.detach()), weight + float(counted)
+        with self._autocast(), self.model.shared_step(max(p.inputs.shape[1] for p in pieces)):
+            for piece in pieces:
+                part, counted = self._loss(piece)
+                self.scaler.scale(part / size).backward()
+                total, weight = total + float(part.detach()), weight + float(counted)
         if not weight:
             self.optimizer.zero_grad(set_to_none=True)
             return math.nan, None
@@ -234,11 +241,14 @@ class Finetuner:
     def _loss(self, piece: Piece) -> tuple[Tensor, Tensor]:
         outputs = self._outputs(piece)
         targets = self._own_unit(piece.targets).to(self.device)
-        return loss_parts(self.model.task.kind, outputs, targets, self._weights)
+        return self.model.loss_parts(outputs, targets, self._weights)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        enabled = self.precision is not None
+        return torch.autocast(self.device.type, dtype=self.precision, enabled=enabled)
 
     def _outputs(self, piece: Piece) -> Tensor:
-        enabled = self.precision is not None
-        with torch.autocast(self.device.type, dtype=self.precision, enabled=enabled):
+        with self._autocast():
             return self.examples.outputs(self.model, piece)
 
     def _own_unit(self, targets: Tensor) -> Tensor:
@@ -257,7 +267,8 @@ class Finetuner:
         Raises InputError for a metric that the task has not, and for outputs that are not finite.
         """
         start = time.perf_counter()
-        loss, found = self._measure()
+        with self.average.in_place() if self.average else nullcontext():
+            loss, found = self._measure()
         found["loss"] = loss
         if self.metric not in found:
             names = ", ".join(found)
@@ -280,12 +291,15 @@ class Finetuner:
             length=length,
         )
         self._losses = []
+        if length is None and not all(loss < each.loss for each in self.history):
+            self._lr_factor *= PLATEAU_FACTOR
         self.history.append(report)
         if length is None:
             self.without_better = 0 if best else self.without_better + 1
         if best:
             self.best = report
-            self._best_weights = {n: p.detach().clone() for n, p in self.parameters.items()}
+            weights = self.average.weights if self.average else self.parameters
+            self._best_weights = {n: p.detach().clone() for n, p in weights.items()}
         return report
 
     @property
@@ -312,7 +326,7 @@ class Finetuner:
         for piece in self.examples.valid(self._evaluated_length):
             raw = self._outputs(piece)
             wanted = self._own_unit(piece.targets).to(self.device)
-            part, counted = loss_parts(kind, raw, wanted, self._weights)
+            part, counted = self.model.loss_parts(raw, wanted, self._weights)
             total, weight = total + float(part), weight + float(counted)
             if self._scale is not None:
                 mean, scale = (each.to(raw.device) for each in self._scale)
@@ -341,7 +355,8 @@ class Finetuner:
         if self._scale is not None:
             self.model.rescale(*self._scale)
         merge_lora(self.model.model)
-        train_all(self.model.model)
+        if self.config.mode != "prompt":  # whose model belongs to others
+            train_all(self.model.model)
         self.model.model.set_embed_dropout(self._usual_dropout)
         self.model.eval()
 
@@ -374,7 +389,7 @@ class Finetuner:
             "seed": self.seed,
             "precision": self.precision_name,
             "base": self.base_digest,
-            "head": f"{self.model.pooling}, {self.model.strands}",
+            "head": self.model.described,
             "head dropout": self.model.dropout.p,
             "train": part_digest(self.train_part),
             "valid": part_digest(self.valid_part),
@@ -385,6 +400,8 @@ class Finetuner:
         tensors = {f"random.{name}": value for name, value in self._random.items()}
         tensors |= {f"weights.{name}": p.detach() for name, p in self.parameters.items()}
         tensors |= {f"best.{name}": value for name, value in (self._best_weights or {}).items()}
+        if self.average:
+            tensors |= {f"average.{name}": value for name, value in self.average.weights.items()}
         for name, parameter in self.parameters.items():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{name}.{key}"] = value
@@ -392,6 +409,8 @@ class Finetuner:
             "step": self.steps_done,
             "bad_steps": self.bad_steps,
             "without_better": self.without_better,
+            "lr_factor": self._lr_factor,
+            "averaged": self.average.updates if self.average else 0,
             "seconds": self.seconds,
             "losses": self._losses,
             "scaler": self.scaler.state_dict(),
@@ -415,6 +434,9 @@ class Finetuner:
         self._random = {k: v.clone() for k, v in _under("random.", tensors).items()}
         self.steps_done, self.bad_steps = int(plain["step"]), int(plain["bad_steps"])
         self.without_better = int(plain["without_better"])
+        self._lr_factor = float(plain.get("lr_factor", 1.0))  # states of before have none
+        if self.average:
+            self.average.load(_under("average.", tensors), int(plain["averaged"]))
         self.seconds, self._losses = float(plain["seconds"]), list(plain["losses"])
         if plain["scaler"]:
             self.scaler.load_state_dict(dict(plain["scaler"]))

@@ -16,6 +16,7 @@ from hyenadna.model.adapters import add_lora
 from hyenadna.model.engine.native_kernels import available
 from hyenadna.model.freezing import freeze, layer_groups, train_all, train_last_blocks
 from hyenadna.model.heads import TaskModel
+from hyenadna.model.prompting.prompted import PromptedModel
 from hyenadna.training_config import FinetuneConfig, Precision
 
 
@@ -30,6 +31,12 @@ def choose_parameters(model: TaskModel, config: FinetuneConfig) -> None:
     elif config.mode == "last":
         train_last_blocks(model.model, config.last_blocks)
     elif config.mode == "frozen":
+        freeze(model.model)
+    elif config.mode == "prompt":
+        if not isinstance(model, PromptedModel):
+            raise InputError(
+                "--mode prompt: this model has no soft prompt; take `hyenadna prompt-tune`"
+            )
         freeze(model.model)
     else:
         alpha = 2.0 * config.lora_rank if config.lora_alpha is None else config.lora_alpha
@@ -64,14 +71,14 @@ def make_optimizer(model: TaskModel, config: FinetuneConfig) -> torch.optim.Adam
 def choose_precision(model: TaskModel, config: FinetuneConfig, device: torch.device) -> Precision:
     """The precision that `auto` means for this model and device; others as they are.
 
-    bf16 where matrix products in it are made by hardware and by the engine (which knows no
-    adapters), float32 elsewhere.
+    bf16 where matrix products in it are made by hardware and by the engine (which knows neither
+    adapters nor soft prompts), float32 elsewhere.
     """
     if config.precision != "auto":
         return config.precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    if device.type != "cpu" or config.mode == "lora":
+    if device.type != "cpu" or config.mode in ("lora", "prompt"):
         return "float32"
     dtype = model.model.head_weight.dtype
     pays = available(model.model.config, dtype, torch.bfloat16)

@@ -69,7 +69,9 @@ class Trainer:
         self.device = model.head_weight.device
         self.stages = config.length_stages(final_length)
         self.optimizer = make_optimizer(model, config)
-        self.average = WeightAverage(model, config.ema) if config.ema else None
+        self.average = (
+            WeightAverage(dict(model.named_parameters()), config.ema) if config.ema else None
+        )
         self.precision = PRECISIONS[config.precision]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         self.steps_done = 0
@@ -122,7 +124,7 @@ class Trainer:
                 loss=loss,
             )  # fmt: skip
             if finite and self.average:
-                self.average.update(self.model)
+                self.average.update()
         self.bad_steps = count_bad(
             self.bad_steps, self.scaler, finite=finite, loss=loss, step=self.steps_done + 1,
             lr=self.config.lr,

@@ -74,37 +74,40 @@ def learning_rate(step: int, peak: float, config: PretrainConfig) -> float:
 
 
 class WeightAverage:
-    """Exponential moving average of a model's parameters, kept beside them."""
+    """Exponential moving average of parameters, kept beside them.
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
+    parameters: by name; the average follows these.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
+        self.parameters, self.decay = dict(parameters), decay
         self.updates = 0
-        self.weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.weights = {name: p.detach().clone() for name, p in parameters.items()}
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Move the average towards the model; the first updates weigh more than later ones."""
+    def update(self) -> None:
+        """Move the average towards the parameters; the first updates weigh more than later ones."""
         self.updates += 1
         decay = min(self.decay, self.updates / (self.updates + 10))
-        for name, parameter in model.named_parameters():
+        for name, parameter in self.parameters.items():
             self.weights[name].lerp_(parameter, 1 - decay)
 
     @torch.no_grad()
-    def swap(self, model: nn.Module) -> None:
-        """Exchange the model's weights and the average; call twice to get back."""
-        for name, parameter in model.named_parameters():
+    def swap(self) -> None:
+        """Exchange the parameters and the average; call twice to get back."""
+        for name, parameter in self.parameters.items():
             held = self.weights[name].clone()
             self.weights[name].copy_(parameter)
             parameter.copy_(held)
 
     @contextmanager
-    def in_place_of(self, model: nn.Module) -> Iterator[None]:
-        """Within the block, the model holds the average."""
-        self.swap(model)
+    def in_place(self) -> Iterator[None]:
+        """Within the block, the parameters hold the average."""
+        self.swap()
         try:
             yield
         finally:
-            self.swap(model)
+            self.swap()
 
     def load(self, weights: Mapping[str, Tensor], updates: int) -> None:
         """Take over saved weights."""

@@ -61,7 +61,7 @@ def pretrain(
         if stop:
             return
     if run and trainer.average and not validation:
-        with trainer.average.in_place_of(trainer.model):
+        with trainer.average.in_place():
             run.save_best(trainer.model)
 
 
@@ -69,7 +69,7 @@ def _evaluate(
     trainer: Trainer, validation: Mapping[str, ValidBatches], run: RunFolder | None
 ) -> EvaluationReport:
     average = trainer.average
-    with average.in_place_of(trainer.model) if average else nullcontext():
+    with average.in_place() if average else nullcontext():
         losses = {
             name: mean_nats(trainer.model, batches(), precision=trainer.precision)
             for name, batches in validation.items()

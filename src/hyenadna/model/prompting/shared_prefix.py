@@ -66,13 +66,15 @@ class FrozenFilters:
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
         self._kept: list[Tensor] = []
+        self._of: list[tuple[int, int]] = []
 
-    @torch.no_grad()
     def of(self, layer: int, count: int) -> Tensor:
         """The first `count` lags of all filters of a layer, ((N - 1) D, count)."""
-        if not self._kept or self._kept[0].shape[1] < count:
-            mixers = [_operator(block) for block in self.backbone.layers]
-            self._kept = [mixer.filter_fn(count) for mixer in mixers]
+        mixers = [_operator(block) for block in self.backbone.layers]
+        of = [(p.data_ptr(), p._version) for mixer in mixers for p in mixer.filter_fn.parameters()]
+        if not self._kept or self._of != of or self._kept[0].shape[1] < count:
+            with torch.inference_mode(False), torch.no_grad():  # they outlive both
+                self._kept, self._of = [mixer.filter_fn(count) for mixer in mixers], of
         return self._kept[layer][:, :count]
 
 

@@ -1,0 +1,77 @@
+"""The file in a run folder that says what the run is: made first, read on `--resume`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from hyenadna.cli.memory import peak_memory
+from hyenadna.cli.units import duration, size
+from hyenadna.errors import InputError
+
+_VERSION: Final = 1
+
+
+def require_free(out: Path, description: str) -> None:
+    """Nothing, where a new run can be made in a folder. Raises InputError otherwise.
+
+    description: name of the file that says what the run is.
+    """
+    if (out / description).exists():
+        raise InputError(
+            f"{out}: there is a run already; go on with it by --resume, or give another --out"
+        )
+    unfinished = {f".{description}.part"}  # a start that was killed
+    if out.exists() and (not out.is_dir() or {p.name for p in out.iterdir()} - unfinished):
+        raise InputError(f"{out}: exists and is not empty; give another --out")
+
+
+def read_description(out: Path, description: str, what: str) -> dict[str, Any]:
+    """What a run folder says of its run. Raises InputError where it holds none.
+
+    what: the kind of run, for the message.
+    """
+    path = out / description
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{out}: no {what} here ({description} is missing)") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); start a new run") from error
+    if not isinstance(found, dict) or found.get("version") != _VERSION or "request" not in found:
+        raise InputError(f"{path}: is not of this version of hyenadna; start a new run")
+    return found
+
+
+def write_description(out: Path, description: str, values: Mapping[str, Any]) -> None:
+    """Make the run folder with its description. Raises InputError where that cannot be done."""
+    from hyenadna.cli.finetune_report import write_json
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: cannot make the run folder ({error.strerror})") from error
+    write_json(out / description, {"version": _VERSION, **values})
+
+
+def say_complete(out: Path, console: Console, *, as_json: bool) -> bool:
+    """Whether a run is complete; then it says so, and prints the figures where they are wanted."""
+    figures = out / "metrics.json"
+    if not figures.exists():
+        return False
+    console.print(f"{out}: the run is complete; its report is {out / 'report.html'}")
+    if as_json:
+        print(figures.read_text(encoding="utf-8"), end="")
+    return True
+
+
+def done_text(start: float) -> str:
+    """How long a run took since a moment of the monotonic clock, and how much memory."""
+    peak = peak_memory()
+    memory = "" if peak is None else f", at most {size(peak)} of memory"
+    return f"done in {duration(time.monotonic() - start)}{memory}"
