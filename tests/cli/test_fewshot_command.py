@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 import hyenadna
-from hyenadna.alphabet import PAD, SEP, decode
+from hyenadna.alphabet import PAD, SEP, decode, encode
 from hyenadna.checkpoint.save import save
 from hyenadna.cli import fewshot_job
 from hyenadna.cli.app import run
@@ -26,11 +27,14 @@ from hyenadna.cli.fewshot_options import (
     require_same_request,
 )
 from hyenadna.config import ModelConfig
+from hyenadna.data.demonstrations import Demonstrations, Layout, tuning_row
 from hyenadna.errors import InputError
 from hyenadna.infer import fewshot as asking
 from hyenadna.infer.fewshot import Answers
+from hyenadna.label_words import LabelWords
 from hyenadna.model.backbone import HyenaDNA, rescale_filters
 from hyenadna.model.digest import weights_digest
+from hyenadna.train.instruct import instruct
 from hyenadna.training_config import InstructConfig
 
 QUICK = ["--threads", "1", "--draws", "2", "--calibration-rows", "8", "--leaks", "none"]
@@ -238,6 +242,36 @@ def test_a_task_that_is_learned_in_context_is_seen_to_be(place, monkeypatch, tab
     assert cell["none"]["value"] == pytest.approx(1 / classes, abs=0.1)
     assert found["verdict"][1].startswith("Learned in context: true labels beat shuffled ones")
     assert found["verdict"][1] in capsys.readouterr().out
+
+
+def test_a_model_trained_to_learn_in_context_is_seen_to(place):
+    """Two sequences, either of which may be either word: only the demonstrations can tell."""
+    torch.manual_seed(0)
+    model = HyenaDNA(ModelConfig(d_model=64, n_layer=2, max_seq_len=66, filter_order=16))
+    rescale_filters(model)
+    with torch.no_grad():
+        model.head_weight.mul_(20)  # off the saddle where no letter says anything
+    samples = []
+    for spelling in (("A", "N"), ("N", "A")):
+        layout = Layout(LabelWords(("x", "y"), spelling))
+        for order in sorted(set(permutations([0, 0, 1, 1]))):
+            shown = Demonstrations(np.array(order), np.array(order))
+            samples += [
+                tuning_row(layout, [encode("C"), encode("T")], shown, query, query,
+                           every_label=False)
+                for query in (0, 1)
+            ]  # fmt: skip
+    config = InstructConfig(lr=2e-3, batch_size=len(samples), epochs=60)
+    losses = [report.loss for report in instruct(model, samples, config, seed=0)]
+    assert losses[-1] < 0.1
+    save(model, Path("trained"))
+    write(Path("bases.csv"), [[i, "CT"[label == "y"], label, part] for i, _, label, part in rows()])
+    common = [word if word != "2" else "12" for word in QUICK]  # draws
+    assert fewshot("trained", "bases.csv", "--out", "RUN", "--shots", "0,2", common=common) == 0
+    cell = figures("RUN")["cells"][1]
+    assert cell["accuracy"]["value"] == cell["strict"]["value"] == 1
+    assert cell["shuffled"]["value"] < 0.8 and cell["less_shuffled"]["low"] > 0
+    assert figures("RUN")["verdict"][1].startswith("Learned in context")
 
 
 def test_a_model_that_hears_no_labels_is_said_to_have_learned_nothing(place, monkeypatch):
