@@ -274,6 +274,12 @@ def show_results(run: FinishedFewshot, console: Console) -> None:
         table.add_row(name, f"{value:.3f}", *[""] * 4)
     table.add_row("largest class", f"{run.chance:.3f}", *[""] * 4)
     console.print(table)
+    shown = max(run.cells, key=lambda cell: cell.prefix_tokens)
+    if shown.shots:
+        console.print(
+            f"{shown.title}: one pass over {shown.prefix_tokens:,.0f} tokens of demonstrations for "
+            f"all queries is {shown.saving:.1f} times as fast as one for each"
+        )
     for text in run.verdict:
         console.print(text)
 
