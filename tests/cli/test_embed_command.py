@@ -18,6 +18,7 @@ from hyenadna.errors import InputError
 from hyenadna.genome.fasta import Genome
 from hyenadna.infer.embeddings_file import EmbeddingsFile
 from hyenadna.model.backbone import HyenaDNA
+from hyenadna.model.engine.native_kernels import lacks_bf16
 
 CONFIG = ModelConfig(d_model=8, n_layer=1, max_seq_len=34, filter_order=8)
 
@@ -98,9 +99,12 @@ def test_a_run_with_other_weights_is_refused(place, capsys, monkeypatch):
     assert (place / "e.npz.part" / "embeddings.npy").read_bytes() == rows
 
 
-def test_bf16_is_close(place):
+def test_bf16_is_close(place, capsys):
+    slow = "this processor has no bf16 products"
     assert run(WORDS) == 0
+    assert slow not in capsys.readouterr().out
     assert run([*WORDS[:4], "h.npz", *WORDS[5:], "--precision", "bf16"]) == 0
+    assert (slow in capsys.readouterr().out) == lacks_bf16()
     with np.load("e.npz") as one, np.load("h.npz") as other:
         error = np.abs(one["embeddings"] - other["embeddings"]).max()
         assert 0 < error < 0.05 * np.abs(one["embeddings"]).max()

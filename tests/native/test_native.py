@@ -17,6 +17,7 @@ from hyenadna.model.decoding import Decoder
 from hyenadna.model.engine import choose
 from hyenadna.model.engine.native_kernels import NativeKernels, available
 from hyenadna.model.engine.sizes import native_transform
+from hyenadna.model.engine.weights import BlockWeights
 from hyenadna.model.likelihood import target_nats
 from hyenadna.native import build, library, why_not
 
@@ -227,6 +228,34 @@ def test_settling_in_pieces(count, room):
         found.append(state.layers[0].convolutions[0].settled)
     scale = found[1].abs().max()
     torch.testing.assert_close(found[0] / scale, found[1] / scale, atol=1e-12, rtol=0)
+
+
+@pytest.mark.skipif(
+    not available(CONFIG, torch.float32, torch.bfloat16), reason="no native products of bf16"
+)
+@pytest.mark.parametrize("rows", [1, 100])
+def test_products_in_bf16_are_those_of_rounded_factors(rows):
+    """Forward and gradients of a linear layer: the output projection, all others set to zero."""
+    torch.manual_seed(0)
+    d, inner = 32, 64
+    sizes = ((d,), (d,), (3 * d, d), (3 * d,), (3 * d, 3), (3 * d,), (d, 16), (d,), (d, d), (d,))
+    w = BlockWeights(
+        *(torch.randn(size) for size in sizes),
+        torch.ones(d), torch.zeros(d), torch.zeros(inner, d), torch.zeros(inner),
+        torch.zeros(d, inner), torch.zeros(d),
+    )  # fmt: skip
+    h, y, grad = torch.randn(3, 1, rows, d).unbind()
+    kernels = NativeKernels(torch.bfloat16, threads=1)
+    out, sums = torch.empty_like(h), w.zeros()
+    kernels.finish(h, y, w, 1e-5, out)
+    near_y, near_w, near_grad = (t.bfloat16().double() for t in (y, w.out_weight, grad))
+    wanted = h.double() + near_y @ near_w.T + w.out_bias.double()
+    torch.testing.assert_close(out.double(), wanted, atol=1e-4, rtol=1e-6)
+
+    kernels.finish_backward(h, y, w, 1e-5, grad.clone(), sums)
+    torch.testing.assert_close(y.double(), near_grad @ near_w, atol=1e-4, rtol=1e-6)
+    outer = near_grad[0].T @ near_y[0]
+    torch.testing.assert_close(sums.out_weight.double(), outer, atol=1e-4, rtol=1e-6)
 
 
 @needs_native

@@ -97,6 +97,16 @@ def test_a_stopped_and_resumed_run_equals_an_unbroken_one(genome, tmp_path, monk
     assert_same_run(tmp_path / "whole", broken)
 
 
+def test_genomes_that_are_links_keep_their_names(genome, tmp_path, monkeypatch):
+    link = tmp_path / "named.fa"
+    link.symlink_to(genome)
+    out = str(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        assert run(["pretrain", str(link), *SMALL, "--steps", "4", "--out", out]) == 130
+    assert run(["pretrain", "--out", out, "--resume"]) == 0
+
+
 def start(arguments: list[str]) -> subprocess.Popen:
     command = [sys.executable, "-m", "hyenadna", *arguments]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

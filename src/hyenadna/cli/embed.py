@@ -22,6 +22,7 @@ from hyenadna.cli.memory import (
 from hyenadna.cli.pretrain import comma_list
 from hyenadna.cli.process import (
     announce_native,
+    announce_slow_bf16,
     available_memory,
     choose_device,
     prepare_process,
@@ -104,6 +105,7 @@ def embed(
     reader = Genome.open(genome)
     network = load(model).to(where)
     announce_native(console, network.config)
+    announce_slow_bf16(console, precision, where)
     limit_memory(network, max_memory)
     tiling = tile_genome(
         network.config, reader, length=length, bin=bin, contigs=comma_list(contigs)

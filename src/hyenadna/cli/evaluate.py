@@ -17,6 +17,7 @@ from hyenadna.cli.memory import explain_memory, fit_batch, limit_memory, note_no
 from hyenadna.cli.pretrain import Repeated, comma_list
 from hyenadna.cli.process import (
     announce_native,
+    announce_slow_bf16,
     choose_device,
     most_loaded,
     prepare_process,
@@ -117,6 +118,7 @@ def evaluate(
     limit_memory(network, max_memory)
     window, _ = require_window(network, length, context)
     announce_native(console, network.config)
+    announce_slow_bf16(console, precision, network.head_weight.device)
     if not -1 <= markov <= 12:
         raise InputError(f"--markov is {markov}; it must be 0 to 12, or -1 for none")
     dtype = PRECISIONS[precision]

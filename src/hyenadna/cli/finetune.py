@@ -26,6 +26,7 @@ from hyenadna.cli.finetune_options import (
 from hyenadna.cli.memory import explain_memory, note_no_effect
 from hyenadna.cli.process import (
     announce_native,
+    announce_slow_bf16,
     available_memory,
     choose_device,
     prepare_process,
@@ -226,6 +227,7 @@ def _announce(
         f"epoch{'s' * (epochs > 1)}, {seeds} seed{'s' * (seeds > 1)}; {job.precision} on "
         f"{job.device}, run in {out}"
     )
+    announce_slow_bf16(console, job.precision, job.device)
     console.print(f"about {size(job.memory)} of memory")
     free = available_memory()
     if job.device.type == "cpu" and free is not None and job.memory - resident_bytes() > free:

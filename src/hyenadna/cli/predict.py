@@ -27,6 +27,7 @@ from hyenadna.cli.memory import (
 )
 from hyenadna.cli.process import (
     announce_native,
+    announce_slow_bf16,
     choose_device,
     prepare_process,
     set_threads,
@@ -124,6 +125,7 @@ def predict(
     if long and network.task.kind != "tokens":
         raise InputError(f"--long is for a class of each base; the task is {network.task.kind}")
     announce_native(console, network.model.config)
+    announce_slow_bf16(console, precision, network.model.head_weight.device)
     limit_memory(network.model, max_memory)
     trained = _trained_with(network)
     file = _open_source(

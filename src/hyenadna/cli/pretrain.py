@@ -16,6 +16,7 @@ from hyenadna.cli.console import make_console
 from hyenadna.cli.memory import explain_memory, limit_memory, note_no_effect
 from hyenadna.cli.process import (
     announce_native,
+    announce_slow_bf16,
     available_memory,
     choose_device,
     most_loaded,
@@ -193,6 +194,7 @@ def start_run(
     corpus = _open(request.fasta, request.rule, request.weights, console)
     trainer, validation = _trainer(model.to(where), corpus, request.options)
     announce_native(console, model.config)
+    announce_slow_bf16(console, request.options.precision, where)
     _announce(console, trainer, corpus, out, max_memory)
     seconds = _seconds(trainer)
     description = {

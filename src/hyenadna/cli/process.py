@@ -76,6 +76,16 @@ def announce_native(console: Console, config: ModelConfig) -> None:
         console.print("note: compiling the native kernels; once, some seconds")
 
 
+def announce_slow_bf16(console: Console, precision: str, device: torch.device) -> None:
+    """Say so when bf16 was asked for on a processor that has no products of it."""
+    if precision != "bf16" or device.type != "cpu":
+        return
+    from hyenadna.model.engine.native_kernels import lacks_bf16
+
+    if lacks_bf16():
+        console.print("note: this processor has no bf16 products; --precision float32 is faster")
+
+
 def choose_device(name: str) -> torch.device:
     """The torch device of that name; `auto` is a GPU where there is one. Raises InputError."""
     import torch

@@ -65,10 +65,11 @@ template <class T> struct FoldedHead {
       for (long j = 0; j < V; j += LANES) {
         const Vec<T> logit = load(at + j) + load(layer.bias + j);
         store(at + j, logit);
-        top = logit > top ? logit : top;
+        top = larger<T>(logit, top);
       }
-      T highest = top[0];
-      for (int lane = 1; lane < LANES; lane++) highest = top[lane] > highest ? top[lane] : highest;
+      T tops[LANES];
+      store(tops, top);
+      const T highest = *std::max_element(tops, tops + LANES);
       target[r] = targets[r] == head.ignored ? T(0) : at[targets[r]] - highest;
       for (long j = 0; j < V; j += LANES) {
         const Vec<T> e = exp_lanes<T>(load(at + j) - highest);

@@ -17,57 +17,62 @@
 #include <memory>
 #include <vector>
 
-template <class T> struct Complex {
-  Vec<T> r, i;
+template <class T, int N = LANES> struct Complex {
+  typename Lanes<T, N>::V r, i;
 };
 
 template <class T> constexpr long CELL = 2 * LANES; // numbers of one complex vector
 
-template <class T> INLINE Complex<T> get(const T *z) { return {load(z), load(z + LANES)}; }
-template <class T> INLINE void put(T *z, Complex<T> x) {
-  store(z, x.r);
-  store(z + LANES, x.i);
+// N of the lanes of a cell.
+template <class T, int N = LANES> INLINE Complex<T, N> get(const T *z) {
+  return {load<T, N>(z), load<T, N>(z + LANES)};
 }
-template <class T> INLINE Complex<T> operator+(Complex<T> a, Complex<T> b) {
+template <class T, int N = LANES> INLINE void put(T *z, Complex<T, N> x) {
+  store<T, N>(z, x.r);
+  store<T, N>(z + LANES, x.i);
+}
+template <class T, int N> INLINE Complex<T, N> operator+(Complex<T, N> a, Complex<T, N> b) {
   return {a.r + b.r, a.i + b.i};
 }
-template <class T> INLINE Complex<T> operator-(Complex<T> a, Complex<T> b) {
+template <class T, int N> INLINE Complex<T, N> operator-(Complex<T, N> a, Complex<T, N> b) {
   return {a.r - b.r, a.i - b.i};
 }
-template <class T> INLINE Complex<T> operator*(Complex<T> a, Complex<T> b) {
+template <class T, int N> INLINE Complex<T, N> operator*(Complex<T, N> a, Complex<T, N> b) {
   return {a.r * b.r - a.i * b.i, a.r * b.i + a.i * b.r};
 }
-template <class T> INLINE Complex<T> conj_times(Complex<T> a, Complex<T> b) { // conj(a) b
+template <class T, int N> // conj(a) b
+INLINE Complex<T, N> conj_times(Complex<T, N> a, Complex<T, N> b) {
   return {a.r * b.r + a.i * b.i, a.r * b.i - a.i * b.r};
 }
 // a times -i (forward) or i (backward)
-template <class T, bool BACK> INLINE Complex<T> quarter(Complex<T> a) {
+template <bool BACK, class T, int N> INLINE Complex<T, N> quarter(Complex<T, N> a) {
   if constexpr (BACK) return {-a.i, a.r};
   return {a.i, -a.r};
 }
 // x times w or its conjugate, w a plain complex number
-template <class T, bool BACK> INLINE Complex<T> turn(Complex<T> x, const T *w) {
-  const Vec<T> c = splat(w[0]), s = splat(w[1]);
+template <bool BACK, class T, int N> INLINE Complex<T, N> turn(Complex<T, N> x, const T *w) {
+  const auto c = splat<T, N>(w[0]), s = splat<T, N>(w[1]);
   if constexpr (BACK) return {x.r * c + x.i * s, x.i * c - x.r * s};
   return {x.r * c - x.i * s, x.i * c + x.r * s};
 }
 
-template <class T, int R, bool BACK> INLINE void dft(Complex<T> *x) {
+template <int R, bool BACK, class T, int N> INLINE void dft(Complex<T, N> *x) {
+  typedef Complex<T, N> C;
   if constexpr (R == 2) {
-    const Complex<T> a = x[0], b = x[1];
+    const C a = x[0], b = x[1];
     x[0] = a + b;
     x[1] = a - b;
   } else if constexpr (R == 3) {
     const T s = T(0.86602540378443864676); // sin(2 pi / 3)
-    const Complex<T> a = x[0], sum = x[1] + x[2], d = x[1] - x[2];
-    const Complex<T> mid = {a.r - sum.r * T(0.5), a.i - sum.i * T(0.5)};
-    const Complex<T> q = quarter<T, BACK>({d.r * s, d.i * s});
+    const C a = x[0], sum = x[1] + x[2], d = x[1] - x[2];
+    const C mid = {a.r - sum.r * T(0.5), a.i - sum.i * T(0.5)};
+    const C q = quarter<BACK>(C{d.r * s, d.i * s});
     x[0] = a + sum;
     x[1] = mid + q;
     x[2] = mid - q;
   } else if constexpr (R == 4) {
-    const Complex<T> a = x[0] + x[2], b = x[0] - x[2], c = x[1] + x[3];
-    const Complex<T> d = quarter<T, BACK>(x[1] - x[3]);
+    const C a = x[0] + x[2], b = x[0] - x[2], c = x[1] + x[3];
+    const C d = quarter<BACK>(x[1] - x[3]);
     x[0] = a + c;
     x[1] = b + d;
     x[2] = a - c;
@@ -75,11 +80,11 @@ template <class T, int R, bool BACK> INLINE void dft(Complex<T> *x) {
   } else if constexpr (R == 5) {
     const T c1 = T(0.30901699437494742410), c2 = T(-0.80901699437494742410);
     const T s1 = T(0.95105651629515357212), s2 = T(0.58778525229247312917);
-    const Complex<T> a = x[0], p = x[1] + x[4], m = x[1] - x[4], q = x[2] + x[3], n = x[2] - x[3];
-    const Complex<T> u = {a.r + p.r * c1 + q.r * c2, a.i + p.i * c1 + q.i * c2};
-    const Complex<T> v = {a.r + p.r * c2 + q.r * c1, a.i + p.i * c2 + q.i * c1};
-    const Complex<T> f = quarter<T, BACK>({m.r * s1 + n.r * s2, m.i * s1 + n.i * s2});
-    const Complex<T> g = quarter<T, BACK>({m.r * s2 - n.r * s1, m.i * s2 - n.i * s1});
+    const C a = x[0], p = x[1] + x[4], m = x[1] - x[4], q = x[2] + x[3], n = x[2] - x[3];
+    const C u = {a.r + p.r * c1 + q.r * c2, a.i + p.i * c1 + q.i * c2};
+    const C v = {a.r + p.r * c2 + q.r * c1, a.i + p.i * c2 + q.i * c1};
+    const C f = quarter<BACK>(C{m.r * s1 + n.r * s2, m.i * s1 + n.i * s2});
+    const C g = quarter<BACK>(C{m.r * s2 - n.r * s1, m.i * s2 - n.i * s1});
     x[0] = a + p + q;
     x[1] = u + f;
     x[2] = v + g;
@@ -88,15 +93,15 @@ template <class T, int R, bool BACK> INLINE void dft(Complex<T> *x) {
   } else {
     static_assert(R == 8);
     const T h = T(0.70710678118654752440); // sqrt(1/2)
-    Complex<T> e[4] = {x[0] + x[4], x[1] + x[5], x[2] + x[6], x[3] + x[7]};
-    const Complex<T> d1 = x[1] - x[5], d3 = x[3] - x[7];
-    const Complex<T> t1 = quarter<T, BACK>(d1), t3 = quarter<T, BACK>(d3);
-    Complex<T> o[4] = {x[0] - x[4],
+    C e[4] = {x[0] + x[4], x[1] + x[5], x[2] + x[6], x[3] + x[7]};
+    const C d1 = x[1] - x[5], d3 = x[3] - x[7];
+    const C t1 = quarter<BACK>(d1), t3 = quarter<BACK>(d3);
+    C o[4] = {x[0] - x[4],
                        {(d1.r + t1.r) * h, (d1.i + t1.i) * h},
-                       quarter<T, BACK>(x[2] - x[6]),
+                       quarter<BACK>(x[2] - x[6]),
                        {(t3.r - d3.r) * h, (t3.i - d3.i) * h}};
-    dft<T, 4, BACK>(e);
-    dft<T, 4, BACK>(o);
+    dft<4, BACK>(e);
+    dft<4, BACK>(o);
 #pragma GCC unroll 4
     for (int q = 0; q < 4; q++) {
       x[2 * q] = e[q];
@@ -118,24 +123,27 @@ template <class T> class Fft {
   std::vector<T> twist_; // (N, 2): exp(i pi j / 2N)
 
   template <int R, bool BACK> static void pass(const Stage &s, T *z, long from, long to) {
+    constexpr int N = REGISTER<T>;
     const long step = s.m * CELL<T>;
     for (long j = from; j < to; j++) {
-      Complex<T> x[R];
-      T *at = z + j * CELL<T>;
       const T *w = s.twiddles.data() + j * 2 * (R - 1);
+      for (long lane = 0; lane < LANES; lane += N) {
+        Complex<T, N> x[R];
+        T *at = z + j * CELL<T> + lane;
 #pragma GCC unroll 8
-      for (int q = 0; q < R; q++) x[q] = get(at + q * step);
-      if constexpr (BACK) {
+        for (int q = 0; q < R; q++) x[q] = get<T, N>(at + q * step);
+        if constexpr (BACK) {
 #pragma GCC unroll 8
-        for (int q = 1; q < R; q++) x[q] = turn<T, true>(x[q], w + 2 * (q - 1));
-        dft<T, R, true>(x);
-      } else {
-        dft<T, R, false>(x);
+          for (int q = 1; q < R; q++) x[q] = turn<true>(x[q], w + 2 * (q - 1));
+          dft<R, true>(x);
+        } else {
+          dft<R, false>(x);
 #pragma GCC unroll 8
-        for (int q = 1; q < R; q++) x[q] = turn<T, false>(x[q], w + 2 * (q - 1));
+          for (int q = 1; q < R; q++) x[q] = turn<false>(x[q], w + 2 * (q - 1));
+        }
+#pragma GCC unroll 8
+        for (int q = 0; q < R; q++) put<T, N>(at + q * step, x[q]);
       }
-#pragma GCC unroll 8
-      for (int q = 0; q < R; q++) put(at + q * step, x[q]);
     }
   }
 

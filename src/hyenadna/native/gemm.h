@@ -17,6 +17,7 @@ constexpr bool HAS_BF16 = false;
 
 // Vectors of a panel of B, and rows of a tile for so many vectors: 24 accumulators of 32 registers.
 template <class T> struct Tile;
+template <class T> constexpr bool ONE_REGISTER = REGISTER<T> == LANES; // a vector type of the compiler
 #if defined(__AVX512F__)
 template <> struct Tile<float> {
   static constexpr int vectors = 4;
@@ -26,32 +27,32 @@ template <> struct Tile<double> { // a vector is two registers
   static constexpr int vectors = 2;
   static constexpr int rows(int nv) { return nv == 2 ? 6 : 12; }
 };
-#else // AVX2: a float vector is two of 16 registers; NEON: four of 32
-template <> struct Tile<float> {
+#else // A panel is one vector, done in strips of so many registers.
+template <class T> struct Tile {
   static constexpr int vectors = 1;
-  static constexpr int rows(int) { return 6; }
-};
-template <> struct Tile<double> {
-  static constexpr int vectors = 1;
-  static constexpr int rows(int) { return 3; }
+  static constexpr int strip = REGISTERS == 32 ? 4 : 2;
+  // 12 accumulators of 16 registers; 16 of 32, since with 24 of them GCC 12 spills two for NEON.
+  static constexpr int rows(int) { return REGISTERS == 32 ? 4 : 6; }
 };
 #endif
 
-template <class T, int R, int NV>
+// R rows, NV times N columns.
+template <class T, int R, int NV, int N>
 INLINE void tile(long depth, const T *a, long a_row, long a_col, const T *b, long b_row, T *c,
                  long c_row, bool add) {
-  Vec<T> acc[R][NV];
+  typedef typename Lanes<T, N>::V V;
+  V acc[R][NV];
 #pragma GCC unroll 16
   for (int i = 0; i < R; i++)
 #pragma GCC unroll 4
-    for (int j = 0; j < NV; j++) acc[i][j] = add ? load(c + i * c_row + j * LANES) : Vec<T>{};
+    for (int j = 0; j < NV; j++) acc[i][j] = add ? load<T, N>(c + i * c_row + j * N) : V{};
   for (long k = 0; k < depth; k++) {
-    Vec<T> bv[NV];
+    V bv[NV];
 #pragma GCC unroll 4
-    for (int j = 0; j < NV; j++) bv[j] = load(b + k * b_row + j * LANES);
+    for (int j = 0; j < NV; j++) bv[j] = load<T, N>(b + k * b_row + j * N);
 #pragma GCC unroll 16
     for (int i = 0; i < R; i++) {
-      const Vec<T> av = splat(a[i * a_row + k * a_col]);
+      const V av = splat<T, N>(a[i * a_row + k * a_col]);
 #pragma GCC unroll 4
       for (int j = 0; j < NV; j++) acc[i][j] += av * bv[j];
     }
@@ -59,33 +60,39 @@ INLINE void tile(long depth, const T *a, long a_row, long a_col, const T *b, lon
 #pragma GCC unroll 16
   for (int i = 0; i < R; i++)
 #pragma GCC unroll 4
-    for (int j = 0; j < NV; j++) store(c + i * c_row + j * LANES, acc[i][j]);
+    for (int j = 0; j < NV; j++) store<T, N>(c + i * c_row + j * N, acc[i][j]);
 }
 
-// One panel of C: all its rows.
-template <class T, int NV>
+// One panel of C, NV times N columns: all its rows.
+template <class T, int NV, int N = LANES>
 void panel(long rows, long depth, const T *a, long a_row, long a_col, const T *b, long b_row, T *c,
            long c_row, bool add) {
   constexpr int R = Tile<T>::rows(NV);
   long r = 0;
   for (; r + R <= rows; r += R)
-    tile<T, R, NV>(depth, a + r * a_row, a_row, a_col, b, b_row, c + r * c_row, c_row, add);
+    tile<T, R, NV, N>(depth, a + r * a_row, a_row, a_col, b, b_row, c + r * c_row, c_row, add);
   for (; r + 4 <= rows; r += 4)
-    tile<T, 4, NV>(depth, a + r * a_row, a_row, a_col, b, b_row, c + r * c_row, c_row, add);
+    tile<T, 4, NV, N>(depth, a + r * a_row, a_row, a_col, b, b_row, c + r * c_row, c_row, add);
   for (; r < rows; r++)
-    tile<T, 1, NV>(depth, a + r * a_row, a_row, a_col, b, b_row, c + r * c_row, c_row, add);
+    tile<T, 1, NV, N>(depth, a + r * a_row, a_row, a_col, b, b_row, c + r * c_row, c_row, add);
 }
 
 template <class T>
 void any_panel(int vectors, long rows, long depth, const T *a, long a_row, long a_col, const T *b,
                long b_row, T *c, long c_row, bool add) {
-  constexpr int most = Tile<T>::vectors;
-  if (vectors == 1) panel<T, 1>(rows, depth, a, a_row, a_col, b, b_row, c, c_row, add);
-  if constexpr (most > 1)
-    if (vectors == 2) panel<T, 2>(rows, depth, a, a_row, a_col, b, b_row, c, c_row, add);
-  if constexpr (most > 2) {
-    if (vectors == 3) panel<T, 3>(rows, depth, a, a_row, a_col, b, b_row, c, c_row, add);
-    if (vectors == 4) panel<T, 4>(rows, depth, a, a_row, a_col, b, b_row, c, c_row, add);
+  if constexpr (!ONE_REGISTER<T>) {
+    constexpr int N = REGISTER<T>, NV = Tile<T>::strip;
+    for (long j = 0; j < LANES; j += NV * N)
+      panel<T, NV, N>(rows, depth, a, a_row, a_col, b + j, b_row, c + j, c_row, add);
+  } else {
+    constexpr int most = Tile<T>::vectors;
+    if (vectors == 1) panel<T, 1>(rows, depth, a, a_row, a_col, b, b_row, c, c_row, add);
+    if constexpr (most > 1)
+      if (vectors == 2) panel<T, 2>(rows, depth, a, a_row, a_col, b, b_row, c, c_row, add);
+    if constexpr (most > 2) {
+      if (vectors == 3) panel<T, 3>(rows, depth, a, a_row, a_col, b, b_row, c, c_row, add);
+      if (vectors == 4) panel<T, 4>(rows, depth, a, a_row, a_col, b, b_row, c, c_row, add);
+    }
   }
 }
 
@@ -178,18 +185,32 @@ inline void any_half_panel(int vectors, long rows, long pairs, const uint32_t *a
   if (vectors == 4) half_panel<4>(rows, pairs, a, a_row, a_col, b, b_row, c, c_row, add);
 }
 
-// Room of this thread for operands in bf16.
-inline uint32_t *half_room(int which, long pairs) {
-  static thread_local std::vector<uint32_t> room[2];
-  if ((long)room[which].size() < pairs) room[which].resize(pairs);
+// Room of this thread for operands in bf16: U is uint32_t for pairs of them, float for rounded ones.
+template <class U> U *half_room(int which, long count) {
+  static thread_local std::vector<U> room[2];
+  if ((long)room[which].size() < count) room[which].resize(count);
   return room[which].data();
 }
 
-// A matrix (depth, width) stored panel by panel, so that the inner loop reads it in one line; in
-// bf16 where `halves` is set.
+// Without a dot product for bf16: the nearest bf16, ties to even, kept as float, for products in
+// float. That takes as long as float; torch's bf16 is many times slower there.
+inline void round_rows(long rows, const float *a, long a_row, long width, float *out) {
+  for (long r = 0; r < rows; r++)
+    for (long j = 0; j < width; j++) {
+      uint32_t bits;
+      std::memcpy(&bits, a + r * a_row + j, sizeof bits);
+      const bool nan = (bits & 0x7fffffff) > 0x7f800000;
+      bits = (nan ? bits | 0x400000 : bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000;
+      std::memcpy(out + r * width + j, &bits, sizeof bits);
+    }
+}
+
+// A matrix (depth, width) stored panel by panel, so that the inner loop reads it in one line. bf16:
+// rounded, and where the processor multiplies them, in `halves` instead of `data`.
 template <class T> struct Packed {
   const T *data;
   long depth, width; // multiples of LANES
+  bool bf16 = false;
   const uint32_t *halves = nullptr;
 };
 
@@ -197,46 +218,56 @@ template <class T> struct Packed {
 // col is 1. Blocks of 16 x 16; the last one along the depth may be cut off.
 template <class T>
 Packed<T> pack(const T *source, long row, long col, long depth, long width, bool bf16) {
-  T *data = bf16 ? nullptr : arena().take<T>(depth * width);
-  uint32_t *halves = bf16 ? arena().take<uint32_t>(depth / 2 * width) : nullptr;
+  const bool paired = bf16 && HAS_BF16;
+  T *data = paired ? nullptr : arena().take<T>(depth * width);
+  uint32_t *halves = paired ? arena().take<uint32_t>(depth / 2 * width) : nullptr;
   for (long at = 0; at < width; at += LANES) {
     const long panel = at / PANEL<T> * PANEL<T>; // first column of this block's panel
     const long wide = panel_vectors<T>(width, panel) * LANES;
     for (long from = 0; from < depth; from += LANES) {
       const long rows = depth - from < LANES ? depth - from : LANES;
-      alignas(128) Vec<T> block[LANES] = {};
+      alignas(128) T block[LANES * LANES] = {};
       if (col == 1) {
-        for (long k = 0; k < rows; k++) block[k] = load(source + (from + k) * row + at);
-      } else if (rows == LANES) {
-        for (long j = 0; j < LANES; j++) block[j] = load(source + (at + j) * col + from);
-        transpose<T>(block);
+        for (long k = 0; k < rows; k++)
+          store(block + k * LANES, load(source + (from + k) * row + at));
+      } else if (ONE_REGISTER<T> && rows == LANES) {
+        if constexpr (ONE_REGISTER<T>) transposed<T>(source + at * col + from, col, block);
       } else {
         for (long j = 0; j < LANES; j++)
-          for (long k = 0; k < rows; k++) block[k][j] = source[(at + j) * col + from + k];
+          for (long k = 0; k < rows; k++) block[k * LANES + j] = source[(at + j) * col + from + k];
       }
       const long to = panel * depth + from * wide + at - panel;
-      if (!bf16) {
-        for (long k = 0; k < rows; k++) store(data + to + k * wide, block[k]);
+      if constexpr (sizeof(T) == 4 && !HAS_BF16)
+        if (bf16) round_rows(LANES, block, LANES, LANES, block);
+      if (!paired) {
+        for (long k = 0; k < rows; k++) store(data + to + k * wide, load(block + k * LANES));
         continue;
       }
-      if constexpr (sizeof(T) == 4)
+      if constexpr (sizeof(T) == 4 && HAS_BF16)
         for (long k = 0; k < rows; k += 2)
           *(u32x16 *)(halves + panel * depth / 2 + (from + k) / 2 * wide + at - panel) =
-              rounded_half((const float *)&block[k]) | rounded_half((const float *)&block[k + 1])
-                                                           << 16;
+              rounded_half((const float *)block + k * LANES) |
+              rounded_half((const float *)block + (k + 1) * LANES) << 16;
     }
   }
-  return {data, depth, width, halves};
+  return {data, depth, width, bf16, halves};
 }
 
 // C (rows, width) (+)= A (rows, depth) times a packed matrix.
 template <class T>
 void multiply(long rows, const T *a, long a_row, const Packed<T> &b, T *c, long c_row,
               bool add = false) {
-  if constexpr (sizeof(T) == 4)
+  if constexpr (sizeof(T) == 4 && !HAS_BF16)
+    if (b.bf16) {
+      float *rounded = half_room<float>(0, rows * b.depth);
+      round_rows(rows, a, a_row, b.depth, rounded);
+      a = rounded;
+      a_row = b.depth;
+    }
+  if constexpr (sizeof(T) == 4 && HAS_BF16)
     if (b.halves) {
       const long pairs = b.depth / 2;
-      uint32_t *half = half_room(0, rows * pairs);
+      uint32_t *half = half_room<uint32_t>(0, rows * pairs);
       pair_columns(rows, a, a_row, b.depth, half);
       for (long at = 0; at < b.width; at += PANEL<T>) {
         const int nv = panel_vectors<T>(b.width, at);
@@ -256,10 +287,18 @@ void multiply(long rows, const T *a, long a_row, const Packed<T> &b, T *c, long 
 template <class T>
 void add_outer(long rows, const T *a, long a_row, long m, const T *b, long b_row, long n, T *c,
                long c_row, bool bf16) {
-  if constexpr (sizeof(T) == 4)
+  if constexpr (sizeof(T) == 4 && !HAS_BF16)
+    if (bf16) {
+      float *rounded_a = half_room<float>(0, rows * m), *rounded_b = half_room<float>(1, rows * n);
+      round_rows(rows, a, a_row, m, rounded_a);
+      round_rows(rows, b, b_row, n, rounded_b);
+      a = rounded_a, a_row = m, b = rounded_b, b_row = n;
+    }
+  if constexpr (sizeof(T) == 4 && HAS_BF16)
     if (bf16) {
       const long pairs = (rows + 1) / 2;
-      uint32_t *half_a = half_room(0, pairs * m), *half_b = half_room(1, pairs * n);
+      uint32_t *half_a = half_room<uint32_t>(0, pairs * m);
+      uint32_t *half_b = half_room<uint32_t>(1, pairs * n);
       pair_rows(rows, a, a_row, m, half_a);
       pair_rows(rows, b, b_row, n, half_b);
       for (long at = 0; at < n; at += PANEL<T>)

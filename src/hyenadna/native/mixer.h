@@ -268,8 +268,11 @@ private:
         }
         for (int run = 0; run < 3; run++) store(p + t * RUNS + run * LANES, slope[run]);
       }
-      for (long j = 0; j < (K + 1) * 3; j++)
-        for (int lane = 0; lane < LANES; lane++) sums[j * LANES + lane] += (double)sum[j][lane];
+      for (long j = 0; j < (K + 1) * 3; j++) {
+        T lanes[LANES];
+        store(lanes, sum[j]);
+        for (int lane = 0; lane < LANES; lane++) sums[j * LANES + lane] += (double)lanes[lane];
+      }
       stop = start;
     }
   }

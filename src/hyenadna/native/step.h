@@ -130,7 +130,8 @@ private:
   // y = gates (y + the newest samples times the filter at the first lags)
   void convolve_newest(const Steps &at, const T *taps, const T *recent, const T *gates,
                        T *y) const {
-    constexpr int STRIP = 32 * 16 / sizeof(T) / LANES / 4; // vectors in registers: 8 float, 4 double
+    // Vectors in registers: 8 float, 4 double; of 16 registers half of them.
+    constexpr int STRIP = REGISTERS == 32 ? 32 / sizeof(T) : 16 / sizeof(T);
     long c = 0;
     for (; c + STRIP * LANES <= s_.D; c += STRIP * LANES)
       strip<STRIP>(at, taps + c, recent + c, gates + c, y + c);

@@ -107,7 +107,7 @@ def genome_records(corpus: Sequence[CorpusGenome]) -> list[dict[str, Any]]:
     return [
         {
             "name": g.name,
-            "path": str(g.reader.path.resolve()),
+            "path": str(g.reader.path.absolute()),
             "digest": g.reader.digest(),
             "bases": {part: g.split.part(part).bases for part in ("train", "valid", "test")},
             "split": g.split.rule,

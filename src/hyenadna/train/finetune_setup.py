@@ -13,7 +13,7 @@ from hyenadna.alphabet import IGNORED
 from hyenadna.data.labelled_data import LabelledData
 from hyenadna.errors import InputError
 from hyenadna.model.adapters import add_lora
-from hyenadna.model.engine.native_kernels import available
+from hyenadna.model.engine.native_kernels import available, multiplies_bf16
 from hyenadna.model.freezing import freeze, layer_groups, train_all, train_last_blocks
 from hyenadna.model.heads import TaskModel
 from hyenadna.model.prompting.prompted import PromptedModel
@@ -81,7 +81,7 @@ def choose_precision(model: TaskModel, config: FinetuneConfig, device: torch.dev
     if device.type != "cpu" or config.mode in ("lora", "prompt"):
         return "float32"
     dtype = model.model.head_weight.dtype
-    pays = available(model.model.config, dtype, torch.bfloat16)
+    pays = multiplies_bf16() and available(model.model.config, dtype, torch.bfloat16)
     return "bf16" if pays else "float32"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from typing import Final
 
 import torch
@@ -37,11 +38,27 @@ def _sizes_fit(config: ModelConfig) -> bool:
 def available(config: ModelConfig, dtype: torch.dtype, gemm: torch.dtype | None = None) -> bool:
     """Whether there are native kernels for models of this shape and type on this machine.
 
-    gemm: bfloat16 asks for matrix products in bf16, which need AVX512-BF16.
+    gemm: bfloat16 asks for matrix products in bf16: of AVX512-BF16, or on other x86 processors of
+    rounded factors in float32, since there torch has no products in hardware either. Elsewhere it
+    may have them.
     """
     if dtype not in NAMES or not _sizes_fit(config) or library() is None:
         return False
-    return gemm is None or (dtype == torch.float32 and bool(native_library().has_bf16()))
+    return gemm is None or (dtype == torch.float32 and (multiplies_bf16() or lacks_bf16()))
+
+
+def multiplies_bf16() -> bool:
+    """Whether native kernels make products of bf16 in hardware."""
+    return library() is not None and bool(native_library().has_bf16())
+
+
+def lacks_bf16() -> bool:
+    """Whether this processor is known to have no products of bf16: then float32 is faster.
+
+    On x86 whatever multiplies bf16 has AVX512-BF16 too.
+    """
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return x86 and library() is not None and not multiplies_bf16()
 
 
 class NativeKernels:

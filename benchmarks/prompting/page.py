@@ -1,0 +1,158 @@
+"""docs/benchmarks/prompting.md: one section for each task, one for the costs."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+from benchmarks.pages import write_sections
+from benchmarks.prompting.plan import TASKS, Plan, Task
+
+from hyenadna.cli.units import bases, duration, size
+
+
+def write_page(
+    out: Path, docs: Path, *, model: Path, host: dict[str, Any], note: str, plan: Plan
+) -> None:
+    """Write the page of what there is in `out`, with the pictures of the runs."""
+    sections = [_head(model, host, note)]
+    for task in TASKS:
+        place = out / task.name
+        sections += [_prompts(task, place, docs), _shots(task, place, docs)]
+    sections.append(_costs(out / "costs.json"))
+    docs.mkdir(parents=True, exist_ok=True)
+    write_sections(docs / "prompting.md", sections)
+
+
+def _head(model: Path, host: dict[str, Any], note: str) -> list[str]:
+    run = json.loads((model / "run.json").read_text()) if (model / "run.json").exists() else {}
+    lines = [
+        "# Soft prompts and few shots",
+        "",
+        "Written by `python -m benchmarks.prompting --data DATA --model RUN --out DIR`. Guides: "
+        "[soft prompts](../prompts.md), [few shots](../fewshot.md). The model is frozen but where "
+        "a row says otherwise; what is learned is chosen on valid rows, and test rows are met "
+        "once. Near duplicates between the parts are left out (`--drop-leaks`), and rows without a "
+        "published split are split by families of similar sequences.",
+        "",
+        f"{host['processor']}, {host['cores']} cores, torch {host['torch']}. {note}".strip(),
+    ]
+    if run:
+        shape, options = run["model"], run["options"]
+        entries = [json.loads(line) for line in (model / "log.jsonl").read_text().splitlines()]
+        steps = [entry for entry in entries if "loss" in entry]
+        valid = [entry for entry in entries if "valid" in entry]
+        genomes = ", ".join(f"{g['name']} {bases(g['bases']['train'])}" for g in run["genomes"])
+        lines += [
+            "",
+            f"Model: {shape['n_layer']} layers of width {shape['d_model']}, up to "
+            f"{shape['max_seq_len']:,} tokens, made by `hyenadna pretrain` on {genomes}; "
+            f"{bases(steps[-1]['tokens'])} read in {duration(sum(s['seconds'] for s in steps))}, "
+            f"stages {options['stages']} then {options['length']:,}; valid "
+            f"{valid[-1]['valid']:.4f} bits a base over all genomes.",
+        ]
+    return lines
+
+
+def _prompts(task: Task, place: Path, docs: Path) -> list[str]:
+    path = place / "prompt-tune" / "metrics.json"
+    if not path.exists():
+        return []
+    found = json.loads(path.read_text())
+    picture = f"prompting.{task.name}.tokens.png"
+    shutil.copyfile(path.parent / "curve.png", docs / picture)
+    rows = found["rows"]
+    counts = ", ".join(f"{split} {count:,}" for split, count in rows.items())
+    lines = [
+        f"## Soft tokens: {task.title}",
+        "",
+        f"Rows: {counts}. Chosen on valid: {found['arms'][found['chosen']]['name']}.",
+        "",
+        "| | trained numbers | time | accuracy | 95 % | MCC | AUROC |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for arm in found["arms"].values():
+        scores = arm["metrics"]
+        accuracy = scores["accuracy"]
+        trained = f"{arm['trained']:,}" if arm["trained"] else ""
+        lines.append(
+            f"| {arm['name']} | {trained} | {duration(arm['seconds']) if arm['trained'] else ''} | "
+            f"{_text(accuracy['value'])} | {_text(accuracy['low'])} to {_text(accuracy['high'])} | "
+            f"{_text(scores['mcc']['value'])} | {_text(scores['auroc']['value'])} |"
+        )
+    return [
+        *lines,
+        "",
+        f"![accuracy against soft tokens]({picture})",
+        "",
+        *_command(place, "prompt-tune"),
+    ]
+
+
+def _shots(task: Task, place: Path, docs: Path) -> list[str]:
+    path = place / "fewshot" / "metrics.json"
+    if not path.exists():
+        return []
+    found = json.loads(path.read_text())
+    lines = [f"## Few shots: {task.title}", "", found["verdict"], ""]
+    lines += [
+        "| shots | tuned on | accuracy | 95 % | calibrated | labels shuffled | other order | "
+        "exact letter |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for cell in found["cells"]:
+        lines.append(_cell(cell))
+    pictures = []
+    for source in sorted((place / "fewshot").glob("*.png")):
+        name = f"prompting.{task.name}.{source.stem}.png"
+        shutil.copyfile(source, docs / name)
+        pictures.append(f"![{source.stem}]({name})")
+    return [*lines, "", *pictures, "", *_command(place, "fewshot")]
+
+
+def _cell(cell: dict[str, Any]) -> str:
+    return "| " + " | ".join(str(value) for value in cell.values()) + " |"
+
+
+def _command(place: Path, verb: str) -> list[str]:
+    path = place / f"{verb}.txt"
+    return ["```sh", path.read_text(), "```"] if path.exists() else []
+
+
+def _text(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def _costs(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    lines = [
+        "## What the shared prefix saves",
+        "",
+        "A step: forward and backward pass of rows behind soft tokens, the model frozen. Predict: "
+        "a forward pass behind tokens that were read before. Twin: the tokens in front of every row, "
+        "the same modules, taking turns in one process; least of up to five. Memory: peak of the "
+        "process in a step of the shared way. Gap: between the gradients, relative.",
+        "",
+        "| soft tokens | rows x length | step | twin | | predict | twin | | memory | gap |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for key, found in json.loads(path.read_text()).items():
+        cost = json.loads(key)
+        if "error" in found:
+            lines.append(f"| {cost['tokens']:,} | {cost['rows']} x {cost['length']} | "
+                         f"{found['error']} |" + " |" * 7)  # fmt: skip
+            continue
+        cells = [f"{cost['tokens']:,}", f"{cost['rows']} x {cost['length']}"]
+        for what in ("step", "predict"):
+            shared, twin = found[what]["shared"], found[what].get("twin")
+            cells.append(f"{1000 * shared:,.0f} ms")
+            cells += [f"{1000 * twin:,.0f} ms", f"**{twin / shared:.1f}×**"] if twin else ["", ""]
+        cells.append(size(found["peak"]) if not cost["twin"] else "")
+        gap = found.get("gradient difference")
+        cells.append(f"{gap:.0e}" if gap is not None else "")
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines

@@ -1,0 +1,69 @@
+"""Which tasks, which numbers of tokens and shots, which costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Task:
+    """One labelled table of the shared data."""
+
+    name: str
+    title: str
+    table: str
+    """Below the folder of the data."""
+    split: tuple[str, ...] = ("--split-by", "similarity")
+    """How what is held out is drawn, where the table does not say."""
+
+
+TASKS = (
+    Task(
+        "human", "human core promoters with TATA, 70 bases (GUE prom_core_tata)",
+        "gue_promoter/prom_core_tata.csv.gz",
+    ),
+    Task("yeast", "histone mark H3 of yeast, 500 bases (GUE)", "gue_emp_yeast_histone/H3.csv.gz"),
+    Task(
+        "bacteria", "sigma-70 promoters of E. coli, 81 bases",
+        "cnnpromoter/ecoli_sigma70.csv.gz", ("--test-fraction", "0.2", "--split-by", "similarity"),
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Sequences behind soft tokens, by the shared prefix and by its slow twin."""
+
+    tokens: int
+    rows: int
+    length: int
+    twin: bool = True
+    """Whether the twin is measured too: it takes rows times the tokens."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run of each task, and which costs are measured."""
+
+    tokens: str = "0,2,32,128,512,2048,8192"
+    shots: str = "1,2,8,32"
+    tuning_samples: str = "0,2,16,64,256"
+    draws: int = 3
+    limit: int = 500
+    """Rows that few shots are measured on, at most."""
+    epochs: int = 5
+    patience: int = 2
+    costs: tuple[Cost, ...] = ()
+
+
+FULL = Plan(
+    costs=tuple(
+        Cost(tokens, 16, length)
+        for length in (80, 500)
+        for tokens in (32, 512, 2048, 8192)
+    ) + (Cost(32768, 16, 80, twin=False), Cost(32768, 1, 80)),
+)  # fmt: skip
+TINY = Plan(
+    tokens="0,4", shots="1", tuning_samples="0,2", draws=2, limit=60, epochs=1, patience=1,
+    costs=(Cost(64, 4, 80),),
+)  # fmt: skip
