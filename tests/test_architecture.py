@@ -98,15 +98,9 @@ def test_help_never_imports_torch():
         "pyarrow",
     }  # fmt: skip
     commands = (
-        "pretrain",
-        "evaluate",
-        "embed",
-        "generate",
-        "finetune",
-        "predict",
-        "benchmark",
-        "prompt-tune",
-    )
+        "pretrain", "evaluate", "embed", "generate", "finetune", "fewshot", "prompt-tune",
+        "predict", "benchmark",
+    )  # fmt: skip
     for words in (["--help"], *([command, "--help"] for command in commands), ["models"]):
         loaded = loaded_after(f"from hyenadna.cli.app import run\nrun({words!r})")
         assert not loaded & heavy, (words, loaded & heavy)

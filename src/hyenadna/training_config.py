@@ -205,6 +205,47 @@ class PretrainConfig:
         return cls(**{k: v for k, v in values.items() if k in known})
 
 
+TuneOn = Literal["query", "all"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstructConfig:
+    """How to tune a language model on a few rows of demonstrations and query.
+
+    The defaults are those of the paper's brief tuning (HyenaDNA, table A.7).
+
+    Raises InputError when a value is out of range.
+    """
+
+    lr: float = 1e-4
+    """Learning rate of AdamW, constant."""
+    weight_decay: float = 0.0
+    """Of all weights."""
+    batch_size: int = 2
+    """Samples of a step."""
+    epochs: int = 1
+    """Passes over the samples."""
+    clip: float = 1.0
+    """Largest global gradient norm."""
+    tune_on: TuneOn = "query"
+    """Whose label the loss is of: the query's alone, or `all`, those of the demonstrations too, as
+    the original does."""
+
+    def __post_init__(self) -> None:
+        rules = {
+            "lr": (self.lr > 0, "it must be positive"),
+            "weight_decay": (self.weight_decay >= 0, "it must not be negative"),
+            "batch_size": (self.batch_size >= 1, "it must be at least 1"),
+            "epochs": (self.epochs >= 1, "it must be at least 1"),
+            "clip": (self.clip > 0, "it must be positive"),
+            "tune_on": (self.tune_on in ("query", "all"), "it is query or all"),
+        }
+        for field, (ok, rule) in rules.items():
+            if not ok:
+                option = field.replace("_", "-")
+                raise InputError(f"--{option} is {getattr(self, field)}; {rule}")
+
+
 FinetuneMode = Literal["full", "frozen", "last", "lora", "prompt"]
 FinetuneSchedule = Literal["cosine", "plateau"]
 FinetunePrecision = Literal["auto", "float32", "bf16", "fp16"]

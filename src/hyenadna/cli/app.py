@@ -31,6 +31,7 @@ COMMANDS = {
     "embed": "Turn a genome into embeddings: mean hidden states over each stretch of bases.",
     "generate": "Write new DNA: bases that the model draws after a prompt, one at a time.",
     "finetune": "Fit a model to labelled sequences, and measure it beside baselines.",
+    "fewshot": "Ask a model for classes behind demonstrations; say whether it learns from them.",
     "predict": "Say what a fine-tuned model makes of sequences: classes, labels or values.",
     "prompt-tune": "Adapt a frozen model to labelled sequences by soft tokens before them.",
     "benchmark": "Run a published benchmark suite: models beside baselines and published figures.",

@@ -23,7 +23,7 @@ from hyenadna.cli.finetune_options import (
     require_same_request,
     seed_list,
 )
-from hyenadna.cli.memory import explain_memory, note_no_effect, peak_memory
+from hyenadna.cli.memory import explain_memory, note_no_effect
 from hyenadna.cli.process import (
     announce_native,
     announce_slow_bf16,
@@ -32,8 +32,14 @@ from hyenadna.cli.process import (
     prepare_process,
     set_threads,
 )
-from hyenadna.cli.run_description import read_description, require_free, write_description
-from hyenadna.cli.units import duration, size
+from hyenadna.cli.run_description import (
+    done_text,
+    read_description,
+    require_free,
+    say_complete,
+    write_description,
+)
+from hyenadna.cli.units import size
 from hyenadna.errors import InputError
 from hyenadna.training_config import FinetuneConfig
 
@@ -132,10 +138,7 @@ def finetune(
         own = FinetuneRequest.from_dict(stored["request"])
         require_same_request(request, own)
         request = own
-        if (out / "metrics.json").exists():
-            console.print(f"{out}: the run is complete; its report is {out / 'report.html'}")
-            if json_:
-                print((out / "metrics.json").read_text(encoding="utf-8"), end="")
+        if say_complete(out, console, as_json=json_):
             return 0
         threads = stored.get("threads") if threads is None else threads
         max_memory = stored.get("max_memory") if max_memory is None else max_memory
@@ -294,11 +297,9 @@ def _finish(
     with console.status("writing the report …"):
         summary = write_results(run, out)
     show_results(run, console)
-    peak = peak_memory()
     console.print(
-        f"done in {duration(time.monotonic() - start)}"
-        + (f", at most {size(peak)} of memory" if peak is not None else "")
-        + f". Report: {out / 'report.html'}, predictions: {out / 'predictions.csv'}\n"
+        f"{done_text(start)}. Report: {out / 'report.html'}, "
+        f"predictions: {out / 'predictions.csv'}\n"
         f"Next: hyenadna predict {shlex.quote(str(out))} INPUT -o predictions.csv"
     )
     if as_json:

@@ -181,8 +181,14 @@ def require_same_request(given: FinetuneRequest, stored: FinetuneRequest) -> Non
 
     Raises InputError otherwise.
     """
-    default, own = FinetuneRequest().flat(), stored.flat()
-    for name, value in given.flat().items():
+    require_same_options(given.flat(), stored.flat(), FinetuneRequest().flat())
+
+
+def require_same_options(
+    given: Mapping[str, Any], own: Mapping[str, Any], default: Mapping[str, Any]
+) -> None:
+    """The same for options by their flags. own: as the run has them."""
+    for name, value in given.items():
         if value not in (default[name], own[name]):
             raise InputError(
                 f"{name} is {_shown(value)}, but the run was started with {_shown(own[name])}; "

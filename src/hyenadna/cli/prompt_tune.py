@@ -23,10 +23,16 @@ from hyenadna.cli.finetune_options import (
     require_same_request,
     seed_list,
 )
-from hyenadna.cli.memory import explain_memory, peak_memory
+from hyenadna.cli.memory import explain_memory
 from hyenadna.cli.process import announce_native, choose_device, prepare_process, set_threads
-from hyenadna.cli.run_description import read_description, require_free, write_description
-from hyenadna.cli.units import duration, size
+from hyenadna.cli.run_description import (
+    done_text,
+    read_description,
+    require_free,
+    say_complete,
+    write_description,
+)
+from hyenadna.cli.units import size
 from hyenadna.errors import InputError
 from hyenadna.training_config import PromptConfig
 
@@ -131,10 +137,7 @@ def prompt_tune(
         own = PromptRequest.from_dict(stored["request"])
         request.require_same(own)
         request = own
-        if (out / "metrics.json").exists():
-            console.print(f"{out}: the run is complete; its report is {out / 'report.html'}")
-            if json_:
-                print((out / "metrics.json").read_text(encoding="utf-8"), end="")
+        if say_complete(out, console, as_json=json_):
             return 0
         threads = stored.get("threads") if threads is None else threads
         device = str(stored.get("device", device)) if device == "auto" else device
@@ -319,12 +322,9 @@ def _run(
         console.print(f"stopped; {go_on}")
         raise
     show_results(run, console)
-    peak = peak_memory()
     prompt = out / "best" / "prompt.safetensors"
     console.print(
-        f"done in {duration(time.monotonic() - start)}"
-        + (f", at most {size(peak)} of memory" if peak is not None else "")
-        + f". Report: {out / 'report.html'}\n"
+        f"{done_text(start)}. Report: {out / 'report.html'}\n"
         f"Next: hyenadna predict {shlex.quote(request.common.model)} INPUT -o predictions.csv "
         f"--prompt-file {shlex.quote(str(prompt))}"
     )

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from rich.console import Console
+
+from hyenadna.cli.memory import peak_memory
+from hyenadna.cli.units import duration, size
 from hyenadna.errors import InputError
 
 _VERSION: Final = 1
@@ -52,3 +57,21 @@ def write_description(out: Path, description: str, values: Mapping[str, Any]) ->
     except OSError as error:
         raise InputError(f"{out}: cannot make the run folder ({error.strerror})") from error
     write_json(out / description, {"version": _VERSION, **values})
+
+
+def say_complete(out: Path, console: Console, *, as_json: bool) -> bool:
+    """Whether a run is complete; then it says so, and prints the figures where they are wanted."""
+    figures = out / "metrics.json"
+    if not figures.exists():
+        return False
+    console.print(f"{out}: the run is complete; its report is {out / 'report.html'}")
+    if as_json:
+        print(figures.read_text(encoding="utf-8"), end="")
+    return True
+
+
+def done_text(start: float) -> str:
+    """How long a run took since a moment of the monotonic clock, and how much memory."""
+    peak = peak_memory()
+    memory = "" if peak is None else f", at most {size(peak)} of memory"
+    return f"done in {duration(time.monotonic() - start)}{memory}"

@@ -121,7 +121,7 @@ def write_finetune_page(page: FinetunePage, path: Path) -> None:
         *page.more,
         *_pictures(page, rows),
         *_each_output(page),
-        *_data(page),
+        *data_blocks(page.data, page.splits, page.leaks, page.overlaps),
         *_training(page),
     ]
     write_page(path, page.title, blocks, footer=page.footer)
@@ -171,7 +171,7 @@ def _verdict(page: FinetunePage) -> list[str]:
         verdict = "The model is clearly BELOW it"
     else:
         verdict = "The difference is within the noise of the rows measured"
-    return [text, f"{verdict}: {_signed(gap.value)} ({_signed(gap.low)} to {_signed(gap.high)})."]
+    return [text, f"{verdict}: {signed(gap.value)} ({signed(gap.low)} to {signed(gap.high)})."]
 
 
 def _caveats(page: FinetunePage) -> list[str]:
@@ -235,13 +235,13 @@ def _score(each: Predictor, metric: str) -> str:
     score = each.scores.get(metric)
     if score is None or math.isnan(score.value):
         return NO_VALUE
-    text = _short(score.value)
+    text = short(score.value)
     if not math.isnan(each.spread.get(metric, math.nan)):
-        text += f"{_GAP}±{_GAP}{_short(each.spread[metric])}"
-    return text + _between(_short, score)
+        text += f"{_GAP}±{_GAP}{short(each.spread[metric])}"
+    return text + between(short, score)
 
 
-def _between(shown: Callable[[float], str], interval: Interval) -> str:
+def between(shown: Callable[[float], str], interval: Interval) -> str:
     """The interval behind a value, on one line; nothing where it is not known."""
     if math.isnan(interval.low):
         return ""
@@ -252,14 +252,16 @@ def _difference(each: Predictor, metric: str) -> str:
     gap = each.differences.get(metric)
     if gap is None or math.isnan(gap.value):
         return NO_VALUE
-    return _signed(gap.value) + _between(_signed, gap)
+    return signed(gap.value) + between(signed, gap)
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """To three places, or as a table shows a large number."""
     return f"{value:.3f}".replace("-", "−") if abs(value) < 1000 else number_text(value)
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """With its sign, to three places."""
     return f"{value:+.3f}".replace("-", "−")
 
 
@@ -338,17 +340,23 @@ def _each_output(page: FinetunePage) -> list[Block]:
     return [heading(f"Each {what}"), block]
 
 
-def _data(page: FinetunePage) -> list[Block]:
-    counted = list(dict.fromkeys(name for counts in page.splits.values() for name in counts))
+def data_blocks(
+    data: str,
+    splits: Mapping[str, Mapping[str, int]],
+    leaks: Sequence[str],
+    overlaps: Sequence[Mapping[str, Cell]],
+) -> list[Block]:
+    """What the splits hold, and what they have in common; arguments as the page's fields."""
+    counted = list(dict.fromkeys(name for counts in splits.values() for name in counts))
     rows: list[list[Cell]] = [
-        [split, *(counts.get(name) for name in counted)] for split, counts in page.splits.items()
+        [split, *(counts.get(name) for name in counted)] for split, counts in splits.items()
     ]
-    blocks = [heading("Data"), paragraph(page.data), table(["split", *counted], rows)]
-    if page.overlaps:
-        blocks.append(records(page.overlaps, caption="What the splits have in common"))
-        if not page.leaks:
+    blocks = [heading("Data"), paragraph(data), table(["split", *counted], rows)]
+    if overlaps:
+        blocks.append(records(overlaps, caption="What the splits have in common"))
+        if not leaks:
             blocks.append(paragraph("No sequence was found in two splits.", soft=True))
-    elif not page.leaks:
+    elif not leaks:
         blocks.append(paragraph("Leaks between the splits were not looked for.", soft=True))
     return blocks
 

@@ -1,0 +1,295 @@
+"""The report of a few-shot run as one HTML file: how good, how sure, and whether it was learned in
+context."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from hyenadna.report.context_plots import ContextPoint, context_plot
+from hyenadna.report.finetune_page import between, data_blocks, short, signed
+from hyenadna.report.page import (
+    NO_VALUE,
+    Block,
+    Cell,
+    caveat,
+    details,
+    heading,
+    paragraph,
+    picture,
+    pictures,
+    table,
+    write_page,
+)
+from hyenadna.train.bootstrap import Difference, Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellFigures:
+    """One cell, measured: accuracies are means over rows and draws."""
+
+    title: str
+    tuned: int
+    shots: int
+    accuracy: Interval
+    """Of the most probable class; calibrated, where the run calibrates."""
+    raw: Interval
+    """The same without calibration."""
+    strict: Interval
+    """How often the most probable letters of the whole vocabulary spell the right class."""
+    mcc: float
+    auroc: float
+    """Means over draws, as `hyenadna.train.metrics` defines them."""
+    valid: float
+    """Accuracy on the rows to choose by."""
+    shuffled: Interval | None = None
+    """The controls; None where nothing was demonstrated."""
+    reordered: Interval | None = None
+    none: Interval | None = None
+    less_shuffled: Difference | None = None
+    """Accuracy with true less that with shuffled labels, on the same rows and draws."""
+    less_none: Difference | None = None
+    changed: float = math.nan
+    """Share of answers that another order of the same demonstrations changes."""
+    prefix_tokens: float = 0.0
+    seconds: float = 0.0
+    tuning_seconds: float = 0.0
+    saving: float = math.nan
+    """How many times faster queries are answered behind a shared prefix than one by one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedFigures:
+    """One that learnt from all training rows."""
+
+    name: str
+    accuracy: Interval
+    trained: int
+    seconds: float
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewshotPage:
+    """Everything that the page shows, in plain values."""
+
+    title: str
+    model: str
+    """What was asked, such as a folder."""
+    data: str
+    """Where the labelled sequences are from."""
+    words: Mapping[str, str]
+    """Class -> the letters that stand for it."""
+    splits: Mapping[str, Mapping[str, int]]
+    part: str
+    """The part measured."""
+    rows: int
+    """Rows measured."""
+    draws: int
+    calibrated: bool
+    cells: Sequence[CellFigures]
+    best: int
+    """The cell with the best accuracy on the rows to choose by."""
+    chance: float
+    """Accuracy of always naming the largest class."""
+    compared: Sequence[ComparedFigures] = ()
+    levels: Mapping[str, float] = field(default_factory=dict)
+    """Accuracies that the user gave."""
+    caveats: Sequence[str] = ()
+    settings: Mapping[str, Cell] = field(default_factory=dict)
+    leaks: Sequence[str] = ()
+    overlaps: Sequence[Mapping[str, Cell]] = ()
+    footer: str = ""
+
+
+def write_fewshot_page(page: FewshotPage, path: Path) -> None:
+    """Write the report, whole or not at all. Raises InputError where it cannot be written."""
+    blocks = [*_summary(page), *_results(page), *_pictures(page)]
+    blocks += data_blocks(page.data, page.splits, page.leaks, page.overlaps)
+    if page.settings:
+        shown = table(["setting", "value"], [[k, v] for k, v in page.settings.items()])
+        blocks += [details("Settings", [shown])]
+    write_page(path, page.title, blocks, footer=page.footer)
+
+
+def verdict(cells: Sequence[CellFigures], best: int, chance: float) -> list[str]:
+    """How the best cell stands against guessing, and whether anything was learned in context.
+
+    The second sentence is of the cell with demonstrations that is best on the rows to choose by.
+    """
+    cell = cells[best]
+    text = f"Best on the rows to choose by: {cell.title}, accuracy {score(cell.accuracy)}; "
+    text += f"always naming the largest class gives {chance:.3f}: "
+    if cell.accuracy.low > chance:
+        text += "clearly above it."
+    elif cell.accuracy.high < chance:
+        text += "clearly BELOW it."
+    else:
+        text += "NOT above it."
+    return [text, _learned(cells)]
+
+
+def _learned(cells: Sequence[CellFigures]) -> str:
+    """Whether true labels beat shuffled ones."""
+    shown = [cell for cell in cells if cell.less_shuffled is not None]
+    if not shown:
+        return "No demonstrations were given, so nothing can have been learned in context."
+    cell = max(shown, key=lambda each: each.valid)
+    gap = cell.less_shuffled
+    assert gap is not None
+    text = f"{difference(gap)} at {cell.title}"
+    beaten = sum(each.less_shuffled is not None and each.less_shuffled.low > 0 for each in shown)
+    several = f"; in {beaten} of {len(shown)} cells with demonstrations they do"
+    several = several if len(shown) > 1 else ""
+    if gap.low > 0:
+        return f"Learned in context: true labels beat shuffled ones in accuracy by {text}{several}."
+    if gap.high < 0:
+        return f"NOT learned in context: true labels are worse than shuffled ones, {text}{several}."
+    return (
+        "NOT shown to be learned in context: true labels do not beat shuffled ones in accuracy, "
+        f"{text}{several}."
+    )
+
+
+def _summary(page: FewshotPage) -> list[Block]:
+    words = ", ".join(f"{name} is {word}" for name, word in page.words.items())
+    blocks = [
+        paragraph(
+            f"{page.model}, asked for the class of sequences of {page.data} behind demonstrations; "
+            f"{words}. {page.rows:,} rows of the {page.part} part, {page.draws} "
+            f"draw{'s' * (page.draws != 1)} of demonstrations from the train part."
+        )
+    ]
+    blocks += [paragraph(text) for text in verdict(page.cells, page.best, page.chance)]
+    blocks += [caveat(text) for text in page.caveats]
+    if page.leaks:
+        blocks.append(caveat(f"The splits have sequences in common: {'; '.join(page.leaks)}."))
+    return blocks
+
+
+def _results(page: FewshotPage) -> list[Block]:
+    columns = ["", "accuracy ↑", "shuffled labels", "true less shuffled", "no demonstrations",
+               "mcc ↑", "auroc ↑", "valid"]  # fmt: skip
+    rows: list[list[Cell]] = [
+        [
+            cell.title,
+            score(cell.accuracy),
+            score(cell.shuffled),
+            difference(cell.less_shuffled),
+            score(cell.none),
+            cell.mcc,
+            cell.auroc,
+            cell.valid,
+        ]
+        for cell in page.cells
+    ]
+    how = "calibrated" if page.calibrated else "not calibrated"
+    blocks = [
+        heading("Results"),
+        table(columns, rows, strong=[page.best]),
+        paragraph(
+            f"Accuracy of the most probable class, {how}; 95 % bootstrap intervals over rows and "
+            "draws (too narrow where there are few draws). Shuffled labels: the same "
+            "demonstrations in the same order, labels right no more than by chance. Differences "
+            "are paired by row and draw. Bold: best on the valid rows.",
+            soft=True,
+        ),
+    ]
+    more: list[list[Cell]] = [
+        [
+            cell.title,
+            score(cell.raw),
+            score(cell.strict),
+            score(cell.reordered),
+            cell.changed,
+            difference(cell.less_none),
+            round(cell.prefix_tokens),
+            cell.saving,
+            cell.tuning_seconds or None,
+            cell.seconds,
+        ]
+        for cell in page.cells
+    ]
+    columns = ["", "not calibrated", "spelled", "another order", "answers changed",
+               "true less none", "tokens shown", "times faster", "tuning, s", "all, s"]  # fmt: skip
+    blocks += [
+        table(columns, more, caption="More on each cell"),
+        paragraph(
+            "Spelled: the most probable letters of the whole vocabulary are the class's (the "
+            "original's accuracy). Answers changed: by another order of the same demonstrations. "
+            "Times faster: all valid queries behind one shared pass over the demonstrations, "
+            "against a pass over both for each.",
+            soft=True,
+        ),
+    ]
+    if page.compared:
+        lines: list[list[Cell]] = [
+            [each.name, score(each.accuracy), each.trained or None, each.seconds, each.note]
+            for each in page.compared
+        ]
+        columns = ["", "accuracy ↑", "trained parameters", "seconds", "note"]
+        caption = "Trained on all training rows, measured on the same rows"
+        blocks.append(table(columns, lines, caption=caption))
+    return blocks
+
+
+def _pictures(page: FewshotPage) -> list[Block]:
+    tuned = sorted({cell.tuned for cell in page.cells})
+    shots = sorted({cell.shots for cell in page.cells})
+    by_shots = {
+        f"tuned on {n}" if n else "untuned": [cell for cell in page.cells if cell.tuned == n]
+        for n in tuned
+    }
+    drawn = [
+        _curves(
+            page,
+            ("Accuracy against shots", "demonstrations of each class"),
+            {name: [_point(c.shots, c.accuracy) for c in own] for name, own in by_shots.items()},
+        )
+    ]
+    if len(tuned) > 1:
+        by_tuned = {
+            f"{k} shot{'s' * (k != 1)}": [
+                _point(cell.tuned, cell.accuracy) for cell in page.cells if cell.shots == k
+            ]
+            for k in shots
+        }
+        drawn.append(_curves(page, ("Accuracy against tuning samples", "rows tuned on"), by_tuned))
+    gaps = {
+        name: [_point(cell.shots, cell.less_shuffled) for cell in own if cell.less_shuffled]
+        for name, own in by_shots.items()
+    }
+    if any(gaps.values()):
+        figure = context_plot(
+            "True less shuffled labels", "demonstrations of each class", "accuracy difference",
+            gaps, {"nothing learned in context": 0.0},
+        )  # fmt: skip
+        drawn.append((figure, "What true labels are worth: above 0 it was learned in context."))
+    return [heading("Pictures"), pictures([picture(figure, text) for figure, text in drawn])]
+
+
+def _curves(
+    page: FewshotPage, titles: tuple[str, str], curves: Mapping[str, Sequence[ContextPoint]]
+) -> tuple[Figure, str]:
+    """Accuracy curves with the levels of the page, and what they show. titles: of plot and axis."""
+    levels = {each.name: each.accuracy.value for each in page.compared} | dict(page.levels)
+    figure = context_plot(*titles, "accuracy", curves, levels, chance=page.chance)
+    return figure, f"{titles[0]}; bands are 95 % intervals."
+
+
+def _point(amount: int, interval: Interval) -> ContextPoint:
+    return ContextPoint(amount, interval.value, interval.low, interval.high)
+
+
+def score(interval: Interval | None) -> str:
+    """Such as "0.812 (0.790 to 0.831)"; a dash for None."""
+    return NO_VALUE if interval is None else short(interval.value) + between(short, interval)
+
+
+def difference(gap: Difference | None) -> str:
+    """Such as "+0.052 (+0.010 to +0.091)"; a dash for None."""
+    return NO_VALUE if gap is None else signed(gap.value) + between(signed, gap)
