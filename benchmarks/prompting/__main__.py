@@ -57,19 +57,19 @@ def main() -> None:
 
 
 def prompts(task: Task, plan: Plan, options: argparse.Namespace, out: Path) -> None:
-    """The prompt-tuning run of a task."""
-    place = out / task.name / "prompt-tune"
-    words = [
-        "--tokens", plan.tokens, "--epochs", str(plan.epochs), "--patience", str(plan.patience),
-        "--compare", "linear,lora,full,kmer,majority",
-    ]  # fmt: skip
-    command("prompt-tune", task, words, options, place)
+    """The prompt-tuning runs of a task: read by a head, and in label words."""
+    common = ["--epochs", str(plan.epochs), "--patience", str(plan.patience)]
+    words = ["--tokens", plan.tokens, "--compare", "linear,lora,full,kmer,majority"]
+    command("prompt-tune", task, [*words, *common], options, out / task.name / "head")
+    words = ["--tokens", plan.word_tokens, "--readout", "label", "--lr", "0.03"]
+    words += ["--compare", "majority"]
+    command("prompt-tune", task, [*words, *common], options, out / task.name / "label")
 
 
 def shots(task: Task, plan: Plan, options: argparse.Namespace, out: Path) -> None:
     """The few-shot run of a task."""
     words = [
-        "--shots", plan.shots, "--tuning-samples", plan.tuning_samples, "--draws",
+        "--shots", plan.shots or task.shots, "--tuning-samples", plan.tuning_samples, "--draws",
         str(plan.draws), "--limit", str(plan.limit), "--compare", "linear,full,kmer",
     ]  # fmt: skip
     command("fewshot", task, words, options, out / task.name / "fewshot")
@@ -89,7 +89,7 @@ def command(
     print("$ hyenadna", " ".join(full), flush=True)
     place.parent.mkdir(parents=True, exist_ok=True)
     shown = [verb, "MODEL", table.name, *task.split, "--drop-leaks", *words]
-    (place.parent / f"{verb}.txt").write_text("hyenadna " + " ".join(shown))
+    (place.parent / f"{place.name}.txt").write_text("hyenadna " + " ".join([*shown, "--out OUT"]))
     if place.exists() and not begun:
         shutil.rmtree(place)
     subprocess.run(

@@ -12,6 +12,8 @@ from benchmarks.pages import write_sections
 from benchmarks.prompting.plan import TASKS, Plan, Task
 
 from hyenadna.cli.units import bases, duration, size
+from hyenadna.report.context_plots import ContextPoint, context_plot
+from hyenadna.report.plots import save_figure
 
 
 def write_page(
@@ -58,38 +60,41 @@ def _head(model: Path, host: dict[str, Any], note: str) -> list[str]:
 
 
 def _prompts(task: Task, place: Path, docs: Path) -> list[str]:
-    path = place / "prompt-tune" / "metrics.json"
+    path = place / "head" / "metrics.json"
     if not path.exists():
         return []
     found = json.loads(path.read_text())
     picture = f"prompting.{task.name}.tokens.png"
     shutil.copyfile(path.parent / "curve.png", docs / picture)
-    rows = found["rows"]
-    counts = ", ".join(f"{split} {count:,}" for split, count in rows.items())
+    counts = ", ".join(f"{split} {count:,}" for split, count in found["rows"].items())
     lines = [
         f"## Soft tokens: {task.title}",
         "",
-        f"Rows: {counts}. Chosen on valid: {found['arms'][found['chosen']]['name']}.",
+        f"Rows: {counts}. Chosen on valid: {found['arms'][found['chosen']]['name']}, read by a "
+        "head. In label words nothing but the vectors is learned.",
         "",
         "| | trained numbers | time | accuracy | 95 % | MCC | AUROC |",
         "|---|---|---|---|---|---|---|",
+        *map(_arm, found["arms"].values()),
     ]
-    for arm in found["arms"].values():
-        scores = arm["metrics"]
-        accuracy = scores["accuracy"]
-        trained = f"{arm['trained']:,}" if arm["trained"] else ""
-        lines.append(
-            f"| {arm['name']} | {trained} | {duration(arm['seconds']) if arm['trained'] else ''} | "
-            f"{_text(accuracy['value'])} | {_text(accuracy['low'])} to {_text(accuracy['high'])} | "
-            f"{_text(scores['mcc']['value'])} | {_text(scores['auroc']['value'])} |"
-        )
-    return [
-        *lines,
-        "",
-        f"![accuracy against soft tokens]({picture})",
-        "",
-        *_command(place, "prompt-tune"),
-    ]
+    other = place / "label" / "metrics.json"
+    if other.exists():
+        arms = json.loads(other.read_text())["arms"]
+        lines += [_arm(arm, ", label words") for key, arm in arms.items() if key != "majority"]
+    return [*lines, "", f"![accuracy against soft tokens]({picture})", "",
+            *_command(place, "head"), "", *_command(place, "label")]  # fmt: skip
+
+
+def _arm(arm: dict[str, Any], more: str = "") -> str:
+    scores = arm["metrics"]
+    accuracy = scores["accuracy"]
+    trained = f"{arm['trained']:,}" if arm["trained"] else ""
+    took = duration(arm["seconds"]) if arm["seconds"] else ""
+    return (
+        f"| {arm['name']}{more} | {trained} | {took} | "
+        f"{_text(accuracy['value'])} | {_text(accuracy['low'])} to {_text(accuracy['high'])} | "
+        f"{_text(scores['mcc']['value'])} | {_text(scores['auroc']['value'])} |"
+    )
 
 
 def _shots(task: Task, place: Path, docs: Path) -> list[str]:
@@ -97,28 +102,55 @@ def _shots(task: Task, place: Path, docs: Path) -> list[str]:
     if not path.exists():
         return []
     found = json.loads(path.read_text())
-    lines = [f"## Few shots: {task.title}", "", found["verdict"], ""]
+    draw_shots(found, task, docs)
+    lines = [f"## Few shots: {task.title}", ""]
+    lines += [line for text in found["verdict"] for line in (text, "")]
     lines += [
-        "| shots | tuned on | accuracy | 95 % | calibrated | labels shuffled | other order | "
-        "exact letter |",
-        "|---|---|---|---|---|---|---|---|",
+        f"{found['measured_rows']:,} rows measured, mean over draws.",
+        "",
+        "| tuned on | shots | accuracy | 95 % | as it is | exact letter | labels shuffled | "
+        "other order | true less shuffled | tuning | shared prefix |",
+        "|---" * 11 + "|",
+        *map(_cell, found["cells"]),
     ]
-    for cell in found["cells"]:
-        lines.append(_cell(cell))
-    pictures = []
-    for source in sorted((place / "fewshot").glob("*.png")):
-        name = f"prompting.{task.name}.{source.stem}.png"
-        shutil.copyfile(source, docs / name)
-        pictures.append(f"![{source.stem}]({name})")
-    return [*lines, "", *pictures, "", *_command(place, "fewshot")]
+    return [*lines, "", f"![accuracy against shots](prompting.{task.name}.shots.png)", "",
+            *_command(place, "fewshot")]  # fmt: skip
 
 
 def _cell(cell: dict[str, Any]) -> str:
-    return "| " + " | ".join(str(value) for value in cell.values()) + " |"
+    accuracy, gap = cell["accuracy"], cell.get("less_shuffled")
+    shown = [
+        str(cell["tuned"] or ""),
+        str(cell["shots"]),
+        _text(accuracy["value"]),
+        f"{_text(accuracy['low'])} to {_text(accuracy['high'])}",
+        *(_text((cell.get(name) or {}).get("value"))
+          for name in ("raw", "strict", "shuffled", "reordered")),
+        f"{gap['value']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f})" if gap else "",
+        duration(cell["tuning_seconds"]) if cell["tuning_seconds"] else "",
+        f"{cell['saving']:.1f}×" if cell.get("saving") and cell["shots"] else "",
+    ]  # fmt: skip
+    return "| " + " | ".join(shown) + " |"
 
 
-def _command(place: Path, verb: str) -> list[str]:
-    path = place / f"{verb}.txt"
+def draw_shots(found: dict[str, Any], task: Task, docs: Path) -> None:
+    """Accuracy against shots, a curve for each number of tuning samples."""
+    curves: dict[str, list[ContextPoint]] = {}
+    for cell in found["cells"]:
+        name = f"tuned on {cell['tuned']}" if cell["tuned"] else "untuned"
+        score = cell["accuracy"]
+        point = ContextPoint(cell["shots"], score["value"], score["low"], score["high"])
+        curves.setdefault(name, []).append(point)
+    levels = {each["name"]: each["accuracy"]["value"] for each in found["compared"].values()}
+    figure = context_plot(
+        task.title, "demonstrations of each class", "accuracy", curves, levels,
+        chance=found["chance"],
+    )  # fmt: skip
+    save_figure(figure, docs / f"prompting.{task.name}.shots.png")
+
+
+def _command(place: Path, name: str) -> list[str]:
+    path = place / f"{name}.txt"
     return ["```sh", path.read_text(), "```"] if path.exists() else []
 
 
@@ -133,9 +165,9 @@ def _costs(path: Path) -> list[str]:
         "## What the shared prefix saves",
         "",
         "A step: forward and backward pass of rows behind soft tokens, the model frozen. Predict: "
-        "a forward pass behind tokens that were read before. Twin: the tokens in front of every row, "
-        "the same modules, taking turns in one process; least of up to five. Memory: peak of the "
-        "process in a step of the shared way. Gap: between the gradients, relative.",
+        "a forward pass behind tokens that were read before. Twin: the tokens in front of every "
+        "row, the same modules, taking turns in one process; least of up to five. Memory: peak of "
+        "the process in a step of the shared way. Gap: between the gradients, relative.",
         "",
         "| soft tokens | rows x length | step | twin | | predict | twin | | memory | gap |",
         "|---|---|---|---|---|---|---|---|---|---|",

@@ -15,6 +15,7 @@ class Task:
     """Below the folder of the data."""
     split: tuple[str, ...] = ("--split-by", "similarity")
     """How what is held out is drawn, where the table does not say."""
+    shots: str = "0,2,8,32"
 
 
 TASKS = (
@@ -22,7 +23,10 @@ TASKS = (
         "human", "human core promoters with TATA, 70 bases (GUE prom_core_tata)",
         "gue_promoter/prom_core_tata.csv.gz",
     ),
-    Task("yeast", "histone mark H3 of yeast, 500 bases (GUE)", "gue_emp_yeast_histone/H3.csv.gz"),
+    Task(
+        "yeast", "histone mark H3 of yeast, 500 bases (GUE)", "gue_emp_yeast_histone/H3.csv.gz",
+        shots="0,2,8",
+    ),
     Task(
         "bacteria", "sigma-70 promoters of E. coli, 81 bases",
         "cnnpromoter/ecoli_sigma70.csv.gz", ("--test-fraction", "0.2", "--split-by", "similarity"),
@@ -46,10 +50,13 @@ class Plan:
     """What is run of each task, and which costs are measured."""
 
     tokens: str = "0,2,32,128,512,2048,8192"
-    shots: str = "1,2,8,32"
-    tuning_samples: str = "0,2,16,64,256"
+    word_tokens: str = "0,32,512"
+    """Soft tokens where the answer is read in label words."""
+    shots: str | None = None
+    """Instead of those of the task."""
+    tuning_samples: str = "0,16,256"
     draws: int = 3
-    limit: int = 500
+    limit: int = 300
     """Rows that few shots are measured on, at most."""
     epochs: int = 5
     patience: int = 2
@@ -64,6 +71,7 @@ FULL = Plan(
     ) + (Cost(32768, 16, 80, twin=False), Cost(32768, 1, 80)),
 )  # fmt: skip
 TINY = Plan(
-    tokens="0,4", shots="1", tuning_samples="0,2", draws=2, limit=60, epochs=1, patience=1,
+    tokens="0,4", word_tokens="0,4", shots="0,1", tuning_samples="0,2", draws=2, limit=60,
+    epochs=1, patience=1,
     costs=(Cost(64, 4, 80),),
 )  # fmt: skip

@@ -464,10 +464,11 @@ class PromptConfig:
     tokens: str = "32"
     """How many soft tokens; several counts, such as `0,2,32,128`, are tuned one after the other and
     compared. 0 leaves the model as it is."""
-    readout: Readout = "label"
-    """What reads the answer. `label`: the model's own language-model head, in the letters of a word
-    after `[SEP]`, so that the vectors alone are learned. `head`: a pooled linear head that is
-    learned too; for tasks other than classes as well."""
+    readout: Readout = "head"
+    """What reads the answer. `head`: a pooled linear head that is learned with the vectors.
+    `label`: the model's own language-model head, in the letters of a word after `[SEP]`, so that
+    the vectors alone are learned, as in the paper; for classes, and for models that know what
+    follows `[SEP]`."""
     label_words: str | None = None
     """`NAME=WORD` of every class, separated by commas; A/N and A/G/N for two and three classes when
     left out, as the paper has it, and more letters for more."""
@@ -527,12 +528,13 @@ class PromptConfig:
                 name = field.replace("_", "-")
                 raise InputError(f"--{name} is {value}; it is one of {', '.join(allowed)}")
         if self.readout == "head" and (self.label_words or self.label_loss != "classes"):
-            raise InputError("--readout head knows no label words; leave out their options")
+            raise InputError("--readout head knows no label words; give --readout label")
 
     @classmethod
     def published(cls, **others: Any) -> Self:
         """The original's settings (shared specification of training, section 10); and others."""
         values: dict[str, Any] = {
+            "readout": "label",
             "lr": 1e-3,
             "batch_size": 16,
             "ema": 0,

@@ -98,8 +98,9 @@ def test_prompts_learn_are_chosen_measured_and_reported(place, capsys):
 
 
 def test_words_of_a_skewed_task_become_likelier(place, capsys):
-    words = ["model", "gc.csv", "--out", "RUN", "--tokens", "0,4", "--calibrate", "none"]
-    assert tune(*words, "--lr", "0.1", "--label-words", "at=N,gc=A") == 0
+    words = ["model", "gc.csv", "--out", "RUN", "--tokens", "0,4", "--readout", "label"]
+    more = ["--calibrate", "none", "--lr", "0.1", "--label-words", "at=N,gc=A"]
+    assert tune(*words, *more) == 0
     assert "label words: at = N, gc = A" in capsys.readouterr().out
     found = metrics()
     arms = found["arms"]
@@ -110,7 +111,7 @@ def test_words_of_a_skewed_task_become_likelier(place, capsys):
 
 
 def test_the_file_moved_elsewhere_predicts_the_same(place):
-    assert tune("model", "gc.csv", "--out", "RUN", "--tokens", "4") == 0
+    assert tune("model", "gc.csv", "--out", "RUN", "--tokens", "4", "--readout", "label") == 0
     Path("far").mkdir()
     moved = shutil.move("RUN/best/prompt.safetensors", "far/mine.safetensors")
     shutil.copytree("model", "copy")
@@ -143,7 +144,7 @@ def test_a_head_reads_numbers_behind_soft_tokens(place):
 
 
 def test_a_stopped_and_resumed_run_equals_an_unbroken_one(place, monkeypatch, capsys):
-    words = ["model", "gc.csv", "--tokens", "2,5", "--seeds", "2"]
+    words = ["model", "gc.csv", "--tokens", "2,5", "--seeds", "2", "--readout", "label"]
     assert tune(*words, "--out", "WHOLE") == 0
     assert tune(*words, "--out", "WHOLE") == 2
     assert "there is a run already" in capsys.readouterr().err
@@ -181,11 +182,14 @@ def test_a_stopped_and_resumed_run_equals_an_unbroken_one(place, monkeypatch, ca
         (["model", "gc.csv", "--tokens", "many"], "--tokens is 'many'"),
         (["model", "gc.csv", "--tokens", "-1"], "--tokens"),
         (["model", "gc.csv", "--tokens", "130"], "reads 130 tokens in all"),
-        (["model", "gc.csv", "--tokens", "100"], "or --max-length 29"),
-        (["model", "gc.csv", "--label-words", "at=A"], "no word for the class 'gc'"),
-        (["model", "gc.csv", "--pooling", "mean"], "give --readout head"),
-        (["model", "gc.csv", "--readout", "head", "--label-words", "at=A,gc=C"], "no label words"),
-        (["model", "values.csv"], "give --readout head"),
+        (["model", "gc.csv", "--tokens", "100"], "or --max-length 30"),
+        (
+            ["model", "gc.csv", "--readout", "label", "--label-words", "at=A"],
+            "no word for the class 'gc'",
+        ),
+        (["model", "gc.csv", "--pooling", "mean", "--readout", "label"], "are of a head"),
+        (["model", "gc.csv", "--label-words", "at=A,gc=C"], "give --readout label"),
+        (["model", "values.csv", "--readout", "label"], "give --readout head"),
         (["model", "gc.csv", "--compare", "cnn"], "no 'cnn'"),
         (["random:tiny-1k", "gc.csv"], "nothing to adapt"),
         (["model"], "no data given"),

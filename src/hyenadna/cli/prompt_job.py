@@ -155,8 +155,8 @@ def check_job(job: PromptJob) -> PromptJob:
         words = label_words(task.names, job.options.label_words)
         if job.head != HeadOptions():
             raise InputError(
-                "--pooling, --strands and --dropout are of a head; leave them out or give "
-                "--readout head"
+                "--pooling, --strands and --dropout are of a head; leave them out with "
+                "--readout label"
             )
     job = dataclasses.replace(job, words=words)
     most = max(job.options.counts())

@@ -96,8 +96,8 @@ def prompt_tune(
         What to measure beside the prompts, separated by commas: `linear` (a head on the frozen
         model), `lora`, `full` (fine-tuning), `kmer`, `majority`; `none` for none.
     published
-        The original's settings (rate 1e-3, batches of 16, loss over the vocabulary, both strands,
-        no average) in place of our defaults; options given beside it count.
+        The original's settings (label words, loss over the vocabulary, rate 1e-3, batches of 16,
+        both strands, no average) in place of our defaults; options given beside it count.
     resume
         Go on with the run in `--out`; give nothing else.
     device
@@ -107,7 +107,7 @@ def prompt_tune(
     json_
         Print the figures as JSON; all else goes to standard error.
     head
-        Options of the head, for `--readout head`.
+        Options of the head (not with `--readout label`).
     reading
         Options of reading.
     splitting

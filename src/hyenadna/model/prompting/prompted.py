@@ -283,10 +283,11 @@ def _check(
     over_vocabulary: bool,
 ) -> None:
     longest = model.config.max_seq_len
-    if not 0 <= tokens < longest:
+    most = longest - 1 - (words.length if words else 0)
+    if not 0 <= tokens <= most:
         raise InputError(
-            f"soft prompt: {tokens:,} tokens; this model reads {longest:,}, so give 0 to "
-            f"{longest - 1:,}, less what the sequences take"
+            f"soft prompt: {tokens:,} tokens; this model reads {longest:,} in all, so give 0 to "
+            f"{most:,}, less what the sequences take"
         )
     if not 0 <= dropout < 1:
         raise InputError(f"soft prompt: dropout is {dropout}; it must be in [0, 1)")
