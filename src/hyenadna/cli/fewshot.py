@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.console import Console
 
-from hyenadna import __version__
 from hyenadna.cli.console import make_console
 from hyenadna.cli.fewshot_options import (
     ContextOptions,
@@ -27,6 +25,7 @@ from hyenadna.cli.run_description import (
     done_text,
     read_description,
     require_free,
+    run_or_stop,
     say_complete,
     write_description,
 )
@@ -209,21 +208,14 @@ def _announce(job: FewshotJob, console: Console) -> None:
 
 def _start(out: Path, job: FewshotJob, max_memory: str | None) -> None:
     """Make the run folder with its description."""
-    import torch
-
     write_description(
         out,
         DESCRIPTION,
-        {
-            "hyenadna": __version__,
-            "torch": torch.__version__,
-            "device": str(job.device),
-            "threads": torch.get_num_threads(),
-            "max_memory": max_memory,
-            "data_digest": job.data.digest,
-            "model_digest": job.model_digest,
-            "request": job.request.to_dict(),
-        },
+        device=job.device,
+        request=job.request.to_dict(),
+        max_memory=max_memory,
+        data_digest=job.data.digest,
+        model_digest=job.model_digest,
     )
 
 
@@ -231,24 +223,16 @@ def _run(job: FewshotJob, out: Path, console: Console, start: float, *, as_json:
     """Ask, measure and write; returns the exit code."""
     from hyenadna.cli.fewshot_job import run_job
     from hyenadna.cli.fewshot_report import FinishedFewshot, show_results, write_results
-    from hyenadna.cli.finetune_job import Interrupted
 
-    go_on = f"go on: hyenadna fewshot --out {shlex.quote(str(out))} --resume"
-    try:
+    def work() -> None:
         outcome = run_job(job, out, console)
         with console.status("intervals and the report …"):
             run = FinishedFewshot(outcome, time.monotonic() - start)
             summary = write_results(run, out)
-    except Interrupted as stop:
-        console.print(f"stopped; {go_on}")
-        return 128 + stop.signal
-    except KeyboardInterrupt:
-        console.print(f"stopped; {go_on}")
-        raise
-    show_results(run, console)
-    console.print(
-        f"{done_text(start)}. Report: {out / 'report.html'}, predictions: {out / 'predictions.csv'}"
-    )
-    if as_json:
-        print(json.dumps(summary, indent=2))
-    return 0
+        show_results(run, console)
+        report, rows = out / "report.html", out / "predictions.csv"
+        console.print(f"{done_text(start)}. Report: {report}, predictions: {rows}")
+        if as_json:
+            print(json.dumps(summary, indent=2))
+
+    return run_or_stop(work, "fewshot", out, console)

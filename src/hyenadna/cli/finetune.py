@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.console import Console
 
-from hyenadna import __version__
 from hyenadna.cli.console import make_console
 from hyenadna.cli.finetune_options import (
     FinetuneRequest,
@@ -36,6 +35,7 @@ from hyenadna.cli.run_description import (
     done_text,
     read_description,
     require_free,
+    run_or_stop,
     say_complete,
     write_description,
 )
@@ -237,22 +237,15 @@ def _announce(
 
 def _start(out: Path, request: FinetuneRequest, job: FinetuneJob, max_memory: str | None) -> None:
     """Make the run folder with its description."""
-    import torch
-
     task = job.data.learning.task
     write_description(
         out,
         DESCRIPTION,
-        {
-            "hyenadna": __version__,
-            "torch": torch.__version__,
-            "device": str(job.device),
-            "threads": torch.get_num_threads(),
-            "max_memory": max_memory,
-            "task": {"kind": task.kind, "names": list(task.names)},
-            "data_digest": job.data.digest,
-            "request": request.to_dict(),
-        },
+        device=job.device,
+        request=request.to_dict(),
+        max_memory=max_memory,
+        task={"kind": task.kind, "names": list(task.names)},
+        data_digest=job.data.digest,
     )
 
 
@@ -267,19 +260,13 @@ def _run(
     as_json: bool,
 ) -> int:
     """Train, measure and write; returns the exit code."""
-    from hyenadna.cli.finetune_job import Interrupted, run_job
+    from hyenadna.cli.finetune_job import run_job
 
-    go_on = f"go on: hyenadna finetune --out {shlex.quote(str(out))} --resume"
-    try:
+    def work() -> None:
         outcome = run_job(job, out, console, resume=resume)
         _finish(outcome, request, out, console, start, as_json=as_json)
-    except Interrupted as stop:
-        console.print(f"stopped; {go_on}")
-        return 128 + stop.signal
-    except KeyboardInterrupt:
-        console.print(f"stopped; {go_on}")
-        raise
-    return 0
+
+    return run_or_stop(work, "finetune", out, console)
 
 
 def _finish(

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 from cyclopts import Parameter
 from rich.console import Console
 
-from hyenadna import __version__
 from hyenadna.cli.console import make_console
 from hyenadna.cli.finetune_options import (
     FinetuneRequest,
@@ -29,6 +28,7 @@ from hyenadna.cli.run_description import (
     done_text,
     read_description,
     require_free,
+    run_or_stop,
     say_complete,
     write_description,
 )
@@ -276,21 +276,14 @@ def _announce(job: PromptJob, out: Path, console: Console) -> None:
 
 def _start(out: Path, request: PromptRequest, job: PromptJob) -> None:
     """Make the run folder with its description."""
-    import torch
-
     task = job.data.learning.task
     write_description(
         out,
         DESCRIPTION,
-        {
-            "hyenadna": __version__,
-            "torch": torch.__version__,
-            "device": str(job.device),
-            "threads": torch.get_num_threads(),
-            "task": {"kind": task.kind, "names": list(task.names)},
-            "data_digest": job.data.digest,
-            "request": request.to_dict(),
-        },
+        device=job.device,
+        request=request.to_dict(),
+        task={"kind": task.kind, "names": list(task.names)},
+        data_digest=job.data.digest,
     )
 
 
@@ -305,29 +298,23 @@ def _run(
     as_json: bool,
 ) -> int:
     """Tune, measure and write; returns the exit code."""
-    from hyenadna.cli.finetune_job import Interrupted
     from hyenadna.cli.prompt_job import run_job
     from hyenadna.cli.prompt_report import FinishedPrompts, show_results, write_results
 
-    go_on = f"go on: hyenadna prompt-tune --out {shlex.quote(str(out))} --resume"
-    try:
+    def work() -> None:
         outcome = run_job(job, out, console, resume=resume)
         run = FinishedPrompts(outcome, request, time.monotonic() - start)
         with console.status("writing the report …"):
             summary = write_results(run, out)
-    except Interrupted as stop:
-        console.print(f"stopped; {go_on}")
-        return 128 + stop.signal
-    except KeyboardInterrupt:
-        console.print(f"stopped; {go_on}")
-        raise
-    show_results(run, console)
-    prompt = out / "best" / "prompt.safetensors"
-    console.print(
-        f"{done_text(start)}. Report: {out / 'report.html'}\n"
-        f"Next: hyenadna predict {shlex.quote(request.common.model)} INPUT -o predictions.csv "
-        f"--prompt-file {shlex.quote(str(prompt))}"
-    )
-    if as_json:
-        print(json.dumps(summary, indent=2))
-    return 0
+        show_results(run, console)
+        console.print(f"{done_text(start)}. Report: {out / 'report.html'}")
+        prompt = out / "best" / "prompt.safetensors"
+        if prompt.exists():
+            console.print(
+                f"Next: hyenadna predict {shlex.quote(request.common.model)} INPUT "
+                f"-o predictions.csv --prompt-file {shlex.quote(str(prompt))}"
+            )
+        if as_json:
+            print(json.dumps(summary, indent=2))
+
+    return run_or_stop(work, "prompt-tune", out, console)

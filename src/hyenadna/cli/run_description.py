@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 
+from hyenadna import __version__
 from hyenadna.cli.memory import peak_memory
 from hyenadna.cli.units import duration, size
 from hyenadna.errors import InputError
@@ -48,15 +50,28 @@ def read_description(out: Path, description: str, what: str) -> dict[str, Any]:
     return found
 
 
-def write_description(out: Path, description: str, values: Mapping[str, Any]) -> None:
-    """Make the run folder with its description. Raises InputError where that cannot be done."""
+def write_description(
+    out: Path, description: str, *, device: object, request: Mapping[str, Any], **others: Any
+) -> None:
+    """Make the run folder with its description: the request, others, and on what it runs.
+
+    Raises InputError where that cannot be done.
+    """
+    import torch
+
     from hyenadna.cli.finetune_report import write_json
 
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{out}: cannot make the run folder ({error.strerror})") from error
-    write_json(out / description, {"version": _VERSION, **values})
+    where = {
+        "hyenadna": __version__,
+        "torch": torch.__version__,
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+    }
+    write_json(out / description, {"version": _VERSION, **where, **others, "request": request})
 
 
 def say_complete(out: Path, console: Console, *, as_json: bool) -> bool:
@@ -75,3 +90,19 @@ def done_text(start: float) -> str:
     peak = peak_memory()
     memory = "" if peak is None else f", at most {size(peak)} of memory"
     return f"done in {duration(time.monotonic() - start)}{memory}"
+
+
+def run_or_stop(work: Callable[[], None], command: str, out: Path, console: Console) -> int:
+    """Do the work of a run; the exit code, after a signal with a line that says how to go on."""
+    from hyenadna.cli.finetune_job import Interrupted
+
+    go_on = f"stopped; go on: hyenadna {command} --out {shlex.quote(str(out))} --resume"
+    try:
+        work()
+    except Interrupted as stop:
+        console.print(go_on)
+        return 128 + stop.signal
+    except KeyboardInterrupt:
+        console.print(go_on)
+        raise
+    return 0
