@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("transformers")
 
+import transformers
 from hf_examples import bases, loud, small_config
 from transformers import DynamicCache, TextIteratorStreamer
 
@@ -153,6 +154,15 @@ def test_each_token_is_read_once():
     lengths.clear()
     model.generate(bases(2, 7), max_new_tokens=5, do_sample=False, use_cache=False)
     assert lengths == [(2, length) for length in range(7, 12)]
+    lengths.clear()
+    model.generate(bases(2, 9), max_new_tokens=3, do_sample=False, prefill_chunk_size=4)
+    assert lengths == [(2, 4), (2, 4), (2, 1)] + [(2, 1)] * 2
+    with torch.no_grad():
+        cache = model(bases(2, 7), use_cache=True)[1]
+    lengths.clear()
+    more = torch.cat([bases(2, 7), bases(2, 4, seed=3)], dim=1)
+    model.generate(more, past_key_values=cache, max_new_tokens=3, do_sample=False)
+    assert lengths == [(2, 4)] + [(2, 1)] * 2
 
 
 def test_no_pass_over_the_whole_sequence(model, monkeypatch):
@@ -176,9 +186,9 @@ def test_no_pass_over_the_whole_sequence(model, monkeypatch):
 
 @pytest.mark.parametrize("assistant", [False, True])
 def test_assisted_decoding(model, monkeypatch, assistant):
-    """Tokens are tried out and taken back."""
-    back = []
-    crop = HyenaDNACache.crop
+    """Tokens are tried out and taken back, and read from the beginning where room runs out only."""
+    back, whole = [], []
+    crop, prefill = HyenaDNACache.crop, Decoder.prefill
 
     def watched(self, to):
         before = self.get_seq_length()
@@ -186,6 +196,10 @@ def test_assisted_decoding(model, monkeypatch, assistant):
         back.append(before - self.get_seq_length())
 
     monkeypatch.setattr(HyenaDNACache, "crop", watched)
+    monkeypatch.setattr(
+        Decoder, "prefill",
+        lambda self, rows, *, room: whole.append(self) or prefill(self, rows, room=room),
+    )  # fmt: skip
     prompt = bases(1, 8).repeat(1, 2)
     how = {"prompt_lookup_num_tokens": 3}
     if assistant:
@@ -195,6 +209,7 @@ def test_assisted_decoding(model, monkeypatch, assistant):
     # transformers 4 cannot look prompts up without an end; [SEP] is suppressed
     usual = {"max_new_tokens": 20, "do_sample": False, "eos_token_id": 1}
     out = model.generate(prompt, **usual, **how)
+    assert len(whole) <= (5 if assistant else 3)
     assert torch.equal(out, model.generate(prompt, **usual, use_cache=False))
     assert max(back) > 0
 
@@ -299,7 +314,7 @@ def test_hidden_states_are_those_of_whole_sequences(model):
     with torch.no_grad():
         cache = model(bases(2, 6), use_cache=True).past_key_values
         assert model(bases(2, 6), use_cache=True, output_hidden_states=True).past_key_values is None
-        with pytest.raises(InputError, match="is a cache, but hidden states are asked for"):
+        with pytest.raises(InputError, match="a cache is given, but hidden states are asked for"):
             model(bases(2, 1), past_key_values=cache, output_hidden_states=True)
 
 
@@ -307,7 +322,7 @@ def test_gradients_pass_by_the_cache(model):
     out = model(bases(2, 6), use_cache=True)
     assert out.past_key_values is None and out.logits.requires_grad
     cache = HyenaDNACache(model)
-    with pytest.raises(InputError, match="is a cache, but gradients are wanted"):
+    with pytest.raises(InputError, match="a cache is given, but gradients are wanted"):
         model(bases(2, 6), past_key_values=cache)
     assert cache.get_seq_length() == 0
     frozen = language_model().requires_grad_(False)
@@ -442,6 +457,37 @@ def test_generation_goes_on_from_a_cache(model):
 
 
 @torch.no_grad()
+def test_both_names_of_the_cache(model, caplog):
+    """In every release: `past_key_values`, and `cache`, as transformers 5.24 calls it."""
+    new = tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= (5, 24)
+    assert ("cache" if new else "past_key_values") == cache_module.NAME
+    ids = bases(2, 9)
+    wanted = model(ids).logits[:, 6:]
+    for name in ("past_key_values", "cache"):
+        logging.Logger.warning_once.cache_clear()
+        out = model(ids[:, :6], use_cache=True)
+        cache = out[cache_module.NAME]
+        assert cache is out[1] and cache is getattr(out, cache_module.NAME)
+        assert cache is out.past_key_values
+        logits = model(ids[:, 6:], **{name: copy.deepcopy(cache)}).logits
+        torch.testing.assert_close(logits, wanted, atol=2e-4, rtol=0)
+        again = generated(model, input_ids=ids, **{name: cache})
+        assert cache.get_seq_length() == 22  # the last token is not read
+        assert again[cache_module.NAME] is cache
+        assert torch.equal(again.sequences, generated(model, input_ids=ids).sequences)
+    one, two = HyenaDNACache(model), HyenaDNACache(model)
+    assert model(ids, past_key_values=one, cache=one)[1] is one
+    with pytest.raises(InputError, match="cache and past_key_values are two caches; give one"):
+        model(ids, past_key_values=one, cache=two)
+    assert two.get_seq_length() == 0
+    logging.Logger.warning_once.cache_clear()
+    caplog.clear()
+    caplog.set_level(logging.WARNING)
+    model.generate(ids, max_new_tokens=3)
+    assert not [record for record in caplog.records if "deprecated" in record.getMessage()]
+
+
+@torch.no_grad()
 def test_loss_with_a_cache(model):
     batch = padded([bases(9), bases(5)])
     wanted = model(**batch, labels=batch["input_ids"])
@@ -490,7 +536,7 @@ def test_errors_say_what_and_how(model):
         (lambda: model(past_key_values=cache), "give either input_ids or inputs_embeds"),
         (
             lambda: model.generate(ids, past_key_values=cache, use_cache=False),
-            "past_key_values with use_cache=False",
+            "a cache with use_cache=False",
         ),
         (lambda: cache.update(None, None, 0), "without keys and values"),
     ]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor, nn
 from transformers import Cache
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import Backbone
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 ROOM: Final = 1000
 """Tokens that a cache without a `max_length` first makes room for."""
 
+OLD_NAME: Final = "past_key_values"
+NAME: Final = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else OLD_NAME
+"""What `generate` and outputs call a cache: `cache` since transformers 5.24. Ours take both."""
+
 
 class HyenaDNACache(Cache):
     """Where the sequences of a batch stand, so that further tokens cost little and change nothing.
@@ -32,7 +37,8 @@ class HyenaDNACache(Cache):
     Not keys and values, but what the tokens so far add to all later positions, worked out ahead
     (`hyenadna.model.decoding`). Logits equal those of the whole sequence up to rounding; there is
     no dropout. `generate` makes one by itself, `model(ids, use_cache=True)` returns one, and both
-    go on from one given as `past_key_values`. Branches: `copy.deepcopy`, `batch_repeat_interleave`.
+    go on from one given as `past_key_values` or, since transformers 5.24 its name there, `cache`.
+    Branches: `copy.deepcopy`, `batch_repeat_interleave`.
 
     model: its weights are taken as they are now. max_length: tokens in all to make room for at
     once, n_layer x D numbers each; a cache that grows beyond it reads its tokens once more, with
@@ -42,7 +48,6 @@ class HyenaDNACache(Cache):
     """
 
     is_compileable = False
-    is_croppable = False  # not without a trace on any device, which is what the library asks for
 
     def __init__(self, model: HyenaDNAForCausalLM, max_length: int | None = None) -> None:
         super().__init__(layers=[])
@@ -176,6 +181,23 @@ class HyenaDNACache(Cache):
         """As `get_max_length`; the name in older releases."""
         return self.get_max_length()
 
+    @property
+    def is_linear(self) -> list[bool]:
+        """False for each layer: how much was read is known, so what was read is not given again.
+
+        Asked since 5.24, which hands a cache whose layers are all linear, or none, whole sequences.
+        """
+        return [False] * len(self)
+
+    @property
+    def is_croppable(self) -> bool:
+        """Whether `crop` is cheap: while recording.
+
+        Assisted decoding records, and since 5.24 insists on it. Other ways to generate ask too, to
+        take a step too many and undo it on some devices; that would leave a trace by rounding.
+        """
+        return self._recording
+
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Each row goes on from the row of that number; for beam search."""
         self.batch_select_indices(beam_idx)
@@ -296,6 +318,13 @@ class _LanguageModel:
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self.model.head_logits(hidden)
+
+
+def one_cache(past_key_values: Any, cache: Any) -> Any:
+    """The cache given under either name, or None. Raises InputError for two different ones."""
+    if past_key_values is not None and cache is not None and cache is not past_key_values:
+        raise InputError("model: cache and past_key_values are two caches; give one of them")
+    return past_key_values if cache is None else cache
 
 
 def _rows(tokens: Tensor, mask: Tensor | None) -> list[Tensor]:

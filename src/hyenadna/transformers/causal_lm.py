@@ -16,7 +16,7 @@ from transformers.utils import logging
 from hyenadna.alphabet import BASES, IGNORED, PAD
 from hyenadna.checkpoint.layouts import EMBEDDINGS, HEAD, file_name
 from hyenadna.errors import InputError
-from hyenadna.transformers.cache import HyenaDNACache
+from hyenadna.transformers.cache import NAME, OLD_NAME, HyenaDNACache, one_cache
 from hyenadna.transformers.configuration import HyenaDNAConfig
 from hyenadna.transformers.padding import packing
 from hyenadna.transformers.pretrained import (
@@ -83,6 +83,7 @@ class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel, GenerationMixin):
         logits_to_keep: int = 0,
         num_items_in_batch: Tensor | int | None = None,
         past_key_values: HyenaDNACache | None = None,
+        cache: HyenaDNACache | None = None,
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
         """`logits` (B, L, V), float32, of the next token; with labels also the `loss`.
 
@@ -94,15 +95,16 @@ class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel, GenerationMixin):
         logits_to_keep: only the logits of so many last positions (0: all), without a loss.
 
         use_cache: also return `past_key_values`, a `HyenaDNACache` with room for 1,000 tokens more
-        at first. past_key_values: go on from such a cache, which moves: input_ids are those that it
-        has not read, the mask may cover all. There are no gradients, dropout or hidden states with
+        at first; since transformers 5.24 it is called `cache` there. past_key_values or cache, in
+        any release: go on from such a cache, which moves: input_ids are those that it has not
+        read, the mask may cover all. There are no gradients, dropout or hidden states with
         a cache: where these are wanted use_cache does nothing, and a cache given is an InputError.
         """
         named = self.config.return_dict if return_dict is None else return_dict
-        cache = None
-        if use_cache or past_key_values is not None:
+        cache = one_cache(past_key_values, cache)
+        if use_cache or cache is not None:
             why_not = self._why_no_cache(output_hidden_states, inputs_embeds)
-            cache = self._cache_of_pass(past_key_values, why_not)
+            cache = self._cache_of_pass(cache, why_not)
         states = None
         if cache is None:
             base = self.hyena(
@@ -129,7 +131,7 @@ class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel, GenerationMixin):
             mask = None if attention_mask is None else attention_mask[:, -labels.shape[1] :]
             loss = next_token_loss(logits, labels, mask, num_items_in_batch)
         output = CausalLMOutputWithPast(
-            loss=loss, logits=logits, past_key_values=cache, hidden_states=states
+            loss=loss, logits=logits, hidden_states=states, **{NAME: cache}
         )
         return output if named else output.to_tuple()
 
@@ -160,7 +162,7 @@ class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel, GenerationMixin):
         if given is not None:
             self._check_cache(given)
             if why_not is not None:
-                raise InputError(f"model: past_key_values is a cache, but {why_not}")
+                raise InputError(f"model: a cache is given, but {why_not}")
             cache: HyenaDNACache = given
             return cache
         if why_not is not None:
@@ -172,7 +174,7 @@ class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel, GenerationMixin):
         other = isinstance(cache, HyenaDNACache)
         if not other or cache.decoder.backbone is not self.hyena.backbone:
             raise InputError(
-                f"model: past_key_values is a {type(cache).__name__}"
+                f"model: the cache is a {type(cache).__name__}"
                 f"{' of another model' if other else ''}; give a HyenaDNACache(model), or what "
                 "this model returned"
             )
@@ -188,6 +190,7 @@ class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel, GenerationMixin):
         logits_to_keep: int | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        cache: HyenaDNACache | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """The inputs of the next step of `generate`: what the cache has not read, or everything.
@@ -200,9 +203,11 @@ class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel, GenerationMixin):
             "output_attentions": output_attentions,
             "output_hidden_states": output_hidden_states,
         }
-        if past_key_values is not None:
-            inputs["past_key_values"] = past_key_values
-            past = past_key_values.get_seq_length()
+        cache = one_cache(past_key_values, cache)
+        if cache is not None:
+            # always the old name too, by which peft (0.21) sees whether its prompt has been read
+            inputs |= {OLD_NAME: cache, NAME: cache}
+            past = cache.get_seq_length()
             if inputs_embeds is not None and not past:
                 inputs["inputs_embeds"] = inputs_embeds
             else:
@@ -239,11 +244,12 @@ class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel, GenerationMixin):
         embedded = model_kwargs.get("inputs_embeds")
         if embedded is not None:
             self._check_total(max_cache_length + 1, embedded.shape[1])
-        given = model_kwargs.get("past_key_values")
+        given = one_cache(model_kwargs.pop(OLD_NAME, None), model_kwargs.pop("cache", None))
         if given is not None:
             self._check_cache(given)
             if generation_config.use_cache is False:
-                raise InputError("generate: past_key_values with use_cache=False; leave one out")
+                raise InputError("generate: a cache with use_cache=False; leave one out")
+            model_kwargs[NAME] = given
             given._is_user_defined = True  # so that the library leaves no token too many in it
             return
         if generation_config.cache_implementation is not None:
@@ -254,7 +260,7 @@ class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel, GenerationMixin):
             cache = self._cache_or_warning(max_cache_length)
         generation_config.use_cache = cache is not None
         if cache is not None:
-            model_kwargs["past_key_values"] = cache
+            model_kwargs[NAME] = cache
             if _goes_back(generation_config, how):
                 cache.activate_past_recording()
 
