@@ -82,7 +82,8 @@ def test_golden_logits_and_hidden_states(golden):
             if f"hidden_states.{i}.{j}" in expected:
                 seen += 1
                 wanted = expected[f"hidden_states.{i}.{j}"]
-                torch.testing.assert_close(state, wanted, atol=2e-4, rtol=0)
+                # the stream reaches hundreds, where float32 itself is known to 3e-5
+                torch.testing.assert_close(state, wanted, atol=2e-4, rtol=1e-6)
         if f"last_hidden_state.{i}" in expected:
             wanted = expected[f"last_hidden_state.{i}"]
             torch.testing.assert_close(out.hidden_states[-1], wanted, atol=2e-4, rtol=0)
