@@ -127,7 +127,7 @@ def _page(run: FinishedPrompts) -> FinetunePage:
         kind=task.kind,
         names=task.names,
         data=data_name(common, data.learning),
-        backbone=f"{job.source.described}, frozen,",
+        backbone=f"{job.source.described}, frozen",
         splits=data.counts,
         predictors=[outcome.predictors[arm.key] for arm in arms],
         targets=targets,
@@ -144,7 +144,7 @@ def _page(run: FinishedPrompts) -> FinetunePage:
             for arm in (*outcome.prompts, *outcome.others)
             for each in arm.runs
         },
-        verb=f"behind {chosen.title} tuned",
+        verb=f"behind {chosen.title} learned" if chosen.tokens else "with a head learned",
         more=_more(run),
         footer=made_by("prompt-tune"),
     )
