@@ -297,7 +297,7 @@ class FinetuneConfig:
     `prompt`."""
     schedule: FinetuneSchedule = "cosine"
     """`cosine`: falls to `final_lr` over all epochs. `plateau`: a tenth after each evaluation
-    without a lower loss than before, as the original tunes its prompts."""
+    without a lower loss than before, as the original tunes its prompts (no `final_lr`)."""
     ema: float | None = None
     """Decay of an exponential moving average of the trained weights, which is then evaluated and
     kept; none when left out."""
@@ -451,12 +451,28 @@ LabelLoss = Literal["classes", "vocabulary"]
 Calibration = Literal["train", "none"]
 
 
+# What options of prompts mean where they are left out: ours, and the original's settings (shared
+# specification of training, section 10).
+_PROMPT_DEFAULTS: Final[Mapping[str, tuple[Any, Any]]] = {
+    "readout": ("head", "label"),
+    "label_loss": ("classes", "vocabulary"),
+    "calibrate": ("train", "none"),
+    "patience": (4, 2),
+    "metric": (None, "loss"),
+    "batch_size": (32, 16),
+    "lr": (1e-2, 1e-3),
+    "ema": (0.98, 0.0),
+    "reverse_complement": (False, True),
+}
+_OF_LABEL_WORDS: Final = ("label_loss", "calibrate")
+
+
 @dataclass(frozen=True, kw_only=True)
 class PromptConfig:
     """How to tune soft prompts: vectors before the sequence, while the model stays as it is.
 
     AdamW without decay, a rate that falls where the valid loss does, an average of the weights, and
-    early stopping. `PromptConfig.published` has the original's values.
+    early stopping. What is None is filled in by `resolved`, with our defaults or the original's.
 
     Raises InputError when a value is out of range.
     """
@@ -464,33 +480,34 @@ class PromptConfig:
     tokens: str = "32"
     """How many soft tokens; several counts, such as `0,2,32,128`, are tuned one after the other and
     compared. 0 leaves the model as it is."""
-    readout: Readout = "head"
-    """What reads the answer. `head`: a pooled linear head that is learned with the vectors.
-    `label`: the model's own language-model head, in the letters of a word after `[SEP]`, so that
-    the vectors alone are learned, as in the paper; for classes, and for models that know what
-    follows `[SEP]`."""
+    readout: Readout | None = None
+    """What reads the answer. `head`, when left out: a pooled linear head that is learned with the
+    vectors. `label`: the model's own language-model head, in the letters of a word after `[SEP]`,
+    so that the vectors alone are learned, as in the paper; for classes, and for models that know
+    what follows `[SEP]`."""
     label_words: str | None = None
     """`NAME=WORD` of every class, separated by commas; A/N and A/G/N for two and three classes when
     left out, as the paper has it, and more letters for more."""
-    label_loss: LabelLoss = "classes"
-    """Whether a label word is set against those of the other `classes`, or against the whole
-    `vocabulary`, as the original does."""
-    calibrate: Calibration = "train"
-    """`train`: before anything is learned, the mean log-probability of each label word over
-    training rows (without their labels) is subtracted, so that no letter starts ahead of another.
-    `none`: as the original."""
+    label_loss: LabelLoss | None = None
+    """Whether a label word is set against those of the other `classes`, as when left out, or
+    against the whole `vocabulary`, as the original does."""
+    calibrate: Calibration | None = None
+    """`train`, when left out: before anything is learned, the mean log-probability of each label
+    word over training rows (without their labels) is subtracted, so that no letter starts ahead of
+    another. `none`: as the original."""
     prompt_dropout: float = 0.1
     """Dropout on the vectors."""
     epochs: int = 20
     """Most passes over the train part."""
-    patience: int | None = 4
-    """Evaluations in a row without a better one after which the run ends; None for never."""
+    patience: int | None = None
+    """Evaluations in a row without a better one after which the run ends; 4 when left out."""
     evaluations_per_epoch: int = 1
     """Evaluations on the valid part, and saved states, in each epoch."""
     metric: str | None = None
     """Metric of the valid part that chooses the vectors; the task's main metric when left out."""
-    batch_size: int = 32
-    """Sequences of an optimiser step, for all of which the vectors pass through the model once."""
+    batch_size: int | None = None
+    """Sequences of an optimiser step, for all of which the vectors pass through the model once; 32
+    when left out."""
     micro_batch_tokens: int = 65536
     """Tokens of the sequences in a forward pass, padding included."""
     lr: float | None = None
@@ -498,15 +515,16 @@ class PromptConfig:
     schedule: FinetuneSchedule = "plateau"
     """`plateau`: a tenth after each evaluation without a lower loss than before. `cosine`: falls
     over all epochs."""
-    ema: float | None = 0.98
-    """Decay of an exponential moving average of the vectors, which is what is evaluated and kept; 0
-    for none."""
+    ema: float | None = None
+    """Decay of an exponential moving average of the vectors, which is what is evaluated and kept;
+    0.98 when left out, 0 for none."""
     clip: float = 1.0
     """Largest global gradient norm."""
     precision: FinetunePrecision = "auto"
     """Type of the matrix products. `auto`: float32 on a CPU, bf16 on a GPU that has it."""
-    reverse_complement: bool = False
-    """Read the other strand in half of the training sequences. Not for strand-specific labels."""
+    reverse_complement: bool | None = None
+    """Read the other strand in half of the training sequences; not when left out. Not for
+    strand-specific labels."""
     class_weights: ClassWeights = "none"
     """`balanced`: rare classes count more in the loss."""
     max_length: int | None = None
@@ -518,33 +536,32 @@ class PromptConfig:
         if not 0 <= self.prompt_dropout < 1:
             raise InputError(f"--prompt-dropout is {self.prompt_dropout}; it must be in [0, 1)")
         choices = {
-            "readout": ("label", "head"),
-            "label_loss": ("classes", "vocabulary"),
-            "calibrate": ("train", "none"),
+            "readout": (None, "label", "head"),
+            "label_loss": (None, "classes", "vocabulary"),
+            "calibrate": (None, "train", "none"),
         }
         for field, allowed in choices.items():
             value = getattr(self, field)
             if value not in allowed:
                 name = field.replace("_", "-")
-                raise InputError(f"--{name} is {value}; it is one of {', '.join(allowed)}")
-        if self.readout == "head" and (self.label_words or self.label_loss != "classes"):
-            raise InputError("--readout head knows no label words; give --readout label")
+                raise InputError(f"--{name} is {value}; it is one of {', '.join(allowed[1:])}")
 
-    @classmethod
-    def published(cls, **others: Any) -> Self:
-        """The original's settings (shared specification of training, section 10); and others."""
-        values: dict[str, Any] = {
-            "readout": "label",
-            "lr": 1e-3,
-            "batch_size": 16,
-            "ema": 0,
-            "label_loss": "vocabulary",
-            "calibrate": "none",
-            "patience": 2,
-            "metric": "loss",
-            "reverse_complement": True,
-        }
-        return cls(**values | others)
+    def resolved(self, *, published: bool = False) -> Self:
+        """The same with nothing left out: by our defaults, or by the original's settings.
+
+        Raises InputError for options of label words where a head reads the answer.
+        """
+        values = self.to_dict()
+        readout = values["readout"] or _PROMPT_DEFAULTS["readout"][published]
+        if readout == "head" and (self.label_words or self.label_loss or self.calibrate):
+            raise InputError(
+                "--label-words, --label-loss and --calibrate are of label words; give --readout "
+                "label"
+            )
+        for field, choices in _PROMPT_DEFAULTS.items():
+            if values[field] is None and not (readout == "head" and field in _OF_LABEL_WORDS):
+                values[field] = choices[published]
+        return type(self)(**values)
 
     def counts(self) -> tuple[int, ...]:
         """The numbers of soft tokens, each once, rising. Raises InputError for another text."""
@@ -556,11 +573,14 @@ class PromptConfig:
         return tuple(sorted({int(part) for part in parts}))
 
     def finetune(self) -> FinetuneConfig:
-        """The same for the fine-tuning loop."""
+        """The same for the fine-tuning loop; what is left out by our defaults."""
         shared = {f.name for f in dataclasses.fields(FinetuneConfig)}
-        values = {k: v for k, v in self.to_dict().items() if k in shared}
+        own = {k: v for k, v in self.to_dict().items() if k in shared}
+        for field, choices in _PROMPT_DEFAULTS.items():
+            if field in own and own[field] is None:
+                own[field] = choices[0]
         return FinetuneConfig(
-            **values | {"ema": self.ema or None},
+            **own | {"ema": own["ema"] or None},
             mode="prompt",
             weight_decay=0.0,
             warmup_share=0.0,

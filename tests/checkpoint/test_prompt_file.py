@@ -112,12 +112,20 @@ def test_there_and_back_through_peft(tmp_path):
     tuned = prompted(model)
     with torch.no_grad():
         tuned.prior.copy_(torch.tensor([0.3, -0.7]))
-    save_prompt(tuned, path, base="RUN", settings={"seed": 1})
+    save_prompt(tuned, path, base="RUN", max_length=16, settings={"seed": 1})
     export_peft(path, tmp_path / "peft")
     assert set(load_file(tmp_path / "peft" / "adapter_model.safetensors")) == {"prompt_embeddings"}
     import_peft(tmp_path / "peft", tmp_path / "back.safetensors", model, base="RUN")
     back = load_prompt(tmp_path / "back.safetensors", model)
     assert torch.equal(back(ROWS), tuned(ROWS)) and back.task.settings == {"seed": 1}
+    assert back.task.max_length == 16
+    same = tuned.words
+    import_peft(tmp_path / "peft", tmp_path / "same.safetensors", model, words=same)
+    assert torch.equal(load_prompt(tmp_path / "same.safetensors", model)(ROWS), tuned(ROWS))
+    with pytest.raises(InputError, match="tuned for the label words no=A,yes=N"):
+        import_peft(
+            tmp_path / "peft", tmp_path / "no.safetensors", model, words=label_words(["b", "a"])
+        )
     with pytest.raises(InputError, match="exists"):
         export_peft(path, tmp_path / "peft")
     with pytest.raises(InputError, match="another model"):

@@ -19,7 +19,7 @@ from hyenadna.checkpoint.prompt_file import load_prompt, read_prompt
 from hyenadna.checkpoint.save import save
 from hyenadna.cli import finetune_job
 from hyenadna.cli.app import run
-from hyenadna.cli.prompt_tune import PromptRequest, as_published
+from hyenadna.cli.prompt_tune import PromptRequest
 from hyenadna.config import ModelConfig
 from hyenadna.errors import InputError
 from hyenadna.infer.predict import predict
@@ -99,7 +99,7 @@ def test_prompts_learn_are_chosen_measured_and_reported(place, capsys):
 
 def test_words_of_a_skewed_task_become_likelier(place, capsys):
     words = ["model", "gc.csv", "--out", "RUN", "--tokens", "0,4", "--readout", "label"]
-    more = ["--calibrate", "none", "--lr", "0.1", "--label-words", "at=N,gc=A"]
+    more = ["--calibrate", "none", "--lr", "0.1", "--label-words", "at=N,gc=A", "--metric", "loss"]
     assert tune(*words, *more) == 0
     assert "label words: at = N, gc = A" in capsys.readouterr().out
     found = metrics()
@@ -191,6 +191,8 @@ def test_a_stopped_and_resumed_run_equals_an_unbroken_one(place, monkeypatch, ca
         (["model", "gc.csv", "--label-words", "at=A,gc=C"], "give --readout label"),
         (["model", "values.csv", "--readout", "label"], "give --readout head"),
         (["model", "gc.csv", "--compare", "cnn"], "no 'cnn'"),
+        (["model", "gc.csv", "--metric", "colour"], "--metric is colour"),
+        (["model", "gc.csv", "--calibrate", "none"], "give --readout label"),
         (["random:tiny-1k", "gc.csv"], "nothing to adapt"),
         (["model"], "no data given"),
         ([], "no model given"),
@@ -209,13 +211,27 @@ def test_bad_use_is_one_line(place, capsys, words, message):
 
 
 def test_the_originals_settings_are_one_switch_away():
-    found = as_published(PromptConfig(tokens="7", epochs=3))
+    found = PromptConfig(tokens="7", epochs=3).resolved(published=True)
     assert found.label_loss == "vocabulary" and found.calibrate == "none" and found.lr == 1e-3
     assert (found.tokens, found.epochs, found.batch_size) == ("7", 3, 16)
-    assert as_published(PromptConfig(lr=0.5)).lr == 0.5
+    given = PromptConfig(
+        readout="label", batch_size=32, calibrate="train", ema=0.98, reverse_complement=False
+    ).resolved(published=True)  # our defaults, where they are asked for
+    assert (given.batch_size, given.calibrate, given.ema) == (32, "train", 0.98)
+    assert given.reverse_complement is False and given.label_loss == "vocabulary"
     tuning = found.finetune()
     assert (tuning.mode, tuning.ema, tuning.weight_decay) == ("prompt", None, 0)
     request = PromptRequest(options=found, compare=("full",))
     assert PromptRequest.from_dict(json.loads(json.dumps(request.to_dict()))) == request
     with pytest.raises(InputError, match="cannot be read"):
         PromptRequest.from_dict({})
+
+
+def test_the_model_as_it_is_may_be_the_best(place):
+    words = ["model", "gc.csv", "--out", "RUN", "--tokens", "0,2", "--readout", "label"]
+    assert tune(*words, "--metric", "accuracy", "--lr", "1e-9") == 0
+    found = metrics()
+    arms = found["arms"]
+    best = max(arms["tokens-0"]["valid_mean"], arms["tokens-2"]["valid_mean"])
+    assert arms[found["chosen"]]["valid_mean"] == best
+    assert Path("RUN/best/prompt.safetensors").exists() == (found["chosen"] == "tokens-2")

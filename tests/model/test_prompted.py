@@ -123,9 +123,19 @@ def test_what_is_kept_follows_the_prompt_and_the_weights():
         assert not torch.equal(again, first)
         torch.testing.assert_close(again[0], spelled(model, ROWS[0]).detach(), rtol=0, atol=1e-10)
         first = again
+    with torch.no_grad():
+        for parameter in model.model.parameters():
+            parameter.mul_(1.1)
+        torch.testing.assert_close(model(ROWS)[0], spelled(model, ROWS[0]), rtol=0, atol=1e-10)
     model.zero_grad()
     model(ROWS).sum().backward()  # what was kept in inference mode does not stand in the way
     assert model.prompt.grad is not None
+
+
+def test_a_model_made_in_inference_mode_reads():
+    with torch.inference_mode():
+        model = prompted()
+        torch.testing.assert_close(model(ROWS)[0], spelled(model, ROWS[0]), rtol=0, atol=1e-10)
 
 
 def test_dropout_falls_on_the_vectors_in_training_only():

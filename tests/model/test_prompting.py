@@ -7,7 +7,12 @@ import torch
 
 from hyenadna.config import ModelConfig
 from hyenadna.model.backbone import HyenaDNA, rescale_filters
-from hyenadna.model.prompting.shared_prefix import joint_states, shared_states
+from hyenadna.model.prompting.shared_prefix import (
+    FrozenFilters,
+    joint_states,
+    prefix_effects,
+    states_behind,
+)
 
 
 def frozen(order: int = 2) -> HyenaDNA:
@@ -16,6 +21,13 @@ def frozen(order: int = 2) -> HyenaDNA:
     model = HyenaDNA(config).double()
     rescale_filters(model)  # so that what is far away counts
     return model.requires_grad_(False).eval()
+
+
+def shared_states(backbone, prefix, tokens, *, recompute=False):
+    filters = FrozenFilters(backbone)
+    room = tokens.shape[1]
+    effects = prefix_effects(backbone, prefix, room=room, filters=filters, recompute=recompute)
+    return states_behind(backbone, effects, tokens, filters=filters, recompute=recompute)
 
 
 @pytest.mark.parametrize("order", [2, 3])

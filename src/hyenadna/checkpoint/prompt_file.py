@@ -331,8 +331,12 @@ def import_peft(
     if saved and saved.base_digest != digest:
         raise InputError(f"{folder}: was tuned for another model: these weights differ")
     prior = None
-    if words is None and own and saved and saved.words:
-        words = LabelWords(saved.names, saved.words)
+    if own and saved and saved.words:
+        known = LabelWords(saved.names, saved.words)
+        if words is not None and (words.names, words.words) != (known.names, known.words):
+            pairs = ",".join(f"{n}={w}" for n, w in zip(known.names, known.words, strict=True))
+            raise InputError(f"{folder}: was tuned for the label words {pairs}; leave others out")
+        words = known
         prior = _prior(own.get(_PRIOR), len(words.names), folder / _PEFT_OURS)
     if words is None:
         raise InputError(f"{folder}: does not say which classes it is for; give their label words")
@@ -345,7 +349,14 @@ def import_peft(
         if prior is not None:
             prompted.prior.copy_(prior)
     settings = dict(saved.settings) if saved else {"imported from": "peft"}
-    save_prompt(prompted, path, base=base, base_digest=digest, settings=settings)
+    save_prompt(
+        prompted,
+        path,
+        base=base,
+        base_digest=digest,
+        max_length=saved.max_length if saved else None,
+        settings=settings,
+    )
 
 
 def _prior(numbers: object, count: int, path: Path) -> Tensor | None:

@@ -135,7 +135,7 @@ def check_job(job: FinetuneJob) -> FinetuneJob:
         require_two_classes(train)
     run_stages(train, learning.part("valid"), job.config)
     class_weights(train, job.config)
-    _require_metric(learning, job.config)
+    require_metric(learning, job.config)
     _check_baselines(job)
     with torch.random.fork_rng(devices=[]):
         probe = job.source.make_task(learning.task, job.head)
@@ -147,7 +147,8 @@ def check_job(job: FinetuneJob) -> FinetuneJob:
     return _fit_memory(job, probe)
 
 
-def _require_metric(learning: LabelledData, config: FinetuneConfig) -> None:
+def require_metric(learning: LabelledData, config: FinetuneConfig) -> None:
+    """Nothing, where the task has the metric to choose by. Raises InputError otherwise."""
     if config.metric is None:
         return
     from hyenadna.cli.finetune_measure import flat_rows

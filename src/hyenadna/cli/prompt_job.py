@@ -9,6 +9,7 @@ Nothing of the measured rows is read before all training is done.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,8 +21,16 @@ import numpy as np
 from rich.console import Console
 
 from hyenadna.cli.finetune_data import PreparedData, cropped
-from hyenadna.cli.finetune_job import NAMES, SeedRun, best_run, train_seeds
-from hyenadna.cli.finetune_measure import Said, compare, predict_rows
+from hyenadna.cli.finetune_job import (
+    NAMES,
+    FinetuneJob,
+    SeedRun,
+    best_run,
+    require_metric,
+    train_seeds,
+)
+from hyenadna.cli.finetune_job import check_job as check_finetuning
+from hyenadna.cli.finetune_measure import Said, compare, flat_rows, predict_rows
 from hyenadna.cli.finetune_models import ModelSource
 from hyenadna.cli.finetune_options import HeadOptions
 from hyenadna.cli.progress import progress_bar
@@ -109,12 +118,14 @@ class Arm:
     said: Said
     tokens: int | None = None
     """Soft tokens, of a prompt."""
+    untuned: float = math.nan
+    """Metric of the valid part that chooses, of a model that nothing was learned for."""
 
     @property
     def valid(self) -> float:
-        """Mean over seeds of the metric of the valid part that chooses; NaN where none was made."""
+        """Mean over seeds of the metric of the valid part that chooses; NaN for a baseline."""
         values = [run.best.value for run in self.runs]
-        return float(np.mean(values)) if values else float("nan")
+        return float(np.mean(values)) if values else self.untuned
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,8 +192,26 @@ def check_job(job: PromptJob) -> PromptJob:
     if task.kind in ("classes", "tokens"):
         require_two_classes(data.learning.part("train"))
     class_weights(data.learning.part("train"), job.options.finetune())
+    require_metric(data.learning, job.options.finetune())
     job = dataclasses.replace(job, data=data)
-    return dataclasses.replace(job, memory=_memory(job, most))
+    needs = [_memory(job, most)]
+    for name in job.compare:
+        if name in TUNED:
+            needs.append(check_finetuning(_as_finetuning(job, name)).memory)
+    return dataclasses.replace(job, memory=max(needs))
+
+
+def _as_finetuning(job: PromptJob, name: str) -> FinetuneJob:
+    """A comparison as a job of its own, to be checked."""
+    return FinetuneJob(
+        data=job.data,
+        source=job.source,
+        head=job.head if job.words is None else HeadOptions(),
+        config=_comparison(job, name),
+        seeds=job.seeds,
+        baselines=(),
+        device=job.device,
+    )
 
 
 def _memory(job: PromptJob, tokens: int) -> int:
@@ -190,8 +219,10 @@ def _memory(job: PromptJob, tokens: int) -> int:
     from hyenadna.model.engine.sizes import resident_bytes
     from hyenadna.model.memory import training_bytes
 
+    options = job.options.finetune()
     longest = int(job.data.learning.lengths.max()) + 1
-    rows = max(1, min(job.options.batch_size, job.options.micro_batch_tokens // longest))
+    rows = max(1, min(options.batch_size, options.micro_batch_tokens // longest))
+    rows *= len(job.words.beginnings) if job.words else 1
     process = resident_bytes() if job.device.type == "cpu" else 0
     passed = tokens + rows * longest
     return process + training_bytes(
@@ -233,7 +264,7 @@ def run_job(
         if name in TUNED
     )
     others += tuple(Arm(said.key, said.name, 0, (), said) for said in fitted)
-    chosen = _chosen(prompts)
+    chosen = _chosen(job, prompts)
     with console.status("metrics and their intervals …"):
         arms = [chosen, *(arm for arm in (*prompts, *others) if arm is not chosen)]
         found = compare(job.data.measured, chosen.said, [arm.said for arm in arms[1:]])
@@ -242,17 +273,24 @@ def run_job(
     return PromptOutcome(job, prompts, others, predictors, chosen, kept)
 
 
-def _chosen(prompts: Sequence[Arm]) -> Arm:
-    """The best on the valid part; what was not trained has no say there, unless it stands alone."""
+def _chosen(job: PromptJob, prompts: Sequence[Arm]) -> Arm:
+    """The best on the valid part; of equals the one with fewer tokens."""
     from hyenadna.train.metrics import is_better
 
+    metric = _choosing_metric(job)
     best = prompts[0]
     for arm in prompts[1:]:
-        metric = arm.runs[0].best.metric
-        name = "log_loss" if metric == "loss" else metric
-        if not best.runs or is_better(name, arm.valid, best.valid):
+        if is_better(metric, arm.valid, best.valid):
             best = arm
     return best
+
+
+def _choosing_metric(job: PromptJob) -> str:
+    """Name of the metric of the valid part that chooses, as `metrics` gives it."""
+    from hyenadna.train.metrics import main_metric
+
+    name = job.options.metric or main_metric(job.data.learning.task.kind).name
+    return "log_loss" if name == "loss" else name
 
 
 def _plain(job: PromptJob) -> TaskModel:
@@ -263,19 +301,12 @@ def _plain(job: PromptJob) -> TaskModel:
 
 def _comparison(job: PromptJob, name: str) -> FinetuneConfig:
     """Options of fine-tuning for what is compared: its own rates, our rows and patience."""
-    options = job.options
-    return FinetuneConfig(
-        mode=TUNED[name][0],
-        epochs=options.epochs,
-        patience=options.patience,
-        metric=options.metric,
-        batch_size=options.batch_size,
-        micro_batch_tokens=options.micro_batch_tokens,
-        precision=options.precision,
-        reverse_complement=options.reverse_complement,
-        class_weights=options.class_weights,
-        max_length=options.max_length,
-    )
+    same = (
+        "epochs", "patience", "metric", "batch_size", "micro_batch_tokens", "precision",
+        "reverse_complement", "class_weights", "max_length",
+    )  # fmt: skip
+    own = job.options.finetune()
+    return FinetuneConfig(mode=TUNED[name][0], **{field: getattr(own, field) for field in same})
 
 
 def _train(
@@ -325,7 +356,21 @@ def _prompt_arm(
     models = models or [partial(job.prompted, count)]
     key, title = f"tokens-{count}", f"{count:,} soft tokens" if runs else "no soft tokens, untuned"
     said, trained = _measure(job, key, title, models, runs, console)
-    return Arm(key, title, trained if runs else 0, tuple(runs), said, count)
+    if runs:
+        return Arm(key, title, trained, tuple(runs), said, count)
+    return Arm(key, title, 0, (), said, count, _untuned(job, count))
+
+
+def _untuned(job: PromptJob, count: int) -> float:
+    """The metric that chooses, on the valid part, of the model as it is."""
+    from hyenadna.data.batches import BATCH_TOKENS
+    from hyenadna.train.metrics import metrics
+
+    valid = job.data.learning.part("valid")
+    model = job.prompted(count).eval()
+    outputs = predict_rows(model, valid, batch_tokens=BATCH_TOKENS)
+    targets, _ = flat_rows(valid)
+    return metrics(valid.task.kind, targets, outputs)[_choosing_metric(job)]
 
 
 def _tuned(job: PromptJob, count: int, run: SeedRun, folder: Path) -> TaskModel:

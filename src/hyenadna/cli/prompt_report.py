@@ -152,6 +152,7 @@ def _page(run: FinishedPrompts) -> FinetunePage:
 
 def _more(run: FinishedPrompts) -> list[Block]:
     """The curve over the number of tokens, and all ways side by side."""
+    measured = "full" in run.request.compare
     from hyenadna.report.page import heading, paragraph, picture, pictures, records
 
     drawn = [
@@ -162,7 +163,8 @@ def _more(run: FinishedPrompts) -> list[Block]:
         heading("Number of soft tokens"),
         paragraph(
             f"Chosen on the valid part: {run.outcome.chosen.title}. Shaded: 95 % bootstrap "
-            "interval over the sequences measured (mean over seeds).",
+            "interval over the sequences measured (mean over seeds)."
+            + ("" if measured else " Full fine-tuning was not measured (--compare full)."),
             soft=True,
         ),
         pictures(drawn),
@@ -234,7 +236,7 @@ def _table(run: FinishedPrompts) -> list[dict[str, Any]]:
                 "": arm.title + (" (chosen)" if arm is outcome.chosen else ""),
                 "trained": arm.trained if arm.runs else None,
                 "time": duration(arm.said.seconds) if arm.said.seconds else None,
-                "valid": arm.valid if arm.runs else None,
+                "valid": None if math.isnan(arm.valid) else arm.valid,
             }
             | {metric: each.scores[metric].value for metric in _curve_metrics(run)}
         )
@@ -277,6 +279,7 @@ def _summary(run: FinishedPrompts) -> dict[str, Any]:
             "tokens": arm.tokens,
             "trained": arm.trained,
             "seconds": round(arm.said.seconds, 3),
+            "valid_mean": arm.valid,
             "valid": [
                 {"seed": r.seed, "epoch": r.best.epoch, "metric": r.best.metric,
                  "value": r.best.value}

@@ -23,7 +23,14 @@ from hyenadna.cli.finetune_options import (
     seed_list,
 )
 from hyenadna.cli.memory import explain_memory
-from hyenadna.cli.process import announce_native, choose_device, prepare_process, set_threads
+from hyenadna.cli.process import (
+    announce_native,
+    announce_slow_bf16,
+    available_memory,
+    choose_device,
+    prepare_process,
+    set_threads,
+)
 from hyenadna.cli.run_description import (
     done_text,
     read_description,
@@ -57,7 +64,7 @@ def prompt_tune(
     valid: Path | None = None,
     test: Path | None = None,
     seeds: str = "1",
-    compare: str = "linear,kmer,majority",
+    compare: str = "linear,full,kmer,majority",
     published: bool = False,
     resume: bool = False,
     device: str = "auto",
@@ -128,7 +135,7 @@ def prompt_tune(
             seeds=seed_list(seeds),
             baselines=(),
         ),
-        options=as_published(options) if published else options,
+        options=options.resolved(published=published),
         compare=comparison_list(compare),
     )
     stored: dict[str, Any] = {}
@@ -163,8 +170,9 @@ class PromptRequest:
 
     common: FinetuneRequest = field(default_factory=lambda: FinetuneRequest(baselines=()))
     """Model, data and head; its training options and baselines are not used."""
-    options: PromptConfig = field(default_factory=PromptConfig)
-    compare: tuple[str, ...] = ("linear", "kmer", "majority")
+    options: PromptConfig = field(default_factory=lambda: PromptConfig().resolved())
+    """Resolved."""
+    compare: tuple[str, ...] = ("linear", "full", "kmer", "majority")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values by field name."""
@@ -198,13 +206,6 @@ class PromptRequest:
                     f"--{name.replace('_', '-')} is {value}, but the run was started with "
                     f"{own[name]}; resume with --resume alone, or start a new run"
                 )
-
-
-def as_published(options: PromptConfig) -> PromptConfig:
-    """The original's settings, with those of the options that are not the default."""
-    default = PromptConfig().to_dict()
-    given = {k: v for k, v in options.to_dict().items() if v != default[k]}
-    return PromptConfig.published(**given)
 
 
 def comparison_list(text: str) -> tuple[str, ...]:
@@ -267,6 +268,10 @@ def _announce(job: PromptJob, out: Path, console: Console) -> None:
         f"seed{'s' * (seeds > 1)}; on {job.device}, run in {out}"
     )
     console.print(f"about {size(job.memory)} of memory")
+    free = available_memory()
+    if job.device.type == "cpu" and free is not None and job.memory > free:
+        console.print(f"note: only {size(free)} are free; {_LESS_MEMORY}")
+    announce_slow_bf16(console, job.options.precision, job.device)
     if job.data.part == "valid":
         console.print(
             "warning: there is no test part; figures will be of the valid part, on which the "

@@ -214,7 +214,8 @@ class Finetuner:
     def _set_learning_rates(self) -> float:
         share = learning_rate(self.steps_done, 1.0, self._schedule)
         if self.config.schedule == "plateau":
-            share = self._lr_factor
+            warmup = self._schedule.lr_warmup_steps()
+            share = self._lr_factor * min(1.0, (self.steps_done + 1) / (warmup + 1))
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * share
         return self.config.peak_lr * share
@@ -291,7 +292,8 @@ class Finetuner:
             length=length,
         )
         self._losses = []
-        if length is None and not all(loss < each.loss for each in self.history):
+        before = [each.loss for each in self.history if each.length is None]
+        if length is None and not all(loss < each for each in before):
             self._lr_factor *= PLATEAU_FACTOR
         self.history.append(report)
         if length is None:

@@ -28,6 +28,7 @@ from hyenadna.model.prompting.shared_prefix import (
     PrefixEffects,
     joint_states,
     prefix_effects,
+    state_of,
     states_behind,
 )
 
@@ -88,7 +89,7 @@ class PromptedModel(TaskModel):
             self.head.requires_grad_(False)  # it is not used: the language-model head answers
         self._filters = FrozenFilters(model.backbone)
         self._shared: PrefixEffects | None = None
-        self._kept: tuple[tuple[int, int, bool], PrefixEffects] | None = None
+        self._kept: tuple[list[object], PrefixEffects] | None = None
 
     @property
     def fixed_features(self) -> bool:
@@ -130,10 +131,11 @@ class PromptedModel(TaskModel):
     @property
     def described(self) -> str:
         """See `TaskModel`."""
+        start = f"{len(self.prompt)} soft tokens with dropout {self.prompt_dropout.p:g}"
         if self.words is None:
-            return f"{len(self.prompt)} soft tokens, {super().described}"
+            return f"{start}, {super().described}"
         over = ", over the vocabulary" if self.over_vocabulary else ""
-        return f"{len(self.prompt)} soft tokens, words {' '.join(self.words.words)}{over}"
+        return f"{start}, words {' '.join(self.words.words)}{over}"
 
     def states(self, ids: Tensor) -> Tensor:
         """Final hidden states (B, L, D) of ids (B, L) behind the vectors."""
@@ -248,7 +250,10 @@ class PromptedModel(TaskModel):
             with torch.no_grad():
                 return self._fresh_effects(room)
         kind = self.prompt.device.type
-        of = (self.prompt._version, self.prompt.data_ptr(), torch.is_autocast_enabled(kind))
+        of: list[object] = [
+            torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None,
+            *(state_of(p) for p in (self.prompt, *self.model.backbone.parameters())),
+        ]
         if self._kept is None or self._kept[0] != of or self._kept[1].room < room:
             with torch.inference_mode(False), torch.no_grad():
                 self._kept = of, self._fresh_effects(room)

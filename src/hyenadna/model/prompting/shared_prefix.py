@@ -6,8 +6,9 @@ sequences: the tail of the convolution of the prefix alone. B sequences of L tok
 cost P + B L positions instead of B (P + L). All of it is differentiable, in the prefix too; and
 where the prefix stays, its effects do, for any number of batches.
 
-    effects = prefix_effects(backbone, prefix, room=L)
-    states = states_behind(backbone, effects, tokens)      # (B, L, D), for any batch of tokens
+    filters = FrozenFilters(backbone)
+    effects = prefix_effects(backbone, prefix, room=L, filters=filters)
+    states = states_behind(backbone, effects, tokens, filters=filters)   # (B, L, D), any batch
 
 The slow twin puts the prefix in front of every sequence: `joint_states`.
 """
@@ -60,6 +61,11 @@ def _leaf(tensor: Tensor) -> Tensor:
     return tensor.detach().requires_grad_(tensor.requires_grad)
 
 
+def state_of(tensor: Tensor) -> tuple[int, int]:
+    """Changes when a tensor is replaced or written to; in inference mode nobody tells."""
+    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
+
+
 class FrozenFilters:
     """The long filters of a backbone that is not trained, computed once for the most lags asked."""
 
@@ -71,20 +77,11 @@ class FrozenFilters:
     def of(self, layer: int, count: int) -> Tensor:
         """The first `count` lags of all filters of a layer, ((N - 1) D, count)."""
         mixers = [_operator(block) for block in self.backbone.layers]
-        of = [(p.data_ptr(), p._version) for mixer in mixers for p in mixer.filter_fn.parameters()]
+        of = [state_of(p) for mixer in mixers for p in mixer.filter_fn.parameters()]
         if not self._kept or self._of != of or self._kept[0].shape[1] < count:
             with torch.inference_mode(False), torch.no_grad():  # they outlive both
                 self._kept, self._of = [mixer.filter_fn(count) for mixer in mixers], of
         return self._kept[layer][:, :count]
-
-
-class TrainedFilters(FrozenFilters):
-    """The same, computed anew each time, with their graph: for a backbone that learns too."""
-
-    def of(self, layer: int, count: int) -> Tensor:
-        """See `FrozenFilters`."""
-        out: Tensor = _operator(self.backbone.layers[layer]).filter_fn(count)
-        return out
 
 
 def joint_states(backbone: Backbone, prefix: Tensor, tokens: Tensor) -> Tensor:
@@ -94,37 +91,19 @@ def joint_states(backbone: Backbone, prefix: Tensor, tokens: Tensor) -> Tensor:
     return states[:, prefix.shape[0] :]
 
 
-def shared_states(
-    backbone: Backbone, prefix: Tensor, tokens: Tensor, *, recompute: bool = False
-) -> Tensor:
-    """What `joint_states` gives, up to rounding, with one pass of the prefix for all rows.
-
-    For models of hyena blocks, run as modules. prefix: (P, D), P at least 1. tokens: embedded,
-    (B, L, D). recompute: see `prefix_effects`.
-    """
-    filters = TrainedFilters(backbone)
-    prefix = backbone.dropout(prefix.to(tokens.dtype))
-    effects = prefix_effects(
-        backbone, prefix, room=tokens.shape[1], filters=filters, recompute=recompute
-    )
-    return states_behind(backbone, effects, tokens, filters=filters, recompute=recompute)
-
-
 def prefix_effects(
     backbone: Backbone,
     prefix: Tensor,
     *,
     room: int,
-    filters: FrozenFilters | None = None,
+    filters: FrozenFilters,
     recompute: bool = False,
 ) -> PrefixEffects:
     """What a prefix (P, D) of embedded tokens means to the next `room` positions.
 
-    P: at least 1. filters: to keep them from call to call; where left out they are computed, with
-    their graph. recompute: keep the input of each block for the backward pass and nothing else,
-    for a third more time.
+    P: at least 1. filters: of the backbone, kept from call to call. recompute: keep the input of
+    each block for the backward pass and nothing else, for a third more time.
     """
-    filters = filters or TrainedFilters(backbone)
     h, layers = prefix[None], []
     last = len(backbone.layers) - 1
     for i, block in enumerate(backbone.layers):
@@ -141,7 +120,7 @@ def states_behind(
     effects: PrefixEffects,
     tokens: Tensor,
     *,
-    filters: FrozenFilters | None = None,
+    filters: FrozenFilters,
     recompute: bool = False,
 ) -> Tensor:
     """Final states (B, L, D) of embedded tokens (B, L, D) behind the prefix of some effects.
@@ -150,7 +129,6 @@ def states_behind(
     `prefix_effects`.
     """
     assert tokens.shape[1] <= effects.room
-    filters = filters or TrainedFilters(backbone)
     h = backbone.dropout(tokens)
     for i, (block, layer) in enumerate(zip(backbone.layers, effects.layers, strict=True)):
         assert isinstance(block, Block)
