@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pages import write_sections
-from benchmarks.prompting.plan import TASKS, Plan, Task
+from benchmarks.prompting.plan import MODEL, TASKS, Plan, Task
 
 from hyenadna.cli.units import bases, duration, size
 from hyenadna.report.context_plots import ContextPoint, context_plot
@@ -20,12 +20,12 @@ def write_page(
     out: Path, docs: Path, *, model: Path, host: dict[str, Any], note: str, plan: Plan
 ) -> None:
     """Write the page of what there is in `out`, with the pictures of the runs."""
+    docs.mkdir(parents=True, exist_ok=True)
     sections = [_head(model, host, note)]
     for task in TASKS:
         place = out / task.name
         sections += [_prompts(task, place, docs), _shots(task, place, docs)]
     sections.append(_costs(out / "costs.json"))
-    docs.mkdir(parents=True, exist_ok=True)
     write_sections(docs / "prompting.md", sections)
 
 
@@ -55,6 +55,10 @@ def _head(model: Path, host: dict[str, Any], note: str) -> list[str]:
             f"{bases(steps[-1]['tokens'])} read in {duration(sum(s['seconds'] for s in steps))}, "
             f"stages {options['stages']} then {options['length']:,}; valid "
             f"{valid[-1]['valid']:.4f} bits a base over all genomes.",
+            "",
+            "```sh",
+            MODEL,
+            "```",
         ]
     return lines
 

@@ -18,6 +18,17 @@ class Task:
     shots: str = "0,2,8,32"
 
 
+MODEL = r"""
+hyenadna pretrain chr22.fa.gz chr2.fa.gz chr9.fa.gz yeast_R64.fa.gz Bacillus.fa.gz Caul.fa.gz \
+    ecoli.fa.gz --out RUN --preset tiny-1k --max-seq-len 34000 --weights 3,2,1,4,1.5,0.5,1.5 \
+    --valid-contigs yeast_R64:VI --test-contigs yeast_R64:IV,yeast_R64:XV \
+    --exclude-contigs yeast_R64:Mito --tokens-per-step 8192 --steps 4200 --length 8192 \
+    --stages 1024:3700 --lr 0.0015 --final-lr 0.02 --embed-dropout 0 --threads 2 --seed 1 \
+    --evaluate-every 1000 --evaluate-bases 50000
+""".strip()
+"""The run that the committed page is of; the genomes are those of the shared data, renamed."""
+
+
 TASKS = (
     Task(
         "human", "human core promoters with TATA, 70 bases (GUE prom_core_tata)",
