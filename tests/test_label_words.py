@@ -45,6 +45,22 @@ def test_a_spelling_of_the_users():
         LabelWords(("a",), ("A",))
 
 
+def test_a_spelling_of_names_with_commas():
+    names = ["kinase", "kinase, putative", "a=b, c"]
+    words = label_words(names, "a=b, c = T, kinase, putative=g,kinase=A")
+    assert words.words == ("A", "G", "T")
+    for spelling, message in {
+        "kinase, putative=G,kinase=A": "no word for the class 'a=b, c'",
+        "kinase, putative=G,putative=A": "cannot use 'putative=A'",
+        "kinase=G,kinase, putativ=A": "cannot use 'kinase'",
+        "kinase=G,": "cannot use ''",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            label_words(names, spelling)
+    with pytest.raises(InputError, match="no name may hold a comma"):
+        spelled_words("kinase, putative=G,other=A")
+
+
 def test_a_spelling_can_name_the_classes():
     words = spelled_words("b = GT, a=ac")
     assert (words.names, words.words) == (("b", "a"), ("GT", "AC"))

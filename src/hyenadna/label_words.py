@@ -97,26 +97,33 @@ def label_words(names: Sequence[str], spelling: str | None = None) -> LabelWords
 def spelled_words(spelling: str) -> LabelWords:
     """Words for the classes that a spelling names, in its order: `NAME=WORD`, by commas.
 
-    Raises InputError for a spelling without names, and unfit words.
+    Raises InputError for a spelling without names, and unfit words. Names cannot hold commas here.
     """
     names = tuple(part.rpartition("=")[0].strip() for part in spelling.split(","))
     if not all(names):
         raise InputError(
-            f"--label-words: cannot use {spelling!r}; give NAME=WORD for each class, by commas"
+            f"--label-words: cannot use {spelling!r}; give NAME=WORD for each class, by commas "
+            "(no name may hold a comma)"
         )
     return label_words(names, spelling)
 
 
 def _spelled(names: tuple[str, ...], spelling: str) -> tuple[str, ...]:
+    """Words in the order of the names, which may hold commas and equals signs themselves."""
     given: dict[str, str] = {}
-    for part in spelling.split(","):
-        name, equals, word = part.rpartition("=")
-        if not equals or name.strip() not in names or name.strip() in given:
+    rest, comma = spelling, ","
+    while comma:
+        rest = rest.lstrip()
+        begins = [n for n in names if rest.startswith(n) and rest[len(n) :].lstrip()[:1] == "="]
+        name = max(begins, key=len, default=None)
+        if name is None or name in given:
+            part = rest.partition(",")[0].strip()
             raise InputError(
-                f"--label-words: cannot use {part.strip()!r}; give NAME=WORD once for each of the "
-                f"classes {', '.join(names)}"
+                f"--label-words: cannot use {part!r}; give NAME=WORD once for each of the classes "
+                f"{', '.join(names)}"
             )
-        given[name.strip()] = word.strip().upper()
+        word, comma, rest = rest[len(name) :].lstrip()[1:].partition(",")
+        given[name] = word.strip().upper()
     missing = [name for name in names if name not in given]
     if missing:
         raise InputError(f"--label-words: gives no word for the class {missing[0]!r}")

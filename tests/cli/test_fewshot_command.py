@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import io
 import json
 import os
 import signal
@@ -18,7 +20,16 @@ from hyenadna.alphabet import PAD, SEP, decode, encode
 from hyenadna.checkpoint.save import save
 from hyenadna.cli import fewshot_job
 from hyenadna.cli.app import run
-from hyenadna.cli.fewshot_cells import CHOICE, NONE, REORDERED, SHUFFLED, TRUE, Cell, read_cell
+from hyenadna.cli.fewshot_cells import (
+    CHOICE,
+    NONE,
+    REORDERED,
+    SHUFFLED,
+    TRUE,
+    Cell,
+    read_cell,
+    write_cell,
+)
 from hyenadna.cli.fewshot_options import (
     ContextOptions,
     FewshotRequest,
@@ -26,6 +37,7 @@ from hyenadna.cli.fewshot_options import (
     number_list,
     require_same_request,
 )
+from hyenadna.cli.fewshot_progress import FewshotLines
 from hyenadna.config import ModelConfig
 from hyenadna.data.demonstrations import Demonstrations, Layout, tuning_row
 from hyenadna.errors import InputError
@@ -71,6 +83,8 @@ def home(tmp_path_factory) -> Path:
     save(model, folder / "model")
     write(folder / "two.csv", rows())
     write(folder / "three.csv", rows(classes=3))
+    write(folder / "more two.csv", rows(160))  # enough measured rows for a verdict
+    write(folder / "more three.csv", rows(160, classes=3))
     return folder
 
 
@@ -129,10 +143,17 @@ def test_a_run_reports_all_cells_and_controls(done, home):
             assert cell["notes"]["largest_difference"] < 1e-5
     assert set(found["compared"]) == {"linear", "kmer"}
     assert found["compared"]["linear"]["trained"] > 0 == found["compared"]["kmer"]["trained"]
-    assert "learned in context" in found["verdict"][1].lower()
+    # 24 rows are measured
+    assert "24 rows measured, fewer than 30" in found["verdict"][0]
+    assert found["verdict"][1].startswith("Cannot tell whether it was learned in context")
+    shown = found["cells"][1]
+    notes = shown["notes"]
+    assert notes["timed_rows"] == notes["together_rows"] == 24
+    assert shown["saving"] == pytest.approx(notes["together_seconds"] / notes["shared_seconds"])
     page = (done / "report.html").read_text()
     for text in (*found["verdict"], "linear probe: ", "published: 0.900", "chance: 0.500",
-                 "Accuracy against tuning samples", "True less shuffled labels"):  # fmt: skip
+                 "Accuracy against tuning samples", "True less shuffled labels",
+                 "The full fine-tuned model was not measured"):  # fmt: skip
         assert text in page
     said = read(done / "predictions.csv")
     best = next(c for c in found["cells"] if c["title"] == found["best"])
@@ -226,11 +247,11 @@ def nearest_neighbours(decoder, prefix, queries, words, **rest) -> Answers:
     return Answers(nats, nats.argmax(1))
 
 
-@pytest.mark.parametrize("table", ["two.csv", "three.csv"])
+@pytest.mark.parametrize("table", ["more two.csv", "more three.csv"])
 @pytest.mark.parametrize("layout", ["plain", "paper"])
 def test_a_task_that_is_learned_in_context_is_seen_to_be(place, monkeypatch, table, layout, capsys):
     monkeypatch.setattr(asking, "answers", nearest_neighbours)
-    classes = 2 if table == "two.csv" else 3
+    classes = 2 if "two" in table else 3
     words = ["model", table, "--out", "RUN", "--shots", f"0,{classes}", "--layout", layout]
     assert fewshot(*words) == 0
     found = figures("RUN")
@@ -265,7 +286,8 @@ def test_a_model_trained_to_learn_in_context_is_seen_to(place):
     losses = [report.loss for report in instruct(model, samples, config, seed=0)]
     assert losses[-1] < 0.1
     save(model, Path("trained"))
-    write(Path("bases.csv"), [[i, "CT"[label == "y"], label, part] for i, _, label, part in rows()])
+    lines = [[i, "CT"[label == "y"], label, part] for i, _, label, part in rows(160)]
+    write(Path("bases.csv"), lines)
     common = [word if word != "2" else "12" for word in QUICK]  # draws
     assert fewshot("trained", "bases.csv", "--out", "RUN", "--shots", "0,2", common=common) == 0
     cell = figures("RUN")["cells"][1]
@@ -283,10 +305,11 @@ def test_a_model_that_hears_no_labels_is_said_to_have_learned_nothing(place, mon
         return Answers(nats, nats.argmax(1))
 
     monkeypatch.setattr(asking, "answers", deaf)
-    assert fewshot("model", "two.csv", "--out", "RUN", "--shots", "2") == 0
+    assert fewshot("model", "more two.csv", "--out", "RUN", "--shots", "2") == 0
     found = figures("RUN")
     assert found["cells"][0]["accuracy"]["value"] == 1
     assert "clearly above it" in found["verdict"][0]
+    assert "All rows agree" in found["verdict"][0]
     assert found["verdict"][1].startswith("NOT shown to be learned in context")
 
 
@@ -298,7 +321,8 @@ def test_calibration_helps_a_model_that_prefers_a_letter(place, monkeypatch):
     monkeypatch.setattr(asking, "answers", partial)
     for out, how in (("A", "train"), ("B", "none")):
         words = ["model", "two.csv", "--out", out, "--shots", "2", "--calibrate", how]
-        assert fewshot(*words) == 0
+        words += ["--threads", "1", "--draws", "2", "--leaks", "none"]
+        assert fewshot(*words, common=[]) == 0
     with_it, without = figures("A")["cells"][0], figures("B")["cells"][0]
     assert with_it["accuracy"]["value"] == 1 > with_it["raw"]["value"]
     assert without["accuracy"] == without["raw"]
@@ -378,6 +402,74 @@ def test_a_cell_that_cannot_be_read_is_named(tmp_path):
     assert read_cell(Cell(0, 3), tmp_path) is None
 
 
+def test_a_cell_that_is_cut_off_anywhere_is_one_line(done, place, capsys):
+    file = Path("tuned-0-shots-2.npz")
+    whole = (done / "cells" / file).read_bytes()
+    array = io.BytesIO()
+    np.save(array, np.zeros(3))
+    cuts = [whole[:end] for end in (0, 1, 4, 30, len(whole) // 2, len(whole) - 1)]
+    for damaged in (*cuts, array.getvalue(), whole[:200] + b"?" * 200 + whole[400:]):
+        file.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"tuned-0-shots-2\.npz: cannot be read"):
+            read_cell(Cell(0, 2), Path())
+    assert fewshot("model", "two.csv", "--out", "RUN", "--shots", "0") == 0
+    Path("RUN/metrics.json").unlink()
+    Path("RUN/cells/tuned-0-shots-0.npz").write_bytes(b"")
+    capsys.readouterr()
+    assert fewshot("--out", "RUN", "--resume", common=[]) == 2
+    printed = capsys.readouterr().err
+    assert "remove it and resume" in printed and printed.count("\n") == 1
+
+
+def test_a_cell_of_an_earlier_version_has_no_saving(place):
+    assert fewshot("model", "two.csv", "--out", "RUN", "--shots", "1") == 0
+    before = figures("RUN")
+    result = read_cell(Cell(0, 1), Path("RUN/cells"))
+    old = {k: v for k, v in result.notes.items() if "together" not in k and k != "timed_rows"}
+    write_cell(dataclasses.replace(result, notes=old), Path("RUN/cells"))
+    Path("RUN/metrics.json").unlink()
+    assert fewshot("--out", "RUN", "--resume", common=[]) == 0
+    after = figures("RUN")
+    assert before["cells"][0]["saving"] > 0 and after["cells"][0]["saving"] is None
+    assert after["cells"][0]["accuracy"] == before["cells"][0]["accuracy"]
+
+
+@pytest.mark.parametrize("shots, tuned", [("0,2", "0,4"), ("2", "0,4"), ("1,2", "4"), ("1,2", "0")])
+def test_the_work_that_is_expected_is_the_work_that_is_done(place, monkeypatch, shots, tuned):
+    done, expected = [], []
+    monkeypatch.setattr(FewshotLines, "begin", lambda self, work: expected.append(work))
+    monkeypatch.setattr(FewshotLines, "_moved", lambda self, text, work: done.append((text, work)))
+    words = ["model", "two.csv", "--out", "RUN", "--shots", shots, "--tuning-samples", tuned]
+    words += ["--threads", "1", "--draws", "2", "--leaks", "none", "--calibrate", "none"]
+    assert fewshot(*words, common=[]) == 0
+    assert sum(work for _, work in done) == pytest.approx(expected[0])
+    of = {text.split(", draw")[0]: work for text, work in done}
+    for text, work in of.items():
+        if text.endswith(NONE):
+            assert work < of[text.replace(NONE, SHUFFLED)]
+
+
+def test_odd_shots_have_a_caveat(place, capsys):
+    assert fewshot("model", "two.csv", "--out", "RUN", "--shots", "0,1,2,3") == 0
+    said = "less often than chance (50%): 0% at 1 shot, 33% at 3 shots;"
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert any(said in text for text in figures("RUN")["caveats"])
+    assert said in Path("RUN/report.html").read_text()
+    assert fewshot("model", "two.csv", "--out", "EVEN", "--shots", "0,2") == 0
+    assert figures("EVEN")["caveats"] == []
+
+
+def test_a_long_training_row_is_no_query_where_nothing_is_calibrated(place, capsys):
+    lines = rows()
+    lines[0][1] = "A" + "C" * 256  # behind demonstrations it would be too long
+    write(Path("long.csv"), lines)
+    words = ["model", "long.csv", "--shots", "2", "--threads", "1", "--draws", "1", "--leaks",
+             "none"]  # fmt: skip
+    assert fewshot(*words, "--out", "RUN", common=[]) == 2
+    assert "demonstrations, query and label have up to" in capsys.readouterr().err
+    assert fewshot(*words, "--out", "RUN", "--calibrate", "none", common=[]) == 0
+
+
 def test_a_cell_has_the_rows_to_choose_by_apart(done):
     cell = read_cell(Cell(0, 2), done / "cells")
     assert cell.asked[CHOICE].nats.shape == (2, 24, 2)
@@ -425,6 +517,14 @@ BAD = {
     "level": (["--shots", "1", "--level", "high"], "--level high"),
     "draws": (["--shots", "1", "--limit", "0"], "--limit is 0"),
     "rate": (["--shots", "1", "--lr", "0"], "--lr is 0"),
+    "lr of no tuning": (["--shots", "1", "--lr", "0.1"], "--lr is 0.1, which does nothing"),
+    "batch of no tuning": (["--shots", "1", "--batch-size", "4"], "--tuning-samples 64"),
+    "tune-on of no tuning": (["--shots", "1", "--tune-on", "all"], "--tune-on is all"),
+    "epochs of no tuning": (["--shots", "1", "--epochs", "3"], "--epochs is 3"),
+    "no calibration rows": (["--shots", "1", "--calibrate", "none"], "--calibration-rows is 8"),
+    "epochs of no rival": (["--shots", "1", "--compare-epochs", "3"], "such as --compare full"),
+    "epochs of k-mers": (["--shots", "1", "--compare-epochs", "3", "--compare", "kmer"],
+                         "--compare-epochs is 3"),
     "kind": (["--shots", "1", "--task", "values", "--label", "id"], "id"),
 }  # fmt: skip
 

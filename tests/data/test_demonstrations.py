@@ -15,6 +15,7 @@ from hyenadna.data.demonstrations import (
     others,
     reordered,
     require_rows,
+    right_when_shuffled,
     some_of_each,
     tuning_queries,
     tuning_row,
@@ -76,6 +77,7 @@ def test_shuffled_labels_are_right_no_more_than_by_chance(classes, shots, seed):
     assert np.bincount(control.said).tolist() == [shots] * classes
     right = (control.said == shown.said).mean()
     assert right <= 1 / classes
+    assert right == pytest.approx(right_when_shuffled(shots, classes))
     if shots % classes == 0:  # then the labels say nothing at all
         for each in range(classes):
             told = np.bincount(control.said[shown.said == each], minlength=classes)

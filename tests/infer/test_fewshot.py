@@ -12,6 +12,7 @@ from hyenadna.errors import InputError
 from hyenadna.infer.fewshot import (
     answers,
     answers_one_by_one,
+    answers_together,
     class_prior,
     class_probabilities,
 )
@@ -57,6 +58,10 @@ def test_shared_and_one_by_one_agree(shape, words, prefix):
     fast = answers(Decoder(model), prefix, queries, words, batch_tokens=64)
     assert abs(fast.log_probabilities - slow.log_probabilities).max() < 1e-5
     assert (fast.spelled == slow.spelled).all()
+    for most in (1, 300, 10**6):  # one row, some, all at a time
+        whole = answers_together(model, prefix, queries, words, batch_tokens=most)
+        assert abs(whole.log_probabilities - slow.log_probabilities).max() < 1e-5
+        assert (whole.spelled == slow.spelled).all()
     assert fast.log_probabilities.shape == (9, len(words.names))
     assert np.exp(fast.log_probabilities).sum(1).max() < 1
     if len(prefix):  # it has an effect

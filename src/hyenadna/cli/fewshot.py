@@ -17,6 +17,7 @@ from hyenadna.cli.fewshot_options import (
     compared_list,
     number_list,
     require_same_request,
+    require_useful,
 )
 from hyenadna.cli.finetune_options import FinetuneRequest, ReadingOptions, SplitOptions
 from hyenadna.cli.memory import explain_memory
@@ -142,6 +143,7 @@ def fewshot(
             raise InputError("no model given; name a run, a folder, or random:tiny-1k")
         if not request.shots:
             raise InputError("--shots: give demonstrations of each class, such as --shots 0,2,8")
+        require_useful(request)
     prepare_process()
     set_threads(threads)
     where = choose_device(device)

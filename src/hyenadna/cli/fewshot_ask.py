@@ -46,7 +46,6 @@ class Asker:
         self.job, self.model, self.lines = job, model, lines
         self.require_going = require_going
         self._bare: Asked | None = None
-        self._last = (0.0, 0)  # seconds of the latest draw, and its queries
 
     def of(self, model: HyenaDNA) -> Asker:
         """One that asks another model."""
@@ -66,7 +65,7 @@ class Asker:
         asked: dict[str, Asked] = {}
         asked[TRUE], asked[CHOICE] = self._both(cell, shown)
         if cell.shots:
-            notes |= self._saving(shown[0], asked[CHOICE])
+            notes |= self._saving(cell, shown[0], asked[CHOICE])
             false = [
                 with_shuffled_labels(each, job.classes, seed=seed, number=number)
                 for number, each in enumerate(shown)
@@ -116,7 +115,6 @@ class Asker:
             calibration = self._calibration(cell, each)
             asked = [*wanted, *(job.train.sequences[row] for row in calibration.tolist())]
             queries = [job.layout.query(sequence) for sequence in asked]
-            start = time.monotonic()
             found = answers(
                 self.decoder,
                 self._prefix(each),
@@ -124,12 +122,12 @@ class Asker:
                 job.words,
                 batch_tokens=job.request.context.batch_tokens,
             )
-            self._last = (time.monotonic() - start, len(queries))
             nats.append(found.log_probabilities[: len(wanted)])
             spelled.append(found.spelled[: len(wanted)])
             rest = found.log_probabilities[len(wanted) :]
             priors.append(class_prior(rest) if len(rest) else np.zeros(job.classes))
-            self.lines.asked(cell, control, number, len(shown), _tokens(job, cell.shots, asked))
+            work = _tokens(job, len(each) // job.classes, asked)
+            self.lines.asked(cell, control, number, len(shown), work)
             self.require_going()
         return Asked(np.stack(nats), np.stack(spelled), np.stack(priors))
 
@@ -144,33 +142,78 @@ class Asker:
         used = np.concatenate([shown.rows, self.job.tuned_rows(cell.tuned)])
         return others(self.job.targets, context.calibration_rows, without=used, seed=context.seed)
 
-    def _saving(self, shown: Demonstrations, fast: Asked) -> dict[str, float]:
-        """What one pass over the prefix saves: seconds of a draw's queries, shared and one by one.
+    def _saving(self, cell: Cell, shown: Demonstrations, fast: Asked) -> dict[str, float]:
+        """What one pass over the prefix saves, beyond what batching does: seconds both ways.
 
-        One by one is timed on a few of the rows to choose by, whose answers are also compared.
+        The rows to choose by behind one shared prefix, and in batches of as many tokens of prefix
+        and query together. Of the latter a full batch of rows is timed, and counted for all. Both
+        ways are warm. A few answers are also compared with those of the plain way, one by one.
         """
-        from hyenadna.infer.fewshot import answers_one_by_one
+        from hyenadna.infer.fewshot import answers, answers_one_by_one, answers_together
 
-        job = self.job
-        queries = [job.layout.query(sequence) for sequence in job.valid.sequences[:_TWIN_ROWS]]
-        start = time.monotonic()
-        slow = answers_one_by_one(self.model, self._prefix(shown), queries, job.words)
-        each = (time.monotonic() - start) / len(queries)
-        gap = abs(fast.nats[0, : len(queries)] - slow.log_probabilities).max()
-        seconds, count = self._last
+        job, most = self.job, self.job.request.context.batch_tokens
+        prefix, words = self._prefix(shown), job.words
+        queries = [job.layout.query(sequence) for sequence in job.valid.sequences]
+        longest = len(prefix) + max(map(len, queries)) + words.length - 1
+        some = queries[: _rows_together(job, longest)]
+
+        def shared() -> object:
+            return answers(self.decoder, prefix, queries, words, batch_tokens=most)
+
+        def together() -> object:
+            return answers_together(self.model, prefix, some, words, batch_tokens=most)
+
+        seconds = [_seconds(way) for way in (shared, together)]
+        few = queries[:_TWIN_ROWS]
+        slow = answers_one_by_one(self.model, prefix, few, words)
+        gap = abs(fast.nats[0, : len(few)] - slow.log_probabilities).max()
+        self.lines.asked(cell, "timing", 0, 1, _timing_work(job, cell.shots))
+        self.require_going()
         return {
-            "shared_seconds": seconds,
-            "one_by_one_seconds": each * count,
+            "shared_seconds": seconds[0],
+            "together_seconds": seconds[1] * len(queries) / len(some),
+            "timed_rows": len(queries),
+            "together_rows": len(some),
             "largest_difference": float(gap),
         }
 
 
+def _seconds(way: Callable[[], object]) -> float:
+    """Of a call, after one to warm up."""
+    way()
+    start = time.monotonic()
+    way()
+    return time.monotonic() - start
+
+
+def _rows_together(job: FewshotJob, longest: int) -> int:
+    """Rows to choose by whose prefixes and queries, of so many tokens, fill a batch; all at most.
+
+    Each stands there once for every beginning of a word.
+    """
+    batch = job.request.context.batch_tokens // (longest * len(job.words.beginnings))
+    return min(len(job.valid), max(1, batch))
+
+
+def _mean_tokens(job: FewshotJob) -> int:
+    """Of a demonstration, about."""
+    return job.layout.tokens_of(round(float(job.train.lengths.mean())))
+
+
 def _tokens(job: FewshotJob, shots: int, sequences: Sequence[Ids]) -> float:
     """About how many tokens are read to ask about sequences behind so many shots."""
-    mean = job.layout.tokens_of(round(float(job.train.lengths.mean())))
+    mean = _mean_tokens(job)
     query = mean if job.layout.width else 0
     rows = sum(max(query, len(sequence) + job.words.length) for sequence in sequences)
     return shots * job.classes * mean + rows * len(job.words.beginnings)
+
+
+def _timing_work(job: FewshotJob, shots: int) -> float:
+    """About how many tokens are read to see what a shared prefix saves: twice each way."""
+    whole = (shots * job.classes + 1) * _mean_tokens(job)
+    alone = 2 * _rows_together(job, whole) + min(_TWIN_ROWS, len(job.valid))
+    shared = 2 * _tokens(job, shots, job.valid.sequences)
+    return shared + alone * whole * len(job.words.beginnings)
 
 
 def tuning_work(job: FewshotJob, cell: Cell) -> float:
@@ -194,4 +237,8 @@ def cell_work(job: FewshotJob, cell: Cell) -> float:
     work += draws * _tokens(job, cell.shots, [*measured, *job.valid.sequences])
     if cell.shots:
         work += 2 * draws * _tokens(job, cell.shots, measured)
+        work += _timing_work(job, cell.shots)
+        # without demonstrations each model is asked once: the untuned one in its first cell
+        if cell.tuned or cell == min(each for each in job.cells if not each.tuned):
+            work += _tokens(job, 0, measured)
     return work

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,11 @@ REORDERED: Final = "another order"
 NONE: Final = "no demonstrations"
 CHOICE: Final = "choice"
 """The true labels too, but asked about the rows to choose by."""
+# What a file that is empty, cut off or of another kind raises.
+_DAMAGED: Final = (
+    OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError,
+    zipfile.BadZipFile,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, order=True)
@@ -80,7 +87,8 @@ class CellResult:
     """By control: TRUE, CHOICE, and where there are shots SHUFFLED, REORDERED and NONE."""
     notes: Mapping[str, Any]
     """seconds, prefix_tokens, calibration_rows; of tuning: losses, tuning_seconds; with shots:
-    shared_seconds and one_by_one_seconds of a draw's queries, and largest_difference in nats."""
+    shared_seconds and together_seconds of timed_rows, the latter from together_rows of them, and
+    largest_difference in nats."""
 
 
 def write_cell(result: CellResult, folder: Path) -> None:
@@ -97,6 +105,8 @@ def write_cell(result: CellResult, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:
             np.savez(file, notes=notes, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
@@ -117,6 +127,6 @@ def read_cell(cell: Cell, folder: Path) -> CellResult | None:
                 )
                 for control in controls
             }
-    except (OSError, ValueError, KeyError) as error:
+    except _DAMAGED as error:
         raise InputError(f"{path}: cannot be read ({error}); remove it and resume") from error
     return CellResult(cell, asked, notes)

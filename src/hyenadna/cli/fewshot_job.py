@@ -36,6 +36,7 @@ from hyenadna.data.demonstrations import (
     Layout,
     draw,
     require_rows,
+    right_when_shuffled,
     some_of_each,
     tuning_queries,
     tuning_row,
@@ -115,6 +116,17 @@ class FewshotJob:
             found.append(
                 f"measured on {len(self.measured):,} of {whole:,} rows (--limit), of each class "
                 "its share"
+            )
+        odd = [k for k in self.request.shots if k % self.classes]
+        if odd:
+            shares = ", ".join(
+                f"{right_when_shuffled(k, self.classes):.0%} at {k} shot{'s' * (k != 1)}"
+                for k in odd
+            )
+            found.append(
+                f"shuffled labels are right less often than chance ({1 / self.classes:.0%}): "
+                f"{shares}; these cells may overstate true less shuffled (give multiples of "
+                f"{self.classes} for --shots, the number of classes)"
             )
         return found
 
@@ -229,7 +241,10 @@ def _check_rows(job: FewshotJob) -> None:
 
 def _check_length(job: FewshotJob, shots: int) -> None:
     """Raises InputError where demonstrations, query and word are more than the model reads."""
-    queries = max(int(rows.lengths.max()) for rows in (job.train, job.valid, job.measured))
+    asked = [job.valid, job.measured]
+    if job.request.context.calibrate == "train":
+        asked.append(job.train)  # any of them may be
+    queries = max(int(rows.lengths.max()) for rows in asked)
     most = job.source.config.max_seq_len
     query = len(job.layout.query(np.empty(queries, np.uint8))) + job.words.length - 1
 

@@ -136,6 +136,33 @@ def require_same_request(given: FewshotRequest, stored: FewshotRequest) -> None:
     require_same_options(given.flat(), stored.flat(), FewshotRequest().flat())
 
 
+def require_useful(request: FewshotRequest) -> None:
+    """Nothing, where no option is given that does nothing in this run. Raises InputError."""
+    plain = FewshotRequest().flat()
+    given = {flag: value for flag, value in request.flat().items() if value != plain[flag]}
+    idle: list[tuple[bool, str, list[str]]] = [
+        (
+            not any(request.tuning_samples),
+            "without tuning; give rows to tune on too, such as --tuning-samples 64",
+            [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(InstructConfig)],
+        ),
+        (
+            request.context.calibrate == "none",
+            "with --calibrate none; leave one of them out",
+            ["--calibration-rows"],
+        ),
+        (
+            not set(request.compare) - {"kmer"},
+            "without a trained model to compare with; give one too, such as --compare full",
+            ["--compare-epochs"],
+        ),
+    ]
+    for without, way_out, flags in idle:
+        for flag in flags:
+            if without and flag in given:
+                raise InputError(f"{flag} is {given[flag]}, which does nothing {way_out}")
+
+
 def number_list(flag: str, text: str) -> tuple[int, ...]:
     """The whole numbers from 0 that an option lists, rising, each once.
 

@@ -10,6 +10,7 @@ RUN/cells/            the answers of each cell
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -78,7 +79,9 @@ class FinishedFewshot:
         """In two sentences."""
         from hyenadna.report.fewshot_page import verdict
 
-        return verdict(self.cells, self.best, self.chance)
+        job = self.outcome.job
+        rows, draws = len(job.measured), job.request.context.draws
+        return verdict(self.cells, self.best, self.chance, rows=rows, draws=draws)
 
 
 def cell_figures(outcome: FewshotOutcome, result: CellResult) -> CellFigures:
@@ -118,7 +121,9 @@ def cell_figures(outcome: FewshotOutcome, result: CellResult) -> CellFigures:
         less_shuffled=draws_difference(right[TRUE], right[SHUFFLED]),
         less_none=draws_difference(right[TRUE], right[NONE]),
         changed=float(changed.mean()),
-        saving=float(notes["one_by_one_seconds"]) / max(float(notes["shared_seconds"]), 1e-9),
+        # an earlier version timed something else
+        saving=float(notes.get("together_seconds", math.nan))
+        / max(float(notes["shared_seconds"]), 1e-9),
     )
 
 
@@ -220,6 +225,7 @@ def _write_page(run: FinishedFewshot, path: Path) -> None:
         best=run.best,
         chance=run.chance,
         compared=run.compared,
+        full="full" in request.compare,
         levels=request.context.levels,
         caveats=job.caveats,
         settings=_settings(run),
@@ -275,10 +281,11 @@ def show_results(run: FinishedFewshot, console: Console) -> None:
     table.add_row("largest class", f"{run.chance:.3f}", *[""] * 4)
     console.print(table)
     shown = max(run.cells, key=lambda cell: cell.prefix_tokens)
-    if shown.shots:
+    if math.isfinite(shown.saving):
         console.print(
             f"{shown.title}: one pass over {shown.prefix_tokens:,.0f} tokens of demonstrations for "
-            f"all queries is {shown.saving:.1f} times as fast as one for each"
+            f"the {len(job.valid):,} rows to choose by is {shown.saving:.1f} times as fast as one "
+            "for each, in batches of as many tokens"
         )
     for text in run.verdict:
         console.print(text)

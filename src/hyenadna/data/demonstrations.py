@@ -25,7 +25,7 @@ from hyenadna.label_words import LabelWords
 Int64s = npt.NDArray[np.int64]
 
 # What a random number is for, so that no two uses share theirs.
-_SHOWN, _LABELS, _ORDER, _SOME, _QUERIES = range(5)
+_SHOWN, _LABELS, _ORDER, _SOME, _OTHERS, _TUNED = range(6)
 _SEPARATORS: Final = 2
 
 
@@ -134,7 +134,7 @@ def with_shuffled_labels(
     The demonstrations of each class get the labels of all classes as evenly as can be, and each
     label comes as often as before, so that no label is right more than by chance. Where the shots
     are no multiple of the classes the odd ones are wrong (which is information too, if a model can
-    use it).
+    use it): see `right_when_shuffled`.
     """
     random = np.random.default_rng([seed, _LABELS, len(shown), number])
     circle = random.permutation(classes)
@@ -145,6 +145,11 @@ def with_shuffled_labels(
         turn = circle[(place + 1 + np.arange(len(own))) % classes]
         said[own] = turn
     return dataclasses.replace(shown, said=said)
+
+
+def right_when_shuffled(shots: int, classes: int) -> float:
+    """Share of shuffled labels that are right; 1 / classes only for a multiple of the classes."""
+    return shots // classes / shots
 
 
 def reordered(shown: Demonstrations, *, seed: int, number: int) -> Demonstrations:
@@ -183,7 +188,7 @@ def some_of_each(targets: Int64s, most: int | None, *, seed: int) -> Int64s:
 def others(targets: Int64s, most: int, *, without: Int64s, seed: int) -> Int64s:
     """At most so many random rows beside those `without`; their classes do not count."""
     left = np.setdiff1d(np.arange(len(targets)), without)
-    random = np.random.default_rng([seed, _QUERIES])
+    random = np.random.default_rng([seed, _OTHERS])
     return random.permutation(left)[:most]
 
 
@@ -197,7 +202,7 @@ def tuning_queries(targets: Int64s, count: int, classes: int, *, seed: int) -> I
         raise InputError(
             f"--tuning-samples is {count}, but the train part has {known:,} rows; give at most that"
         )
-    random = np.random.default_rng([seed, _QUERIES, count])
+    random = np.random.default_rng([seed, _TUNED, count])
     queues = [random.permutation(np.flatnonzero(targets == each)) for each in range(classes)]
     # by place in the queue, then in a random order of the classes
     turn = random.permutation(classes)

@@ -2,7 +2,8 @@
 
 All queries of one prefix share one pass over it: its state is kept, and batches of queries are read
 behind it (`hyenadna.model.decoding.decoder.Decoder.read`). `answers_one_by_one` is the slow twin
-that passes prefix and query together for each row.
+that passes prefix and query together for each row, and `answers_together` does so in batches: what
+is saved by sharing the prefix, and not by batching, is the difference to that.
 """
 
 from __future__ import annotations
@@ -63,16 +64,53 @@ def answers(
     state = None
     if len(prefix):
         state = decoder.prefill([prefix], room=max(map(len, rows)))
+
+    def read(tokens: npt.NDArray[np.int64]) -> Tensor:
+        if state is not None:
+            return decoder.read(state, tokens)
+        with torch.inference_mode():
+            return model.embed(tokens)
+
+    return _in_batches(model, rows, len(queries), words, read, batch_tokens, progress)
+
+
+def answers_together(
+    model: HyenaDNA,
+    prefix: Ids,
+    queries: Sequence[Ids],
+    words: LabelWords,
+    *,
+    batch_tokens: int = BATCH_TOKENS,
+) -> Answers:
+    """The same in batches of prefix and query, each row with a prefix of its own: to time it.
+
+    batch_tokens: of a pass, prefixes and padding included; a longer row goes alone.
+    """
+    rows = [np.concatenate([prefix, row]) for row in _rows(queries, words)]
+
+    def read(tokens: npt.NDArray[np.int64]) -> Tensor:
+        with torch.inference_mode():
+            return model.embed(tokens)
+
+    return _in_batches(model, rows, len(queries), words, read, batch_tokens, None)
+
+
+def _in_batches(
+    model: HyenaDNA,
+    rows: Sequence[Ids],
+    n: int,
+    words: LabelWords,
+    read: Callable[[npt.NDArray[np.int64]], Tensor],
+    batch_tokens: int,
+    progress: Callable[[int, int], None] | None,
+) -> Answers:
+    """Answers to n queries, from the hidden states that `read` gives of batches of their rows."""
     places: list[int] = []
     found: list[Tensor] = []
     done = 0
     for batch in batches([len(row) for row in rows], batch_tokens):
         tokens = _padded([rows[i] for i in batch])
-        if state is None:
-            with torch.inference_mode():
-                hidden = model.embed(tokens)
-        else:
-            hidden = decoder.read(state, tokens)
+        hidden = read(tokens)
         # the places behind which a letter of the word comes
         first = torch.tensor([len(rows[i]) - words.length for i in batch])
         asked = first[:, None] + torch.arange(words.length)
@@ -81,10 +119,10 @@ def answers(
         places += batch
         done += len(batch)
         if progress:
-            progress(done * len(queries) // len(rows), len(queries))
+            progress(done * n // len(rows), n)
     letters = torch.empty(len(rows), words.length, model.vocab_rows, dtype=torch.float64)
     letters[places] = torch.cat(found)
-    return _collected(letters, words, len(queries))
+    return _collected(letters, words, n)
 
 
 def answers_one_by_one(

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from matplotlib.figure import Figure
 
@@ -26,6 +27,9 @@ from hyenadna.report.page import (
     write_page,
 )
 from hyenadna.train.bootstrap import Difference, Interval
+
+_FEWEST_ROWS: Final = 30
+_FEWEST_DRAWS: Final = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +63,8 @@ class CellFigures:
     seconds: float = 0.0
     tuning_seconds: float = 0.0
     saving: float = math.nan
-    """How many times faster queries are answered behind a shared prefix than one by one."""
+    """How many times faster the rows to choose by are answered behind a shared prefix than in
+    batches, of as many tokens, of prefix and query together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +102,8 @@ class FewshotPage:
     chance: float
     """Accuracy of always naming the largest class."""
     compared: Sequence[ComparedFigures] = ()
+    full: bool = False
+    """Whether the full fine-tuned model is among them."""
     levels: Mapping[str, float] = field(default_factory=dict)
     """Accuracies that the user gave."""
     caveats: Sequence[str] = ()
@@ -116,24 +123,50 @@ def write_fewshot_page(page: FewshotPage, path: Path) -> None:
     write_page(path, page.title, blocks, footer=page.footer)
 
 
-def verdict(cells: Sequence[CellFigures], best: int, chance: float) -> list[str]:
+def verdict(
+    cells: Sequence[CellFigures], best: int, chance: float, *, rows: int, draws: int
+) -> list[str]:
     """How the best cell stands against guessing, and whether anything was learned in context.
 
     The second sentence is of the cell with demonstrations that is best on the rows to choose by.
+    rows: measured. draws: of demonstrations. Too few of either, and nothing is called certain.
     """
     cell = cells[best]
     text = f"Best on the rows to choose by: {cell.title}, accuracy {score(cell.accuracy)}; "
     text += f"always naming the largest class gives {chance:.3f}: "
+    few = _too_few(rows, draws if cell.shots else None)
+    if few:
+        return [f"{text}cannot tell ({few}).", _learned(cells, rows, draws)]
     if cell.accuracy.low > chance:
         text += "clearly above it."
     elif cell.accuracy.high < chance:
         text += "clearly BELOW it."
     else:
         text += "NOT above it."
-    return [text, _learned(cells)]
+    return [text + _no_width(cell.accuracy), _learned(cells, rows, draws)]
 
 
-def _learned(cells: Sequence[CellFigures]) -> str:
+def _verdict(page: FewshotPage) -> list[str]:
+    return verdict(page.cells, page.best, page.chance, rows=page.rows, draws=page.draws)
+
+
+def _too_few(rows: int, draws: int | None) -> str:
+    """Why nothing is certain, empty where it may be. draws: None where nothing was drawn."""
+    if rows < _FEWEST_ROWS:
+        return f"{rows:,} row{'s' * (rows != 1)} measured, fewer than {_FEWEST_ROWS}"
+    if draws is not None and draws < _FEWEST_DRAWS:
+        return "one draw: cannot tell draws apart from luck; give --draws 3 or more"
+    return ""
+
+
+def _no_width(interval: Interval) -> str:
+    """A sentence where there is nothing to be resampled."""
+    if interval.low < interval.high:
+        return ""
+    return " All rows agree, so the interval has no width and says too little."
+
+
+def _learned(cells: Sequence[CellFigures], rows: int, draws: int) -> str:
     """Whether true labels beat shuffled ones."""
     shown = [cell for cell in cells if cell.less_shuffled is not None]
     if not shown:
@@ -142,16 +175,22 @@ def _learned(cells: Sequence[CellFigures]) -> str:
     gap = cell.less_shuffled
     assert gap is not None
     text = f"{difference(gap)} at {cell.title}"
+    few = _too_few(rows, draws)
+    if few:
+        return (
+            "Cannot tell whether it was learned in context: true labels less shuffled ones, in "
+            f"accuracy, are {text} ({few})."
+        )
     beaten = sum(each.less_shuffled is not None and each.less_shuffled.low > 0 for each in shown)
     several = f"; in {beaten} of {len(shown)} cells with demonstrations they do"
-    several = several if len(shown) > 1 else ""
+    text += (several if len(shown) > 1 else "") + "." + _no_width(gap)
     if gap.low > 0:
-        return f"Learned in context: true labels beat shuffled ones in accuracy by {text}{several}."
+        return f"Learned in context: true labels beat shuffled ones in accuracy by {text}"
     if gap.high < 0:
-        return f"NOT learned in context: true labels are worse than shuffled ones, {text}{several}."
+        return f"NOT learned in context: true labels are worse than shuffled ones, {text}"
     return (
         "NOT shown to be learned in context: true labels do not beat shuffled ones in accuracy, "
-        f"{text}{several}."
+        f"{text}"
     )
 
 
@@ -164,7 +203,7 @@ def _summary(page: FewshotPage) -> list[Block]:
             f"draw{'s' * (page.draws != 1)} of demonstrations from the train part."
         )
     ]
-    blocks += [paragraph(text) for text in verdict(page.cells, page.best, page.chance)]
+    blocks += [paragraph(text) for text in _verdict(page)]
     blocks += [caveat(text) for text in page.caveats]
     if page.leaks:
         blocks.append(caveat(f"The splits have sequences in common: {'; '.join(page.leaks)}."))
@@ -221,8 +260,10 @@ def _results(page: FewshotPage) -> list[Block]:
         paragraph(
             "Spelled: the most probable letters of the whole vocabulary are the class's (the "
             "original's accuracy). Answers changed: by another order of the same demonstrations. "
-            "Times faster: all valid queries behind one shared pass over the demonstrations, "
-            "against a pass over both for each.",
+            "Times faster: the rows to choose by behind one shared pass over the demonstrations, "
+            "against batches, of as many tokens, of demonstrations and query together (timed on "
+            "one full batch, or all rows where they are fewer, and counted for all). Both are "
+            "timed after a call to warm up; more queries save more.",
             soft=True,
         ),
     ]
@@ -234,6 +275,14 @@ def _results(page: FewshotPage) -> list[Block]:
         columns = ["", "accuracy ↑", "trained parameters", "seconds", "note"]
         caption = "Trained on all training rows, measured on the same rows"
         blocks.append(table(columns, lines, caption=caption))
+    if not page.full:
+        blocks.append(
+            paragraph(
+                "The full fine-tuned model was not measured: a run with --compare full trains it "
+                "on all training rows and adds its figure here, and --level full=0.85 draws one "
+                "that is known."
+            )
+        )
     return blocks
 
 

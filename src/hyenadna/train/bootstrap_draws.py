@@ -2,7 +2,8 @@
 
 A few-shot figure is a mean over the rows measured and over a few draws of demonstrations. Another
 test set would have other rows, another user would draw other demonstrations: rows and draws are
-both drawn with replacement. With few draws the interval is too narrow rather than too wide.
+both drawn with replacement. With few draws the interval is too narrow rather than too wide; a
+single draw or row adds nothing to it, and where all values agree it has no width.
 """
 
 from __future__ import annotations
