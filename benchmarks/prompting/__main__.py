@@ -59,9 +59,9 @@ def main() -> None:
 def prompts(task: Task, plan: Plan, options: argparse.Namespace, out: Path) -> None:
     """The prompt-tuning runs of a task: read by a head, and in label words."""
     common = ["--epochs", str(plan.epochs), "--patience", str(plan.patience)]
-    words = ["--tokens", plan.tokens, "--compare", "linear,lora,full,kmer,majority"]
+    words = ["--tokens", plan.tokens or task.tokens, "--compare", "linear,lora,full,kmer,majority"]
     command("prompt-tune", task, [*words, *common], options, out / task.name / "head")
-    words = ["--tokens", plan.word_tokens, "--readout", "label", "--lr", "0.03"]
+    words = ["--tokens", plan.word_tokens or task.word_tokens, "--readout", "label", "--lr", "0.03"]
     words += ["--compare", "majority"]
     command("prompt-tune", task, [*words, *common], options, out / task.name / "label")
 
@@ -71,6 +71,7 @@ def shots(task: Task, plan: Plan, options: argparse.Namespace, out: Path) -> Non
     words = [
         "--shots", plan.shots or task.shots, "--tuning-samples", plan.tuning_samples, "--draws",
         str(plan.draws), "--limit", str(plan.limit), "--compare", "linear,full,kmer",
+        "--compare-epochs", "5",
     ]  # fmt: skip
     command("fewshot", task, words, options, out / task.name / "fewshot")
 
