@@ -23,7 +23,7 @@ from rich.console import Console
 from hyenadna import __version__
 from hyenadna.alphabet import IGNORED
 from hyenadna.cli.console import make_table
-from hyenadna.cli.finetune_data import data_name, leak_lines, overlap_rows
+from hyenadna.cli.finetune_data import PreparedData, data_name, leak_lines, overlap_rows
 from hyenadna.cli.finetune_job import Outcome, SeedRun
 from hyenadna.cli.finetune_measure import Floats, flat_rows
 from hyenadna.cli.finetune_options import FinetuneRequest
@@ -54,19 +54,23 @@ class FinishedRun:
 
     @property
     def caveat(self) -> str:
-        """What a reader of the figures must know first; empty where all is as it should be."""
-        data = self.outcome.job.data
-        if data.part == "test" and data.chosen_on == "test":
-            return (
-                "the model was chosen on the test part (--choose-on-test, the paper's protocol): "
-                "the figures are too good, and only comparable with others made so"
-            )
-        if data.part == "valid":
-            return (
-                "there is no test part: these figures are of the valid part, on which the model "
-                "was chosen, and too good"
-            )
-        return ""
+        """See `caveat_of`."""
+        return caveat_of(self.outcome.job.data)
+
+
+def caveat_of(data: PreparedData) -> str:
+    """What a reader of the figures must know first; empty where all is as it should be."""
+    if data.part == "test" and data.chosen_on == "test":
+        return (
+            "the model was chosen on the test part (--choose-on-test, the paper's protocol): "
+            "the figures are too good, and only comparable with others made so"
+        )
+    if data.part == "valid":
+        return (
+            "there is no test part: these figures are of the valid part, on which the model "
+            "was chosen, and too good"
+        )
+    return ""
 
 
 def write_results(run: FinishedRun, folder: Path) -> dict[str, Any]:

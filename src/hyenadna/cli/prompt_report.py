@@ -21,6 +21,7 @@ from hyenadna import __version__
 from hyenadna.cli.finetune_data import data_name, leak_lines, overlap_rows
 from hyenadna.cli.finetune_measure import flat_rows
 from hyenadna.cli.finetune_report import (
+    caveat_of,
     figures,
     finite,
     made_by,
@@ -47,19 +48,6 @@ class FinishedPrompts:
     request: PromptRequest
     seconds: float
     """Of the whole command, an interrupted start not counted."""
-
-    @property
-    def caveat(self) -> str:
-        """What a reader of the figures must know first; empty where all is as it should be."""
-        data = self.outcome.job.data
-        if data.chosen_on == "test":
-            return "the prompt was chosen on the test part (--choose-on-test): too good"
-        if data.part == "valid":
-            return (
-                "there is no test part: these figures are of the valid part, on which the prompt "
-                "was chosen, and too good"
-            )
-        return ""
 
 
 def write_results(run: FinishedPrompts, folder: Path) -> dict[str, Any]:
@@ -300,7 +288,7 @@ def _summary(run: FinishedPrompts) -> dict[str, Any]:
             "label_words": list(job.words.words) if job.words else None,
             "part": data.part,
             "chosen_on": data.chosen_on,
-            "caveat": run.caveat,
+            "caveat": caveat_of(data),
             "rows": {split: each["sequences"] for split, each in data.counts.items()},
             "leaks": None if data.leaks is None else overlap_rows(data.leaks, near=near),
             "seeds": list(job.seeds),
@@ -324,5 +312,5 @@ def show_results(run: FinishedPrompts, console: Console) -> None:
     title = f"{data.part} part, {len(data.measured):,} sequences"
     predictors = [outcome.predictors[arm.key] for arm in arms]
     show_predictors(title, data.learning.task.kind, predictors, console)
-    if run.caveat:
-        console.print(f"warning: {run.caveat}")
+    if caveat_of(data):
+        console.print(f"warning: {caveat_of(data)}")
