@@ -71,7 +71,8 @@ def test_hidden_states(case):
         for j, state in enumerate(states[:-1]):
             if f"hidden_states.{i}.{j}" in expected:
                 wanted = expected[f"hidden_states.{i}.{j}"]
-                torch.testing.assert_close(state, wanted, atol=2e-4, rtol=0)
+                # the stream reaches hundreds, where float32 itself is known to 3e-5
+                torch.testing.assert_close(state, wanted, atol=2e-4, rtol=1e-6)
                 compared += 1
         if f"last_hidden_state.{i}" in expected:
             wanted = expected[f"last_hidden_state.{i}"]
