@@ -72,7 +72,7 @@ class Plan:
     """Instead of those of the task."""
     word_tokens: str | None = None
     shots: str | None = None
-    tuning_samples: str = "0,16,64"
+    tuning_samples: str = "0,2,16,64,256"
     draws: int = 3
     limit: int = 300
     """Rows that few shots are measured on, at most."""

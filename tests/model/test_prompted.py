@@ -110,6 +110,26 @@ def test_a_step_computes_the_prompt_once_and_its_gradient_is_that_of_all_passes(
     assert all(p.grad is None for p in model.model.parameters())
 
 
+def test_a_shared_step_in_bf16_has_the_gradient_of_one_pass():
+    model = prompted().float().train()
+    model.prompt_dropout.p = 0.0
+
+    def bf16():
+        return torch.autocast("cpu", dtype=torch.bfloat16)
+
+    def gradient():
+        with bf16():
+            loss = model(ROWS, LENGTHS).diff(dim=1).sum()
+        loss.backward()
+
+    with model.shared_step(20, bf16):
+        gradient()
+    shared, model.prompt.grad = model.prompt.grad, None
+    gradient()
+    plain = model.prompt.grad
+    assert (shared - plain).norm() < 0.02 * plain.norm()
+
+
 def test_what_is_kept_follows_the_prompt_and_the_weights():
     model = prompted()
     with torch.inference_mode():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final, Literal, Protocol, Self, get_args
 
@@ -123,10 +124,13 @@ class TaskModel(nn.Module):
         """See `hyenadna.model.losses.loss_parts`."""
         return loss_parts(self.task.kind, outputs, targets, class_weights)
 
-    def shared_step(self, longest: int) -> AbstractContextManager[object]:
+    def shared_step(
+        self, longest: int, forward: Callable[[], AbstractContextManager[object]] = nullcontext
+    ) -> AbstractContextManager[object]:
         """Around the passes, forward and backward, of one optimiser step.
 
         What they have in common is then computed once. longest: tokens of the longest sequence.
+        forward: makes the context of forward passes, such as autocast.
         """
         return nullcontext()
 

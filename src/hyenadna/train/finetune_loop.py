@@ -229,7 +229,8 @@ class Finetuner:
         """
         size = sum(piece.targets.numel() for piece in pieces)
         total, weight = 0.0, 0.0
-        with self._autocast(), self.model.shared_step(max(p.inputs.shape[1] for p in pieces)):
+        longest = max(piece.inputs.shape[1] for piece in pieces)
+        with self.model.shared_step(longest, self._autocast):
             for piece in pieces:
                 part, counted = self._loss(piece)
                 self.scaler.scale(part / size).backward()

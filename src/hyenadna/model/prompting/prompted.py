@@ -7,8 +7,8 @@ the letters of a label word after `[SEP]`, or by a head that is trained with the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Final
 
 import torch
@@ -151,14 +151,17 @@ class PromptedModel(TaskModel):
         )
 
     @contextmanager
-    def shared_step(self, longest: int) -> Iterator[None]:
+    def shared_step(
+        self, longest: int, forward: Callable[[], AbstractContextManager[object]] = nullcontext
+    ) -> Iterator[None]:
         """See `TaskModel`: the vectors pass through the model once, forward and backward."""
         learned = torch.is_grad_enabled() and self.prompt.requires_grad
         if not len(self.prompt) or self.model.config.mixer != "hyena" or not learned:
             yield
             return
         room = longest + (self.words.length if self.words else 0)
-        whole = self._fresh_effects(room)
+        with forward():
+            whole = self._fresh_effects(room)
         self._shared = whole.detached()
         try:
             yield
