@@ -23,9 +23,10 @@ REORDERED: Final = "another order"
 NONE: Final = "no demonstrations"
 CHOICE: Final = "choice"
 """The true labels too, but asked about the rows to choose by."""
-# What a file that is empty, cut off or of another kind raises.
+# What a file that is empty, cut off or of another kind raises (RuntimeError: zipfile, of a way of
+# packing that it does not know).
 _DAMAGED: Final = (
-    OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError,
+    OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RuntimeError,
     zipfile.BadZipFile,
 )  # fmt: skip
 
