@@ -87,10 +87,10 @@ class FewshotJob:
 
     @cached_property
     def model_digest(self) -> str:
-        """Of the weights of the model as it is."""
-        from hyenadna.model.digest import weights_digest
+        """Of the model as it is."""
+        from hyenadna.model.digest import function_digest
 
-        return weights_digest(self.model.backbone, head=self.model.head_weight)
+        return function_digest(self.model)
 
     @property
     def targets(self) -> Int64s:

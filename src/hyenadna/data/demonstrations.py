@@ -205,13 +205,9 @@ def tuning_queries(targets: Int64s, count: int, classes: int, *, seed: int) -> I
     random = np.random.default_rng([seed, _TUNED, count])
     queues = [random.permutation(np.flatnonzero(targets == each)) for each in range(classes)]
     # by place in the queue, then in a random order of the classes
-    turn = random.permutation(classes)
-    places = [
-        (place, int(turn[each]), int(row))
-        for each, queue in enumerate(queues)
-        for place, row in enumerate(queue)
-    ]
-    return np.array([row for _, _, row in sorted(places)[:count]], dtype=np.int64)
+    turn = np.repeat(random.permutation(classes), [len(queue) for queue in queues])
+    place = np.concatenate([np.arange(len(queue)) for queue in queues])
+    return np.concatenate(queues)[np.lexsort((turn, place))][:count]
 
 
 def tuning_row(

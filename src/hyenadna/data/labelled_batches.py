@@ -149,13 +149,13 @@ def make_batch(
             turned_classes(targets[i], data.task) if flip else targets[i]
             for i, flip in zip(picked, flips, strict=True)
         ]
-        target = _padded(rows, IGNORED)
+        target = padded(rows, IGNORED)
     else:
         chosen = targets[index]
         held_small = chosen.dtype == np.bool_  # labels; a loss is of numbers
         target = torch.from_numpy(chosen.astype(np.float32) if held_small else chosen)
     return LabelledBatch(
-        tokens=_padded(sequences, PAD),
+        tokens=padded(sequences, PAD),
         lengths=torch.tensor([len(ids) for ids in sequences], dtype=torch.int64),
         targets=target,
         index=torch.from_numpy(index.copy()),
@@ -187,8 +187,8 @@ def _cut(order: Int64s, lengths: Int64s, tokens: int, rows: int) -> list[Int64s]
     return np.split(order, bounds[1:])
 
 
-def _padded(rows: Sequence[Ids | Int64s], value: int) -> Tensor:
-    """Rows of several lengths as one int64 tensor (B, L)."""
+def padded(rows: Sequence[Ids | Int64s], value: int) -> Tensor:
+    """Rows (L,) of several lengths as one int64 tensor (B, L), filled up on the right."""
     padded = np.full((len(rows), max(len(row) for row in rows)), value, dtype=np.int64)
     for line, row in zip(padded, rows, strict=True):
         line[: len(row)] = row

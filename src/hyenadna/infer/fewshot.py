@@ -18,6 +18,7 @@ from torch import Tensor
 
 from hyenadna.alphabet import PAD, Ids
 from hyenadna.data.batches import BATCH_TOKENS
+from hyenadna.data.labelled_batches import padded
 from hyenadna.errors import InputError
 from hyenadna.infer.predict import batches
 from hyenadna.label_words import LabelWords
@@ -65,7 +66,7 @@ def answers(
     if len(prefix):
         state = decoder.prefill([prefix], room=max(map(len, rows)))
 
-    def read(tokens: npt.NDArray[np.int64]) -> Tensor:
+    def read(tokens: Tensor) -> Tensor:
         if state is not None:
             return decoder.read(state, tokens)
         with torch.inference_mode():
@@ -88,7 +89,7 @@ def answers_together(
     """
     rows = [np.concatenate([prefix, row]) for row in _rows(queries, words)]
 
-    def read(tokens: npt.NDArray[np.int64]) -> Tensor:
+    def read(tokens: Tensor) -> Tensor:
         with torch.inference_mode():
             return model.embed(tokens)
 
@@ -100,7 +101,7 @@ def _in_batches(
     rows: Sequence[Ids],
     n: int,
     words: LabelWords,
-    read: Callable[[npt.NDArray[np.int64]], Tensor],
+    read: Callable[[Tensor], Tensor],
     batch_tokens: int,
     progress: Callable[[int, int], None] | None,
 ) -> Answers:
@@ -109,7 +110,7 @@ def _in_batches(
     found: list[Tensor] = []
     done = 0
     for batch in batches([len(row) for row in rows], batch_tokens):
-        tokens = _padded([rows[i] for i in batch])
+        tokens = padded([rows[i] for i in batch], PAD)
         hidden = read(tokens)
         # the places behind which a letter of the word comes
         first = torch.tensor([len(rows[i]) - words.length for i in batch])
@@ -143,13 +144,6 @@ def _rows(queries: Sequence[Ids], words: LabelWords) -> list[Ids]:
     if not queries or not all(map(len, queries)):
         raise InputError("few-shot: no queries, or an empty one; give at least a [SEP] each")
     return [np.concatenate([query, begun]) for query in queries for begun in words.beginnings]
-
-
-def _padded(rows: Sequence[Ids]) -> npt.NDArray[np.int64]:
-    tokens = np.full((len(rows), max(map(len, rows))), PAD, dtype=np.int64)
-    for line, row in zip(tokens, rows, strict=True):
-        line[: len(row)] = row
-    return tokens
 
 
 def _log_softmax(model: HyenaDNA, hidden: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 
 from hyenadna.alphabet import PAD, Ids
 from hyenadna.data.batches import BATCH_TOKENS
+from hyenadna.data.labelled_batches import padded
 from hyenadna.errors import InputError
 from hyenadna.model.heads import TaskModel
 from hyenadna.model.probabilities import probabilities
@@ -109,12 +110,10 @@ def _run(
     task_model: TaskModel, sequences: Sequence[Ids], precision: torch.dtype | None
 ) -> list[Floats]:
     lengths = [len(ids) for ids in sequences]
-    tokens = np.full((len(sequences), max(lengths)), PAD, dtype=np.int64)
-    for row, ids in zip(tokens, sequences, strict=True):
-        row[: len(ids)] = ids
+    tokens = padded(sequences, PAD)
     device = task_model.device
     with torch.autocast(device.type, dtype=precision, enabled=precision is not None):
-        outputs = task_model(torch.from_numpy(tokens).to(device), torch.tensor(lengths))
+        outputs = task_model(tokens.to(device), torch.tensor(lengths))
     said = probabilities(task_model.task.kind, outputs).float().cpu().numpy()
     if task_model.task.kind == "tokens":
         return [row[:length].copy() for row, length in zip(said, lengths, strict=True)]

@@ -1,4 +1,4 @@
-"""A short name for the weights of a model: equal for equal weights, wherever they lie."""
+"""Whether weights are the same: short names for all of them, and whether they were changed."""
 
 from __future__ import annotations
 
@@ -39,3 +39,11 @@ def _digest(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
         total.update(name.encode())
         total.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
+
+
+def versions(*tensors: Tensor) -> list[tuple[int, int]]:
+    """Changes when one of the tensors is replaced, converted or written to.
+
+    For what is computed from weights and kept with them. In inference mode nobody tells of writing.
+    """
+    return [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from hyenadna.alphabet import IGNORED, PAD, Ids
+from hyenadna.data.labelled_batches import padded
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.likelihood import target_nats
+from hyenadna.train.updates import update
 from hyenadna.training_config import InstructConfig
 
 Sample = tuple[Ids, npt.NDArray[np.int64]]
@@ -52,38 +53,27 @@ def instruct(
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
     device = model.head_weight.device
+    scaler = torch.amp.GradScaler(device.type, enabled=False)  # all is float32
     steps = config.epochs * math.ceil(len(samples) / config.batch_size)
     step = 0
     for order in _orders(len(samples), config.epochs, seed):
         for first in range(0, len(order), config.batch_size):
             start = time.monotonic()
             batch = [samples[i] for i in order[first : first + config.batch_size]]
-            inputs, targets = _padded(batch)
+            inputs = padded([ids for ids, _ in batch], PAD)
+            targets = padded([wanted for _, wanted in batch], IGNORED)
             nats = target_nats(model, inputs.to(device), targets.to(device))
             loss = nats.sum() / (targets != IGNORED).sum()
-            if not torch.isfinite(loss):
-                raise InputError(f"tuning: the loss is {float(loss.detach())}; give a smaller --lr")
-            optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, config.clip)
-            optimizer.step()
+            value = float(loss.detach())
+            _, finite = update(optimizer, scaler, parameters, clip=config.clip, loss=value)
+            if not finite:
+                raise InputError(f"tuning: the loss is {value}; give a smaller --lr")
             step += 1
-            yield InstructStep(step, steps, float(loss.detach()), time.monotonic() - start)
-    optimizer.zero_grad(set_to_none=True)
+            yield InstructStep(step, steps, value, time.monotonic() - start)
 
 
 def _orders(count: int, epochs: int, seed: int) -> Iterator[list[int]]:
     random = np.random.default_rng([seed, count])
     for epoch in range(epochs):
         yield random.permutation(count).tolist() if epoch else list(range(count))
-
-
-def _padded(batch: Sequence[Sample]) -> tuple[Tensor, Tensor]:
-    """Inputs and targets (B, L); what is padded on the right counts for nothing."""
-    longest = max(len(ids) for ids, _ in batch)
-    inputs = torch.full((len(batch), longest), PAD, dtype=torch.long)
-    targets = torch.full((len(batch), longest), IGNORED, dtype=torch.long)
-    for row, (ids, wanted) in enumerate(batch):
-        inputs[row, : len(ids)] = torch.from_numpy(ids.astype(np.int64))
-        targets[row, : len(ids)] = torch.from_numpy(wanted)
-    return inputs, targets

@@ -34,7 +34,7 @@ from hyenadna.model.decoding.state import (
     join,
 )
 from hyenadna.model.decoding.state_file import read_state, write_state
-from hyenadna.model.digest import weights_digest
+from hyenadna.model.digest import versions, weights_digest
 from hyenadna.model.engine.block import Pass
 from hyenadna.model.engine.choose import expects_call
 from hyenadna.model.engine.ends import embed_tokens
@@ -103,7 +103,7 @@ class Decoder:
             self._filters: list[list[OnlineFilter]] = filters
             head = model.head_weight
             self._stepper = native_stepper(self.backbone, self._blocks, head)
-        self._weights = _versions(self.backbone)
+        self._weights = self._versions()
 
     def bytes_for(self, batch: int, room: int, prompt: int = 0) -> int:
         """Memory of a state of so many sequences with so much room, at most, in bytes.
@@ -453,10 +453,13 @@ class Decoder:
             )
 
     def _check_weights(self) -> None:
-        if _versions(self.backbone) != self._weights:
+        if self._versions() != self._weights:
             raise InputError(
                 "decoding: the model has changed since the decoder was made; make a new Decoder"
             )
+
+    def _versions(self) -> list[tuple[int, int]]:
+        return versions(*self.backbone.parameters(), *self.backbone.buffers())
 
     def _digest(self) -> str:
         """Of all weights that the numbers of a state depend on."""
@@ -469,12 +472,6 @@ class Decoder:
 def _whole(ids: Tensor) -> bool:
     """Whether they are integers."""
     return not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
-
-
-def _versions(module: nn.Module) -> list[tuple[int, int]]:
-    """Changes when a parameter or buffer is replaced, converted or written to."""
-    tensors = [*module.parameters(), *module.buffers()]
-    return [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
 
 
 def _require(state: DecodingState, count: int) -> None:

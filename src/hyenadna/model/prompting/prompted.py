@@ -18,6 +18,7 @@ from hyenadna.alphabet import IGNORED, PAD, SEP
 from hyenadna.errors import InputError
 from hyenadna.label_words import LabelWords
 from hyenadna.model.backbone import HyenaDNA
+from hyenadna.model.digest import versions
 from hyenadna.model.engine.sizes import RESERVE_BYTES, resident_bytes
 from hyenadna.model.freezing import freeze
 from hyenadna.model.heads import Strands, TaskLike, TaskModel
@@ -28,7 +29,6 @@ from hyenadna.model.prompting.shared_prefix import (
     PrefixEffects,
     joint_states,
     prefix_effects,
-    state_of,
     states_behind,
 )
 
@@ -255,7 +255,7 @@ class PromptedModel(TaskModel):
         kind = self.prompt.device.type
         of: list[object] = [
             torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None,
-            *(state_of(p) for p in (self.prompt, *self.model.backbone.parameters())),
+            *versions(self.prompt, *self.model.backbone.parameters()),
         ]
         if self._kept is None or self._kept[0] != of or self._kept[1].room < room:
             with torch.inference_mode(False), torch.no_grad():

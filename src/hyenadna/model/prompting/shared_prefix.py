@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from hyenadna.conv import long_convolution, short_convolution
 from hyenadna.model.backbone import Backbone, Block
+from hyenadna.model.digest import versions
 from hyenadna.model.operator import HyenaOperator
 
 
@@ -61,11 +62,6 @@ def _leaf(tensor: Tensor) -> Tensor:
     return tensor.detach().requires_grad_(tensor.requires_grad)
 
 
-def state_of(tensor: Tensor) -> tuple[int, int]:
-    """Changes when a tensor is replaced or written to; in inference mode nobody tells."""
-    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
-
-
 class FrozenFilters:
     """The long filters of a backbone that is not trained, computed once for the most lags asked."""
 
@@ -77,7 +73,7 @@ class FrozenFilters:
     def of(self, layer: int, count: int) -> Tensor:
         """The first `count` lags of all filters of a layer, ((N - 1) D, count)."""
         mixers = [_operator(block) for block in self.backbone.layers]
-        of = [state_of(p) for mixer in mixers for p in mixer.filter_fn.parameters()]
+        of = versions(*(p for mixer in mixers for p in mixer.filter_fn.parameters()))
         if not self._kept or self._of != of or self._kept[0].shape[1] < count:
             with torch.inference_mode(False), torch.no_grad():  # they outlive both
                 self._kept, self._of = [mixer.filter_fn(count) for mixer in mixers], of
