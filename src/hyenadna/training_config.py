@@ -246,12 +246,12 @@ class InstructConfig:
                 raise InputError(f"--{option} is {getattr(self, field)}; {rule}")
 
 
-FinetuneMode = Literal["full", "frozen", "last", "lora", "prompt"]
+FinetuneMode = Literal["full", "frozen", "last", "lora"]
 FinetuneSchedule = Literal["cosine", "plateau"]
 FinetunePrecision = Literal["auto", "float32", "bf16", "fp16"]
 ClassWeights = Literal["none", "balanced"]
 
-_FINETUNE_LR = {"full": 6e-4, "last": 6e-4, "lora": 2e-3, "frozen": 1e-2, "prompt": 1e-2}
+_FINETUNE_LR = {"full": 6e-4, "last": 6e-4, "lora": 2e-3, "frozen": 1e-2}
 PLATEAU_FACTOR: Final = 0.1
 """What the learning rate is multiplied with by the schedule `plateau`."""
 
@@ -270,8 +270,7 @@ class FinetuneConfig:
     mode: FinetuneMode = "full"
     """What is trained beside the head. `full`: everything. `frozen`: nothing; the features are
     computed once where pooling has no weights. `last`: the last blocks. `lora`: low-rank additions
-    to the matrices of all blocks (needs peft). `prompt`: vectors before the sequence, see
-    `hyenadna prompt-tune`."""
+    to the matrices of all blocks (needs peft)."""
     last_blocks: int = 1
     """Blocks that `last` trains, with the final norm."""
     lora_rank: int = 8
@@ -293,8 +292,7 @@ class FinetuneConfig:
     """Tokens of a forward pass, padding included; a larger step is accumulated from several, and a
     longer sequence makes a pass of its own."""
     lr: float | None = None
-    """Peak learning rate; when left out 6e-4, but 2e-3 for `lora`, and 1e-2 for `frozen` and
-    `prompt`."""
+    """Peak learning rate; when left out 6e-4, or 2e-3 for `lora` and 1e-2 for `frozen`."""
     schedule: FinetuneSchedule = "cosine"
     """`cosine`: falls to `final_lr` over all epochs. `plateau`: a tenth after each evaluation
     without a lower loss than before, as the original tunes its prompts (no `final_lr`)."""
@@ -362,7 +360,7 @@ class FinetuneConfig:
         for field in ("beta1", "beta2", "warmup_share", "embed_dropout"):
             need(0 <= getattr(self, field) < 1, field, "it must be in [0, 1)")
         choices: dict[str, tuple[str, ...]] = {
-            "mode": ("full", "frozen", "last", "lora", "prompt"),
+            "mode": ("full", "frozen", "last", "lora"),
             "schedule": ("cosine", "plateau"),
             "precision": ("auto", "float32", "bf16", "fp16"),
             "class_weights": ("none", "balanced"),
@@ -464,7 +462,7 @@ _PROMPT_DEFAULTS: Final[Mapping[str, tuple[Any, Any]]] = {
     "ema": (0.98, 0.0),
     "reverse_complement": (False, True),
 }
-_OF_LABEL_WORDS: Final = ("label_loss", "calibrate")
+_OF_LABEL_WORDS: Final = ("label_words", "label_loss", "calibrate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -551,17 +549,22 @@ class PromptConfig:
 
         Raises InputError for options of label words where a head reads the answer.
         """
-        values = self.to_dict()
-        readout = values["readout"] or _PROMPT_DEFAULTS["readout"][published]
-        if readout == "head" and (self.label_words or self.label_loss or self.calibrate):
-            raise InputError(
-                "--label-words, --label-loss and --calibrate are of label words; give --readout "
-                "label"
-            )
-        for field, choices in _PROMPT_DEFAULTS.items():
-            if values[field] is None and not (readout == "head" and field in _OF_LABEL_WORDS):
-                values[field] = choices[published]
+        values = self._filled(published=published)
+        if values["readout"] == "head":
+            given = [field for field in _OF_LABEL_WORDS if getattr(self, field) is not None]
+            if given:
+                flag = given[0].replace("_", "-")
+                raise InputError(f"--{flag} is of label words; give --readout label")
+            values |= dict.fromkeys(_OF_LABEL_WORDS)
         return type(self)(**values)
+
+    def _filled(self, *, published: bool) -> dict[str, Any]:
+        """Values by field name, with what is left out."""
+        values = self.to_dict()
+        for field, choices in _PROMPT_DEFAULTS.items():
+            if values[field] is None:
+                values[field] = choices[published]
+        return values
 
     def counts(self) -> tuple[int, ...]:
         """The numbers of soft tokens, each once, rising. Raises InputError for another text."""
@@ -573,18 +576,14 @@ class PromptConfig:
         return tuple(sorted({int(part) for part in parts}))
 
     def finetune(self) -> FinetuneConfig:
-        """The same for the fine-tuning loop; what is left out by our defaults."""
-        shared = {f.name for f in dataclasses.fields(FinetuneConfig)}
-        own = {k: v for k, v in self.to_dict().items() if k in shared}
-        for field, choices in _PROMPT_DEFAULTS.items():
-            if field in own and own[field] is None:
-                own[field] = choices[0]
-        return FinetuneConfig(
-            **own | {"ema": own["ema"] or None},
-            mode="prompt",
-            weight_decay=0.0,
-            warmup_share=0.0,
-        )
+        """The same for the fine-tuning loop; what is left out by our defaults.
+
+        It is a frozen model: the vectors are what it has beside the backbone.
+        """
+        values = self._filled(published=False)
+        shared = {f.name for f in dataclasses.fields(FinetuneConfig)} & values.keys()
+        own = {field: values[field] for field in shared} | {"ema": values["ema"] or None}
+        return FinetuneConfig(**own, mode="frozen", weight_decay=0.0, warmup_share=0.0)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values by field name."""

@@ -220,7 +220,7 @@ def test_the_originals_settings_are_one_switch_away():
     assert (given.batch_size, given.calibrate, given.ema) == (32, "train", 0.98)
     assert given.reverse_complement is False and given.label_loss == "vocabulary"
     tuning = found.finetune()
-    assert (tuning.mode, tuning.ema, tuning.weight_decay) == ("prompt", None, 0)
+    assert (tuning.mode, tuning.ema, tuning.weight_decay) == ("frozen", None, 0)
     request = PromptRequest(options=found, compare=("full",))
     assert PromptRequest.from_dict(json.loads(json.dumps(request.to_dict()))) == request
     with pytest.raises(InputError, match="cannot be read"):

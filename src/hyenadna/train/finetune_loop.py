@@ -21,6 +21,7 @@ from hyenadna.model.engine.alone import one_thread
 from hyenadna.model.freezing import train_all
 from hyenadna.model.heads import TaskModel
 from hyenadna.model.probabilities import probabilities
+from hyenadna.model.prompting.prompted import PromptedModel
 from hyenadna.train.finetune_examples import (
     Crop,
     Examples,
@@ -358,7 +359,7 @@ class Finetuner:
         if self._scale is not None:
             self.model.rescale(*self._scale)
         merge_lora(self.model.model)
-        if self.config.mode != "prompt":  # whose model belongs to others
+        if not isinstance(self.model, PromptedModel):  # its backbone stays frozen
             train_all(self.model.model)
         self.model.model.set_embed_dropout(self._usual_dropout)
         self.model.eval()

@@ -32,12 +32,6 @@ def choose_parameters(model: TaskModel, config: FinetuneConfig) -> None:
         train_last_blocks(model.model, config.last_blocks)
     elif config.mode == "frozen":
         freeze(model.model)
-    elif config.mode == "prompt":
-        if not isinstance(model, PromptedModel):
-            raise InputError(
-                "--mode prompt: this model has no soft prompt; take `hyenadna prompt-tune`"
-            )
-        freeze(model.model)
     else:
         alpha = 2.0 * config.lora_rank if config.lora_alpha is None else config.lora_alpha
         add_lora(model.model, rank=config.lora_rank, alpha=alpha)
@@ -78,7 +72,7 @@ def choose_precision(model: TaskModel, config: FinetuneConfig, device: torch.dev
         return config.precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    if device.type != "cpu" or config.mode in ("lora", "prompt"):
+    if device.type != "cpu" or config.mode == "lora" or isinstance(model, PromptedModel):
         return "float32"
     dtype = model.model.head_weight.dtype
     pays = multiplies_bf16() and available(model.model.config, dtype, torch.bfloat16)
