@@ -34,6 +34,17 @@ def stage_at(stages: Sequence[Stage], step: int) -> Stage:
     return stages[-1]
 
 
+def number_list(flag: str, text: str) -> tuple[int, ...]:
+    """The whole numbers from 0 that an option lists, rising, each once.
+
+    Raises InputError for anything else, and for none.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isdecimal() for part in parts):
+        raise InputError(f"{flag} is {text!r}; give whole numbers from 0, such as 0,2,16")
+    return tuple(sorted({int(part) for part in parts}))
+
+
 def _read_stage(text: str, unit: str, example: str) -> Stage:
     """`length:count` as a stage. unit: what is counted. Raises InputError for other text."""
     length, colon, count = text.partition(":")
@@ -568,12 +579,7 @@ class PromptConfig:
 
     def counts(self) -> tuple[int, ...]:
         """The numbers of soft tokens, each once, rising. Raises InputError for another text."""
-        parts = [part.strip().replace("_", "") for part in self.tokens.split(",") if part.strip()]
-        if not parts or not all(part.isdecimal() for part in parts):
-            raise InputError(
-                f"--tokens is {self.tokens!r}; give a number from 0, or several such as 0,2,32,128"
-            )
-        return tuple(sorted({int(part) for part in parts}))
+        return number_list("--tokens", self.tokens)
 
     def finetune(self) -> FinetuneConfig:
         """The same for the fine-tuning loop; what is left out by our defaults.

@@ -31,13 +31,13 @@ from hyenadna.cli.fewshot_cells import (
     write_cell,
 )
 from hyenadna.cli.fewshot_options import (
+    COMPARED,
     ContextOptions,
     FewshotRequest,
-    compared_list,
-    number_list,
     require_same_request,
 )
 from hyenadna.cli.fewshot_progress import FewshotLines
+from hyenadna.cli.finetune_options import name_list
 from hyenadna.config import ModelConfig
 from hyenadna.data.demonstrations import Demonstrations, Layout, tuning_row
 from hyenadna.errors import InputError
@@ -45,9 +45,9 @@ from hyenadna.infer import fewshot as asking
 from hyenadna.infer.fewshot import Answers
 from hyenadna.label_words import LabelWords
 from hyenadna.model.backbone import HyenaDNA, rescale_filters
-from hyenadna.model.digest import weights_digest
+from hyenadna.model.digest import function_digest
 from hyenadna.train.instruct import instruct
-from hyenadna.training_config import InstructConfig
+from hyenadna.training_config import InstructConfig, number_list
 
 QUICK = ["--threads", "1", "--draws", "2", "--calibration-rows", "8", "--leaks", "none"]
 
@@ -166,9 +166,7 @@ def test_a_run_reports_all_cells_and_controls(done, home):
 def test_the_model_is_left_as_it_was_and_the_best_tuned_one_is_kept(done, home):
     found = figures(str(done))
     base, tuned = hyenadna.load(home / "model"), hyenadna.load(done)
-    digest = weights_digest(base.backbone, head=base.head_weight)
-    assert digest == found["model_digest"]
-    assert weights_digest(tuned.backbone, head=tuned.head_weight) != digest
+    assert function_digest(base) == found["model_digest"] != function_digest(tuned)
 
 
 def test_tuning_leaves_the_model_in_memory_alone(place, monkeypatch):
@@ -558,8 +556,8 @@ def test_other_bad_input(place, capsys):
 
 def test_lists():
     assert number_list("--shots", "8, 0,2,2") == (0, 2, 8)
-    assert compared_list("kmer,full,kmer") == ("kmer", "full")
-    assert compared_list("") == ()
+    assert name_list("--compare", "kmer,full,kmer", COMPARED) == ("kmer", "full")
+    assert name_list("--compare", "", COMPARED) == ()
     assert InstructConfig() == InstructConfig(
         lr=1e-4, weight_decay=0, batch_size=2, epochs=1, clip=1
     )

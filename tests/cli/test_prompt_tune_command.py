@@ -19,7 +19,7 @@ from hyenadna.checkpoint.prompt_file import load_prompt, read_prompt
 from hyenadna.checkpoint.save import save
 from hyenadna.cli import finetune_job
 from hyenadna.cli.app import run
-from hyenadna.cli.prompt_tune import PromptRequest
+from hyenadna.cli.prompt_options import PromptRequest
 from hyenadna.config import ModelConfig
 from hyenadna.errors import InputError
 from hyenadna.infer.predict import predict

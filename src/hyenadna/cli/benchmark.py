@@ -13,7 +13,7 @@ from rich.console import Console
 
 from hyenadna.cli.benchmark_data import BenchmarkDataOptions
 from hyenadna.cli.console import make_console
-from hyenadna.cli.finetune_options import HeadOptions, baseline_list, seed_list
+from hyenadna.cli.finetune_options import BASELINE_CHOICES, HeadOptions, name_list, seed_list
 from hyenadna.cli.memory import explain_memory
 from hyenadna.cli.process import announce_native, choose_device, prepare_process, set_threads
 from hyenadna.cli.units import duration
@@ -103,7 +103,8 @@ def benchmark(
         raise InputError("no model given; name one by --model: a run, a folder, or random:tiny-1k")
     if out is None:
         raise InputError("no --out given; name a folder for the runs")
-    wanted_seeds, wanted_baselines = seed_list(seeds), baseline_list(baselines)
+    wanted_seeds = seed_list(seeds)
+    wanted_baselines = name_list("--baselines", baselines, BASELINE_CHOICES)
     prepare_process()
     from hyenadna.data.benchmarks.suites import suite
 

@@ -12,26 +12,32 @@ from rich.console import Console
 
 from hyenadna.cli.console import make_console
 from hyenadna.cli.fewshot_options import (
+    COMPARED,
     ContextOptions,
     FewshotRequest,
-    compared_list,
-    number_list,
     require_same_request,
     require_useful,
 )
-from hyenadna.cli.finetune_options import FinetuneRequest, ReadingOptions, SplitOptions
-from hyenadna.cli.memory import explain_memory
-from hyenadna.cli.process import announce_native, choose_device, prepare_process, set_threads
-from hyenadna.cli.run_description import (
+from hyenadna.cli.finetune_options import (
+    FinetuneRequest,
+    ReadingOptions,
+    SplitOptions,
+    name_list,
+)
+from hyenadna.cli.labelled_run import (
+    Machine,
     done_text,
     read_description,
     require_free,
+    require_same_digest,
     run_or_stop,
     say_complete,
     write_description,
 )
+from hyenadna.cli.memory import explain_memory
+from hyenadna.cli.process import announce_native, choose_device, prepare_process, set_threads
 from hyenadna.errors import InputError
-from hyenadna.training_config import InstructConfig
+from hyenadna.training_config import InstructConfig, number_list
 
 if TYPE_CHECKING:
     import torch
@@ -111,21 +117,17 @@ def fewshot(
         Options of splitting.
     """
     console = make_console(stderr=json_)
-    files = {"train": train, "valid": valid, "test": test}
     request = FewshotRequest(
-        source=FinetuneRequest(
-            model=model or "",
-            data=tuple(map(str, data)),
-            parts={split: str(path) for split, path in files.items() if path is not None},
-            reading=reading,
-            splitting=splitting,
+        source=FinetuneRequest.of(
+            model, data, train, valid, test, reading=reading, splitting=splitting
         ),
         shots=number_list("--shots", shots) if shots else (),
         tuning_samples=number_list("--tuning-samples", tuning_samples),
-        compare=compared_list(compare),
+        compare=name_list("--compare", compare, COMPARED),
         context=context,
         tuning=tuning,
     )
+    machine = Machine(device, threads, max_memory)
     stored: dict[str, Any] = {}
     if resume:
         stored = read_description(out, DESCRIPTION, "few-shot run")
@@ -134,9 +136,7 @@ def fewshot(
         request = own
         if say_complete(out, console, as_json=json_):
             return 0
-        threads = stored["threads"] if threads is None else threads
-        max_memory = stored["max_memory"] if max_memory is None else max_memory
-        device = str(stored["device"]) if device == "auto" else device
+        machine = machine.or_stored(stored)
     else:
         require_free(out, DESCRIPTION)
         if not request.source.model:
@@ -145,8 +145,8 @@ def fewshot(
             raise InputError("--shots: give demonstrations of each class, such as --shots 0,2,8")
         require_useful(request)
     prepare_process()
-    set_threads(threads)
-    where = choose_device(device)
+    set_threads(machine.threads)
+    where, max_memory = choose_device(machine.device), machine.max_memory
     start = time.monotonic()
     with explain_memory(_LESS_MEMORY):
         job = _prepare(request, where, max_memory, stored, console)
@@ -177,12 +177,8 @@ def _prepare(
         )
     data = prepare_data(labelled, request.source.splitting, console)
     job = check_job(request, data, source, device)
-    for name, now in (("data", data.digest), ("model", job.model_digest)):
-        if stored and stored[f"{name}_digest"] != now:
-            raise InputError(
-                f"{request.source.model if name == 'model' else data.learning.name}: is not the "
-                f"{name} that the run was started with; resume with the same, or start a new run"
-            )
+    require_same_digest(stored, "data", data.digest, data.learning.name)
+    require_same_digest(stored, "model", job.model_digest, request.source.model)
     _announce(job, console)
     return job
 

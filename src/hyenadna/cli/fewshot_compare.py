@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -13,11 +12,11 @@ from rich.console import Console
 
 from hyenadna.cli.fewshot_options import FewshotRequest
 from hyenadna.cli.finetune_data import PreparedData
-from hyenadna.cli.finetune_job import NAMES, FinetuneJob, check_job, run_job
+from hyenadna.cli.finetune_job import FinetuneJob, check_job, measure_job, train_job
+from hyenadna.cli.finetune_measure import NAMES, fit
 from hyenadna.cli.finetune_models import ModelSource
 from hyenadna.cli.finetune_options import HeadOptions
 from hyenadna.cli.prompt_job import TUNED
-from hyenadna.cli.units import duration
 from hyenadna.training_config import FinetuneConfig
 
 if TYPE_CHECKING:
@@ -76,15 +75,16 @@ def run_compared(
     """
     found = []
     for key in request.compare:
-        console.print(f"compared with: {_name(key)}")
-        if key == "kmer":
-            found.append(_kmers(data, request, measured, console))
-            continue
-        job = check_job(_job(key, data, source, request, measured, device))
-        outcome = run_job(job, folder / FOLDER / key, console, resume=True)
-        right = outcome.outputs.argmax(1) == np.asarray(measured.targets)
-        run = outcome.runs[outcome.kept]
-        found.append(Compared(key, right, job.trained, run.seconds, f"epoch {run.best.epoch}"))
+        trained = 0
+        if key in NAMES:
+            said = fit(key, data.learning, request.context.seed, console).said(measured)
+        else:
+            job = check_job(_job(key, data, source, request, measured, device))
+            place, name = folder / FOLDER / key, TUNED[key][1]
+            runs = train_job(job, place, console, f"{name}: ", resume=True)
+            said, trained = measure_job(job, key, name, runs, place, console), job.trained
+        right = said.runs[0].argmax(1) == np.asarray(measured.targets)
+        found.append(Compared(key, right, trained, said.seconds, said.note))
     return tuple(found)
 
 
@@ -106,17 +106,3 @@ def _job(
         baselines=(),
         device=device,
     )
-
-
-def _kmers(
-    data: PreparedData, request: FewshotRequest, measured: LabelledData, console: Console
-) -> Compared:
-    from hyenadna.train.baselines import fit_baseline
-
-    start = time.monotonic()
-    with console.status("counting k-mers …"):
-        fitted = fit_baseline("kmer", data.learning, request.context.seed)
-    right = fitted.predict(measured.sequences).argmax(1) == np.asarray(measured.targets)
-    seconds = time.monotonic() - start
-    console.print(f"{NAMES['kmer']} ({fitted.chosen}); {duration(seconds)}")
-    return Compared("kmer", right, 0, seconds, fitted.chosen)

@@ -11,10 +11,9 @@ from cyclopts import Parameter
 
 from hyenadna.cli.finetune_options import FinetuneRequest, require_same_options
 from hyenadna.errors import InputError
-from hyenadna.training_config import InstructConfig
+from hyenadna.training_config import Calibration, InstructConfig
 
 LayoutName = Literal["plain", "paper"]
-Calibrate = Literal["train", "none"]
 COMPARED: Final = ("full", "lora", "linear", "kmer")
 """What `--compare` can train on the same rows."""
 
@@ -30,7 +29,7 @@ class ContextOptions:
     A, G, N for three when left out."""
     layout: LayoutName = "plain"
     """`paper` pads every sequence on the left to the longest one, as the original does."""
-    calibrate: Calibrate = "train"
+    calibrate: Calibration = "train"
     """`train` takes off what the model says on average of training rows whose labels it is not
     told; `none` takes its answers as they are."""
     calibration_rows: int = 128
@@ -161,23 +160,3 @@ def require_useful(request: FewshotRequest) -> None:
         for flag in flags:
             if without and flag in given:
                 raise InputError(f"{flag} is {given[flag]}, which does nothing {way_out}")
-
-
-def number_list(flag: str, text: str) -> tuple[int, ...]:
-    """The whole numbers from 0 that an option lists, rising, each once.
-
-    Raises InputError for anything else, and for none.
-    """
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts or not all(part.isdecimal() for part in parts):
-        raise InputError(f"{flag} is {text!r}; give whole numbers from 0, such as 0,2,16")
-    return tuple(sorted({int(part) for part in parts}))
-
-
-def compared_list(text: str) -> tuple[str, ...]:
-    """What `--compare` names, each once. Raises InputError for a name that there is not."""
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    for name in names:
-        if name not in COMPARED:
-            raise InputError(f"--compare: there is no {name!r}; there are {', '.join(COMPARED)}")
-    return names

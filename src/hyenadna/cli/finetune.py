@@ -14,13 +14,24 @@ from rich.console import Console
 
 from hyenadna.cli.console import make_console
 from hyenadna.cli.finetune_options import (
+    BASELINE_CHOICES,
     FinetuneRequest,
     HeadOptions,
     ReadingOptions,
     SplitOptions,
-    baseline_list,
+    name_list,
     require_same_request,
     seed_list,
+)
+from hyenadna.cli.labelled_run import (
+    Machine,
+    done_text,
+    read_description,
+    require_free,
+    require_same_digest,
+    run_or_stop,
+    say_complete,
+    write_description,
 )
 from hyenadna.cli.memory import explain_memory, note_no_effect
 from hyenadna.cli.process import (
@@ -30,14 +41,6 @@ from hyenadna.cli.process import (
     choose_device,
     prepare_process,
     set_threads,
-)
-from hyenadna.cli.run_description import (
-    done_text,
-    read_description,
-    require_free,
-    run_or_stop,
-    say_complete,
-    write_description,
 )
 from hyenadna.cli.units import size
 from hyenadna.errors import InputError
@@ -120,18 +123,20 @@ def finetune(
         Options of training.
     """
     console = make_console(stderr=json_)
-    files = {"train": train, "valid": valid, "test": test}
-    request = FinetuneRequest(
-        model=model or "",
-        data=tuple(map(str, data)),
-        parts={split: str(path) for split, path in files.items() if path is not None},
+    request = FinetuneRequest.of(
+        model,
+        data,
+        train,
+        valid,
+        test,
         reading=reading,
         splitting=splitting,
         head=head,
         options=options,
         seeds=seed_list(seeds),
-        baselines=baseline_list(baselines),
+        baselines=name_list("--baselines", baselines, BASELINE_CHOICES),
     )
+    machine = Machine(device, threads, max_memory)
     stored: dict[str, Any] = {}
     if resume:
         stored = read_description(out, DESCRIPTION, "fine-tuning run")
@@ -140,9 +145,7 @@ def finetune(
         request = own
         if say_complete(out, console, as_json=json_):
             return 0
-        threads = stored.get("threads") if threads is None else threads
-        max_memory = stored.get("max_memory") if max_memory is None else max_memory
-        device = str(stored.get("device", device)) if device == "auto" else device
+        machine = machine.or_stored(stored)
     else:
         require_free(out, DESCRIPTION)
         if not request.model:
@@ -150,8 +153,8 @@ def finetune(
         if request.model.startswith("random:") and "random" in request.baselines:
             raise InputError("--baselines random: the model starts from random weights itself")
     prepare_process()
-    set_threads(threads)
-    where = choose_device(device)
+    set_threads(machine.threads)
+    where, max_memory = choose_device(machine.device), machine.max_memory
     start = time.monotonic()
     with explain_memory(_LESS_MEMORY):
         request, job = _prepare(request, where, max_memory, stored, console)
@@ -179,11 +182,7 @@ def _prepare(
     source = find_model(request.model, max_memory)
     announce_native(console, source.config)
     data = prepare_data(read_data(request), request.splitting, console)
-    if stored and stored.get("data_digest") != data.digest:
-        raise InputError(
-            f"{data.learning.name}: is not the data that the run was started with; resume with the "
-            "same, or start a new run"
-        )
+    require_same_digest(stored, "data", data.digest, data.learning.name)
     job = check_job(
         FinetuneJob(
             data=data,

@@ -10,23 +10,21 @@ compares sequences and counts rows, which no model sees).
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from rich.console import Console
 
 from hyenadna.cli.finetune_data import PreparedData, cropped
-from hyenadna.cli.finetune_measure import Floats, Said, compare, predict_rows
+from hyenadna.cli.finetune_measure import NAMES, Floats, Said, compare, fit, predict_rows
 from hyenadna.cli.finetune_models import ModelSource
 from hyenadna.cli.finetune_options import HeadOptions
 from hyenadna.cli.finetune_progress import FeatureBar, FinetuneLines
 from hyenadna.cli.memory import fit_batch
 from hyenadna.cli.progress import progress_bar, stop_on_signals
-from hyenadna.cli.units import duration
 from hyenadna.errors import InputError
 from hyenadna.training_config import FinetuneConfig
 
@@ -39,12 +37,6 @@ if TYPE_CHECKING:
     from hyenadna.train.finetune_reports import FinetuneEvaluation, FinetuneResult
 
 TRAINED_BASELINES: Final = ("random", "transformer")
-NAMES: Final = {
-    "majority": "constant answer",
-    "kmer": "k-mers, linear",
-    "hmm": "hidden Markov model",
-    "cnn": "dilated CNN",
-}
 
 
 class Interrupted(Exception):
@@ -239,7 +231,7 @@ def run_job(job: FinetuneJob, folder: Path, console: Console, *, resume: bool = 
 
     Raises Interrupted after a signal, and InputError as training does.
     """
-    runs = _train(job, job.source, job.config, folder, console, resume=resume)
+    runs = train_job(job, folder, console, resume=resume)
     others: dict[str, tuple[SeedRun, ...]] = {}
     for name in TRAINED_BASELINES:
         if name in job.baselines:
@@ -247,19 +239,30 @@ def run_job(job: FinetuneJob, folder: Path, console: Console, *, resume: bool = 
             place = folder / "baselines" / name
             title = f"{source.title}: "
             others[name] = _train(job, source, config, place, console, title, resume=resume)
-    fitted = [_fit(job, name, console) for name in job.baselines if name in NAMES]
-    said = [_measure(job, "model", job.source.title, runs, folder, console)]
-    for name, baseline, seconds in fitted:
-        outputs = baseline.predict(job.data.measured.sequences)
-        title = NAMES[name]
-        said.append(Said(name, title, (outputs,), baseline.chosen, seconds))
+    fitted = [
+        fit(name, job.data.learning, job.seeds[0], console, device=str(job.device))
+        for name in job.baselines
+        if name in NAMES
+    ]
+    said = [measure_job(job, "model", job.source.title, runs, folder, console)]
+    said += [each.said(job.data.measured) for each in fitted]
     for name, of in others.items():
-        place = folder / "baselines" / name
-        said.append(_measure(job, name, _trained_baseline(job, name)[0].title, of, place, console))
+        title = _trained_baseline(job, name)[0].title
+        said.append(measure_job(job, name, title, of, folder / "baselines" / name, console))
     with console.status("metrics and their intervals …"):
         predictors = compare(job.data.measured, said[0], said[1:], label_groups=job.label_groups)
     keys = tuple(each.key for each in said)
     return Outcome(job, predictors, keys, tuple(said), runs, best_run(runs), others)
+
+
+def train_job(
+    job: FinetuneJob, folder: Path, console: Console, prefix: str = "", *, resume: bool
+) -> tuple[SeedRun, ...]:
+    """How all seeds of the job's own model went; prefix: before each line.
+
+    Raises Interrupted after a signal, and InputError as training does.
+    """
+    return _train(job, job.source, job.config, folder, console, prefix, resume=resume)
 
 
 def _trained_baseline(job: FinetuneJob, name: str) -> tuple[ModelSource, FinetuneConfig]:
@@ -376,24 +379,7 @@ def best_run(runs: Sequence[SeedRun]) -> int:
     return best
 
 
-def _fit(job: FinetuneJob, name: str, console: Console) -> tuple[str, Any, float]:
-    """(name, the fitted baseline, seconds)."""
-    from hyenadna.train.baselines import fit_baseline
-
-    start = time.monotonic()
-    with console.status(f"baseline: {NAMES[name]} …"):
-        fitted = fit_baseline(
-            name,  # type: ignore[arg-type]
-            job.data.learning,
-            job.seeds[0],
-            device=str(job.device),
-        )
-    seconds = time.monotonic() - start
-    console.print(f"baseline {name}: {NAMES[name]} ({fitted.chosen}); {duration(seconds)}")
-    return name, fitted, seconds
-
-
-def _measure(
+def measure_job(
     job: FinetuneJob,
     key: str,
     title: str,
@@ -401,7 +387,10 @@ def _measure(
     folder: Path,
     console: Console,
 ) -> Said:
-    """What the models of all seeds say of the rows measured."""
+    """What the models of all seeds in a folder say of the rows measured.
+
+    key and title: of the predictor, see `Said`.
+    """
     from hyenadna.checkpoint.task import load_task
     from hyenadna.cli.memory import limit_memory
 

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from rich.console import Console
 
+from hyenadna.cli.units import duration
 from hyenadna.data.labelled_data import LabelledData
 
 if TYPE_CHECKING:
     from hyenadna.model.heads import TaskModel
     from hyenadna.report.finetune_page import Predictor
+    from hyenadna.train.baselines import Baseline
     from hyenadna.train.bootstrap import Difference, Interval
 
 Floats = npt.NDArray[np.float32]
+
+
+NAMES: Final = {
+    "majority": "constant answer",
+    "kmer": "k-mers, linear",
+    "hmm": "hidden Markov model",
+    "cnn": "dilated CNN",
+}
+"""Baselines that are fitted, for people."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +45,34 @@ class Said:
     note: str = ""
     seconds: float = 0.0
     """To train it, all seeds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A baseline, fitted, that has not met the rows measured."""
+
+    key: str
+    baseline: Baseline
+    seconds: float
+
+    def said(self, rows: LabelledData) -> Said:
+        """What it says of the rows measured."""
+        outputs = self.baseline.predict(rows.sequences)
+        return Said(self.key, NAMES[self.key], (outputs,), self.baseline.chosen, self.seconds)
+
+
+def fit(
+    name: str, learning: LabelledData, seed: int, console: Console, *, device: str = "cpu"
+) -> Fitted:
+    """The baseline of a name of `NAMES`, and how long it took, with a line on the console."""
+    from hyenadna.train.baselines import fit_baseline
+
+    start = time.monotonic()
+    with console.status(f"baseline: {NAMES[name]} …"):
+        fitted = fit_baseline(name, learning, seed, device=device)  # type: ignore[arg-type]
+    seconds = time.monotonic() - start
+    console.print(f"baseline {name}: {NAMES[name]} ({fitted.chosen}); {duration(seconds)}")
+    return Fitted(name, fitted, seconds)
 
 
 def predict_rows(

@@ -6,8 +6,9 @@ The dataclasses are options of the command line too; nothing here loads torch.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from cyclopts import Parameter
@@ -144,6 +145,21 @@ class FinetuneRequest:
     seeds: tuple[int, ...] = (0,)
     baselines: tuple[str, ...] = ("majority", "kmer")
 
+    @classmethod
+    def of(
+        cls,
+        model: str | None,
+        data: Sequence[Path],
+        train: Path | None,
+        valid: Path | None,
+        test: Path | None,
+        **others: Any,
+    ) -> Self:
+        """From the arguments of a command; others: fields by name."""
+        files = {"train": train, "valid": valid, "test": test}
+        parts = {split: str(path) for split, path in files.items() if path is not None}
+        return cls(model=model or "", data=tuple(map(str, data)), parts=parts, **others)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values by field name."""
         return dataclasses.asdict(self)
@@ -215,19 +231,18 @@ def seed_list(text: str) -> tuple[int, ...]:
     return numbers
 
 
-def baseline_list(text: str) -> tuple[str, ...]:
-    """The baselines that `--baselines` names, each once; none for `none`.
+def name_list(flag: str, text: str, choices: Sequence[str]) -> tuple[str, ...]:
+    """The names that an option lists, each once; none for `none` or nothing.
 
-    Raises InputError for a name that there is not.
+    Raises InputError for a name that is no choice.
     """
     names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     if names == ("none",):
         return ()
     for name in names:
-        if name not in BASELINE_CHOICES:
+        if name not in choices:
             raise InputError(
-                f"--baselines: there is no {name!r}; there are {', '.join(BASELINE_CHOICES)}, or "
-                "none"
+                f"{flag}: there is no {name!r}; there are {', '.join(choices)}, or none"
             )
     return names
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -22,19 +21,27 @@ from rich.console import Console
 
 from hyenadna.cli.finetune_data import PreparedData, cropped
 from hyenadna.cli.finetune_job import (
-    NAMES,
     FinetuneJob,
     SeedRun,
     best_run,
+    measure_job,
     require_metric,
+    train_job,
     train_seeds,
 )
 from hyenadna.cli.finetune_job import check_job as check_finetuning
-from hyenadna.cli.finetune_measure import Said, compare, flat_rows, predict_rows
+from hyenadna.cli.finetune_measure import (
+    NAMES,
+    Floats,
+    Said,
+    compare,
+    fit,
+    flat_rows,
+    predict_rows,
+)
 from hyenadna.cli.finetune_models import ModelSource
 from hyenadna.cli.finetune_options import HeadOptions
 from hyenadna.cli.progress import progress_bar
-from hyenadna.cli.units import duration
 from hyenadna.errors import InputError
 from hyenadna.label_words import LabelWords, label_words
 from hyenadna.training_config import FinetuneConfig, FinetuneMode, PromptConfig
@@ -42,6 +49,7 @@ from hyenadna.training_config import FinetuneConfig, FinetuneMode, PromptConfig
 if TYPE_CHECKING:
     import torch
 
+    from hyenadna.data.labelled_data import LabelledData
     from hyenadna.model.heads import TaskModel
     from hyenadna.model.prompting.prompted import PromptedModel
     from hyenadna.report.finetune_page import Predictor
@@ -69,6 +77,8 @@ class PromptJob:
     device: torch.device
     words: LabelWords | None = None
     """Set by `check_job`."""
+    compared: Mapping[str, FinetuneJob] = field(default_factory=dict)
+    """What is trained to compare with, by name; set by `check_job`."""
     memory: int = 0
     """Estimated bytes; set by `check_job`."""
 
@@ -194,20 +204,25 @@ def check_job(job: PromptJob) -> PromptJob:
     class_weights(data.learning.part("train"), job.options.finetune())
     require_metric(data.learning, job.options.finetune())
     job = dataclasses.replace(job, data=data)
-    needs = [_memory(job, most)]
-    for name in job.compare:
-        if name in TUNED:
-            needs.append(check_finetuning(_as_finetuning(job, name)).memory)
-    return dataclasses.replace(job, memory=max(needs))
+    compared = {
+        name: check_finetuning(_as_finetuning(job, name)) for name in job.compare if name in TUNED
+    }
+    memory = max(_memory(job, most), *(each.memory for each in compared.values()), 0)
+    return dataclasses.replace(job, compared=compared, memory=memory)
 
 
 def _as_finetuning(job: PromptJob, name: str) -> FinetuneJob:
-    """A comparison as a job of its own, to be checked."""
+    """A comparison as a job of its own: its own rates, our rows and patience."""
+    same = (
+        "epochs", "patience", "metric", "batch_size", "micro_batch_tokens", "precision",
+        "reverse_complement", "class_weights", "max_length",
+    )  # fmt: skip
+    own = job.options.finetune()
     return FinetuneJob(
         data=job.data,
         source=job.source,
         head=job.head if job.words is None else HeadOptions(),
-        config=_comparison(job, name),
+        config=FinetuneConfig(mode=TUNED[name][0], **{each: getattr(own, each) for each in same}),
         seeds=job.seeds,
         baselines=(),
         device=job.device,
@@ -243,27 +258,40 @@ def run_job(
     trained: dict[str, tuple[SeedRun, ...]] = {}
     for count in counts:
         if count or job.words is None:
-            trained[f"tokens-{count}"] = _train(
-                job, partial(job.prompted, count), job.options.finetune(),
-                folder / f"tokens-{count}", console, f"{count:,} soft tokens: ", resume=resume,
-            )  # fmt: skip
-    for name in job.compare:
-        if name in TUNED:
-            trained[name] = _train(
-                job, partial(_plain, job), _comparison(job, name), folder / "compare" / name,
-                console, f"{TUNED[name][1]}: ", resume=resume,
-            )  # fmt: skip
-    fitted = [_fit(job, name, console) for name in job.compare if name not in TUNED]
+            trained[f"tokens-{count}"] = train_seeds(
+                partial(job.prompted, count),
+                job.data.learning,
+                job.options.finetune(),
+                seeds=job.seeds,
+                device=job.device,
+                folder=folder / f"tokens-{count}",
+                console=console,
+                prefix=f"{count:,} soft tokens: ",
+                resume=resume,
+            )
+    compared = {
+        name: train_job(each, folder / "compare" / name, console, f"{TUNED[name][1]}: ",
+                        resume=resume)
+        for name, each in job.compared.items()
+    }  # fmt: skip
+    fitted = [
+        fit(name, job.data.learning, job.seeds[0], console, device=str(job.device))
+        for name in job.compare
+        if name in NAMES
+    ]
     prompts = tuple(
         _prompt_arm(job, count, trained.get(f"tokens-{count}", ()), folder, console)
         for count in counts
     )
     others = tuple(
-        _comparison_arm(job, name, trained[name], folder, console)
-        for name in job.compare
-        if name in TUNED
+        Arm(name, TUNED[name][1], job.compared[name].trained, runs,
+            measure_job(job.compared[name], name, TUNED[name][1], runs,
+                        folder / "compare" / name, console))
+        for name, runs in compared.items()
+    )  # fmt: skip
+    others += tuple(
+        Arm(each.key, NAMES[each.key], 0, (), each.said(job.data.measured)) for each in fitted
     )
-    others += tuple(Arm(said.key, said.name, 0, (), said) for said in fitted)
     chosen = _chosen(job, prompts)
     with console.status("metrics and their intervals …"):
         arms = [chosen, *(arm for arm in (*prompts, *others) if arm is not chosen)]
@@ -293,132 +321,48 @@ def _choosing_metric(job: PromptJob) -> str:
     return "log_loss" if name == "loss" else name
 
 
-def _plain(job: PromptJob) -> TaskModel:
-    """The model with a fresh head over the mean, for what is compared."""
-    head = job.head if job.words is None else HeadOptions()
-    return job.source.make_task(job.data.learning.task, head)
-
-
-def _comparison(job: PromptJob, name: str) -> FinetuneConfig:
-    """Options of fine-tuning for what is compared: its own rates, our rows and patience."""
-    same = (
-        "epochs", "patience", "metric", "batch_size", "micro_batch_tokens", "precision",
-        "reverse_complement", "class_weights", "max_length",
-    )  # fmt: skip
-    own = job.options.finetune()
-    return FinetuneConfig(mode=TUNED[name][0], **{field: getattr(own, field) for field in same})
-
-
-def _train(
-    job: PromptJob,
-    make: Callable[[], TaskModel],
-    config: FinetuneConfig,
-    folder: Path,
-    console: Console,
-    prefix: str,
-    *,
-    resume: bool,
-) -> tuple[SeedRun, ...]:
-    """All seeds of one arm. Raises Interrupted after a signal."""
-    return train_seeds(
-        make,
-        job.data.learning,
-        config,
-        seeds=job.seeds,
-        device=job.device,
-        folder=folder,
-        console=console,
-        prefix=prefix,
-        resume=resume,
-    )
-
-
-def _fit(job: PromptJob, name: str, console: Console) -> Said:
-    """A fitted baseline and what it says."""
-    from hyenadna.train.baselines import fit_baseline
-
-    start = time.monotonic()
-    with console.status(f"{NAMES[name]} …"):
-        fitted = fit_baseline(name, job.data.learning, job.seeds[0])  # type: ignore[arg-type]
-        outputs = fitted.predict(job.data.measured.sequences)
-    seconds = time.monotonic() - start
-    console.print(f"{NAMES[name]} ({fitted.chosen}); {duration(seconds)}")
-    return Said(name, NAMES[name], (outputs,), fitted.chosen, seconds)
-
-
 def _prompt_arm(
     job: PromptJob, count: int, runs: Sequence[SeedRun], folder: Path, console: Console
 ) -> Arm:
-    """What the model says behind so many tokens, for each seed."""
-    models: list[Callable[[], TaskModel]] = [
-        partial(_tuned, job, count, run, folder) for run in runs
-    ]
-    models = models or [partial(job.prompted, count)]
-    key, title = f"tokens-{count}", f"{count:,} soft tokens" if runs else "no soft tokens, untuned"
-    said, trained = _measure(job, key, title, models, runs, console)
-    if runs:
-        return Arm(key, title, trained, tuple(runs), said, count)
-    return Arm(key, title, 0, (), said, count, _untuned(job, count))
+    """What the model says behind so many tokens, for each seed; as it is where there are none."""
+    from hyenadna.checkpoint.prompt_file import PROMPT_FILE, load_prompt
+
+    key = f"tokens-{count}"
+    if not runs:
+        model = job.prompted(count).eval()
+        title, said = "no soft tokens, untuned", _predicted(job, model, job.data.measured)
+        untuned = _chosen_by(job, model)
+        return Arm(key, title, 0, (), Said(key, title, (said,)), count, untuned)
+    title, outputs, trained = f"{count:,} soft tokens", [], 0
+    for run in runs:
+        path = folder / key / f"seed-{run.seed}" / "best" / PROMPT_FILE
+        model = load_prompt(path, job.source.make()).to(job.device)
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        with progress_bar(console, f"{title}: the {job.data.part} part") as show:
+            outputs.append(_predicted(job, model, job.data.measured, show))
+    note = "epoch " + ", ".join(str(run.best.epoch) for run in runs)
+    seconds = sum(run.seconds for run in runs)
+    said_all = Said(key, title, tuple(outputs), note, seconds)
+    return Arm(key, title, trained, tuple(runs), said_all, count)
 
 
-def _untuned(job: PromptJob, count: int) -> float:
-    """The metric that chooses, on the valid part, of the model as it is."""
-    from hyenadna.data.batches import BATCH_TOKENS
+def _chosen_by(job: PromptJob, model: TaskModel) -> float:
+    """The metric that chooses, of a model on the valid part."""
     from hyenadna.train.metrics import metrics
 
     valid = job.data.learning.part("valid")
-    model = job.prompted(count).eval()
-    outputs = predict_rows(model, valid, batch_tokens=BATCH_TOKENS)
     targets, _ = flat_rows(valid)
-    return metrics(valid.task.kind, targets, outputs)[_choosing_metric(job)]
+    found = metrics(valid.task.kind, targets, _predicted(job, model, valid))
+    return found[_choosing_metric(job)]
 
 
-def _tuned(job: PromptJob, count: int, run: SeedRun, folder: Path) -> TaskModel:
-    """The model behind the prompt of a run."""
-    from hyenadna.checkpoint.prompt_file import PROMPT_FILE, load_prompt
-
-    place = folder / f"tokens-{count}" / f"seed-{run.seed}" / "best"
-    return load_prompt(place / PROMPT_FILE, job.source.make())
-
-
-def _comparison_arm(
-    job: PromptJob, name: str, runs: Sequence[SeedRun], folder: Path, console: Console
-) -> Arm:
-    from hyenadna.checkpoint.task import load_task
-    from hyenadna.train.finetune_setup import choose_parameters
-
-    place = folder / "compare" / name
-    models = [partial(load_task, place / f"seed-{run.seed}" / "best") for run in runs]
-    title = TUNED[name][1]
-    said, _ = _measure(job, name, title, models, runs, console)
-    probe = _plain(job)
-    choose_parameters(probe, _comparison(job, name))
-    return Arm(name, title, _trained(probe), tuple(runs), said)
-
-
-def _trained(model: TaskModel) -> int:
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-def _measure(
+def _predicted(
     job: PromptJob,
-    key: str,
-    title: str,
-    models: Sequence[Callable[[], TaskModel]],
-    runs: Sequence[SeedRun],
-    console: Console,
-) -> tuple[Said, int]:
-    """(what the models say of the measured rows, trained parameters of the last one)."""
+    model: TaskModel,
+    rows: LabelledData,
+    progress: Callable[[int, int], None] | None = None,
+) -> Floats:
+    """As `predict_rows`, in passes of the usual size."""
     from hyenadna.data.batches import BATCH_TOKENS
 
-    outputs, trained = [], 0
-    for make in models:
-        model = make().to(job.device).eval()
-        trained = _trained(model)
-        with progress_bar(console, f"{title}: the {job.data.part} part") as show:
-            outputs.append(
-                predict_rows(model, job.data.measured, batch_tokens=BATCH_TOKENS, progress=show)
-            )
-    note = "epoch " + ", ".join(str(run.best.epoch) for run in runs) if runs else ""
-    seconds = float(np.sum([run.seconds for run in runs])) if runs else 0.0
-    return Said(key, title, tuple(outputs), note, seconds), trained
+    return predict_rows(model, rows, batch_tokens=BATCH_TOKENS, progress=progress)

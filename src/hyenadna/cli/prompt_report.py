@@ -31,7 +31,7 @@ from hyenadna.cli.finetune_report import (
     write_json,
 )
 from hyenadna.cli.prompt_job import Arm, PromptOutcome
-from hyenadna.cli.prompt_tune import PromptRequest
+from hyenadna.cli.prompt_options import PromptRequest
 from hyenadna.cli.units import duration
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _save_best(run: FinishedPrompts, folder: Path) -> None:
     """The kept prompt as `RUN/best`, with what predicting must know; nothing where none is."""
     from hyenadna.checkpoint.prompt_file import PROMPT_FILE, load_prompt, save_prompt
 
-    outcome, common = run.outcome, run.request.common
+    outcome, common = run.outcome, run.request.source
     chosen = outcome.chosen
     if not chosen.runs:
         return
@@ -105,7 +105,7 @@ def _page(run: FinishedPrompts) -> FinetunePage:
     from hyenadna.report.finetune_page import FinetunePage
     from hyenadna.train.finetune_reports import to_entry
 
-    outcome, common = run.outcome, run.request.common
+    outcome, common = run.outcome, run.request.source
     job, chosen = outcome.job, outcome.chosen
     data, task = job.data, job.data.learning.task
     targets, _ = flat_rows(data.measured)
@@ -232,7 +232,7 @@ def _table(run: FinishedPrompts) -> list[dict[str, Any]]:
 
 
 def _settings(run: FinishedPrompts) -> dict[str, Any]:
-    job, common = run.outcome.job, run.request.common
+    job, common = run.outcome.job, run.request.source
     shown: dict[str, Any] = {
         "model": common.model,
         "seeds": ", ".join(map(str, job.seeds)),
@@ -277,12 +277,12 @@ def _summary(run: FinishedPrompts) -> dict[str, Any]:
         }
         for arm in (*outcome.prompts, *outcome.others)
     }  # fmt: skip
-    near = run.request.common.splitting.leaks == "near"
+    near = run.request.source.splitting.leaks == "near"
     return finite(
         {
             "hyenadna": __version__,
-            "model": run.request.common.model,
-            "data": data_name(run.request.common, data.learning),
+            "model": run.request.source.model,
+            "data": data_name(run.request.source, data.learning),
             "data_digest": data.digest,
             "task": {"kind": task.kind, "names": list(task.names)},
             "label_words": list(job.words.words) if job.words else None,

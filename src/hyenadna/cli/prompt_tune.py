@@ -6,9 +6,8 @@ import json
 import shlex
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -19,8 +18,18 @@ from hyenadna.cli.finetune_options import (
     HeadOptions,
     ReadingOptions,
     SplitOptions,
-    require_same_request,
+    name_list,
     seed_list,
+)
+from hyenadna.cli.labelled_run import (
+    Machine,
+    done_text,
+    read_description,
+    require_free,
+    require_same_digest,
+    run_or_stop,
+    say_complete,
+    write_description,
 )
 from hyenadna.cli.memory import explain_memory
 from hyenadna.cli.process import (
@@ -31,14 +40,7 @@ from hyenadna.cli.process import (
     prepare_process,
     set_threads,
 )
-from hyenadna.cli.run_description import (
-    done_text,
-    read_description,
-    require_free,
-    run_or_stop,
-    say_complete,
-    write_description,
-)
+from hyenadna.cli.prompt_options import COMPARISONS, PromptRequest, require_same_request
 from hyenadna.cli.units import size
 from hyenadna.errors import InputError
 from hyenadna.training_config import PromptConfig
@@ -49,7 +51,6 @@ if TYPE_CHECKING:
     from hyenadna.cli.prompt_job import PromptJob
 
 DESCRIPTION: Final = "prompt_tune.json"
-COMPARISONS: Final = ("linear", "lora", "full", "kmer", "majority")
 _LESS_MEMORY: Final = (
     "give fewer --tokens, a smaller --micro-batch-tokens or a shorter --max-length"
 )
@@ -64,7 +65,7 @@ def prompt_tune(
     valid: Path | None = None,
     test: Path | None = None,
     seeds: str = "1",
-    compare: str = "linear,full,kmer,majority",
+    compare: str = ",".join(PromptRequest.compare),
     published: bool = False,
     resume: bool = False,
     device: str = "auto",
@@ -123,38 +124,38 @@ def prompt_tune(
         Options of tuning.
     """
     console = make_console(stderr=json_)
-    files = {"train": train, "valid": valid, "test": test}
     request = PromptRequest(
-        common=FinetuneRequest(
-            model=model or "",
-            data=tuple(map(str, data)),
-            parts={split: str(path) for split, path in files.items() if path is not None},
+        source=FinetuneRequest.of(
+            model,
+            data,
+            train,
+            valid,
+            test,
             reading=reading,
             splitting=splitting,
             head=head,
             seeds=seed_list(seeds),
-            baselines=(),
         ),
         options=options.resolved(published=published),
-        compare=comparison_list(compare),
+        compare=name_list("--compare", compare, COMPARISONS),
     )
+    machine = Machine(device, threads)
     stored: dict[str, Any] = {}
     if resume:
         stored = read_description(out, DESCRIPTION, "prompt-tuning run")
         own = PromptRequest.from_dict(stored["request"])
-        request.require_same(own)
+        require_same_request(request, own)
         request = own
         if say_complete(out, console, as_json=json_):
             return 0
-        threads = stored.get("threads") if threads is None else threads
-        device = str(stored.get("device", device)) if device == "auto" else device
+        machine = machine.or_stored(stored)
     else:
         require_free(out, DESCRIPTION)
-        if not request.common.model:
+        if not request.source.model:
             raise InputError("no model given; name a run, a folder, or a published model")
     prepare_process()
-    set_threads(threads)
-    where = choose_device(device)
+    set_threads(machine.threads)
+    where = choose_device(machine.device)
     start = time.monotonic()
     with explain_memory(_LESS_MEMORY):
         job = _prepare(request, where, stored, console)
@@ -164,63 +165,6 @@ def prompt_tune(
         return _run(job, request, out, console, start, resume=resume, as_json=json_)
 
 
-@dataclass(frozen=True, kw_only=True)
-class PromptRequest:
-    """All that the result of a run depends on, but device and threads."""
-
-    common: FinetuneRequest = field(default_factory=lambda: FinetuneRequest(baselines=()))
-    """Model, data and head; its training options and baselines are not used."""
-    options: PromptConfig = field(default_factory=lambda: PromptConfig().resolved())
-    """Resolved."""
-    compare: tuple[str, ...] = ("linear", "full", "kmer", "majority")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values by field name."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`, also through JSON. Raises InputError for other values."""
-        try:
-            return cls(
-                common=FinetuneRequest.from_dict(values["common"]),
-                options=PromptConfig.from_dict(values["options"]),
-                compare=tuple(values["compare"]),
-            )
-        except (KeyError, TypeError) as error:
-            raise InputError(f"the request of the run cannot be read ({error!r})") from error
-
-    def require_same(self, stored: PromptRequest) -> None:
-        """Nothing, where all that is given is the default, or as the run has it.
-
-        Raises InputError otherwise.
-        """
-        require_same_request(self.common, stored.common)
-        default = PromptRequest()
-        given = {"compare": self.compare} | self.options.to_dict()
-        usual = {"compare": default.compare} | default.options.to_dict()
-        own = {"compare": stored.compare} | stored.options.to_dict()
-        for name, value in given.items():
-            if value not in (usual[name], own[name]):
-                raise InputError(
-                    f"--{name.replace('_', '-')} is {value}, but the run was started with "
-                    f"{own[name]}; resume with --resume alone, or start a new run"
-                )
-
-
-def comparison_list(text: str) -> tuple[str, ...]:
-    """What `--compare` names, each once; nothing for `none`. Raises InputError for other names."""
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    if names == ("none",):
-        return ()
-    for name in names:
-        if name not in COMPARISONS:
-            raise InputError(
-                f"--compare: there is no {name!r}; there are {', '.join(COMPARISONS)}, or none"
-            )
-    return names
-
-
 def _prepare(
     request: PromptRequest, device: torch.device, stored: Mapping[str, Any], console: Console
 ) -> PromptJob:
@@ -228,25 +172,21 @@ def _prepare(
     from hyenadna.cli.finetune_models import RANDOM, find_model
     from hyenadna.cli.prompt_job import PromptJob, check_job
 
-    common = request.common
-    if common.model.startswith(RANDOM):
-        raise InputError(f"{common.model}: a frozen model with random weights has nothing to adapt")
-    source = find_model(common.model)
+    asked = request.source
+    if asked.model.startswith(RANDOM):
+        raise InputError(f"{asked.model}: a frozen model with random weights has nothing to adapt")
+    source = find_model(asked.model)
     announce_native(console, source.config)
-    data = prepare_data(read_data(common), common.splitting, console)
-    if stored and stored.get("data_digest") != data.digest:
-        raise InputError(
-            f"{data.learning.name}: is not the data that the run was started with; resume with the "
-            "same, or start a new run"
-        )
+    data = prepare_data(read_data(asked), asked.splitting, console)
+    require_same_digest(stored, "data", data.digest, data.learning.name)
     return check_job(
         PromptJob(
             data=data,
             source=source,
-            head=common.head,
+            head=asked.head,
             options=request.options,
             compare=request.compare,
-            seeds=common.seeds,
+            seeds=asked.seeds,
             device=device,
         )
     )
@@ -316,7 +256,7 @@ def _run(
         prompt = out / "best" / "prompt.safetensors"
         if prompt.exists():
             console.print(
-                f"Next: hyenadna predict {shlex.quote(request.common.model)} INPUT "
+                f"Next: hyenadna predict {shlex.quote(request.source.model)} INPUT "
                 f"-o predictions.csv --prompt-file {shlex.quote(str(prompt))}"
             )
         if as_json:

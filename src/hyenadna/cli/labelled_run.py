@@ -1,4 +1,7 @@
-"""The file in a run folder that says what the run is: made first, read on `--resume`."""
+"""What `finetune`, `prompt-tune` and `fewshot` share: how a run begins, goes on and ends.
+
+A file in the run folder says what the run is; it is made first, and read on `--resume`.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ import json
 import shlex
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from rich.console import Console
 
@@ -72,6 +76,36 @@ def write_description(
         "threads": torch.get_num_threads(),
     }
     write_json(out / description, {"version": _VERSION, **where, **others, "request": request})
+
+
+@dataclass(frozen=True)
+class Machine:
+    """On what a run is to run, as the command takes it."""
+
+    device: str = "auto"
+    threads: int | None = None
+    max_memory: str | None = None
+
+    def or_stored(self, stored: Mapping[str, Any]) -> Self:
+        """The same, and where nothing was given as the description of the run has it."""
+        return type(self)(
+            device=str(stored.get("device", "auto")) if self.device == "auto" else self.device,
+            threads=stored.get("threads") if self.threads is None else self.threads,
+            max_memory=stored.get("max_memory") if self.max_memory is None else self.max_memory,
+        )
+
+
+def require_same_digest(stored: Mapping[str, Any], what: str, digest: str, name: str) -> None:
+    """Nothing for a new run, or where the `what` of a run that goes on is the one it began with.
+
+    stored: the description of the run, empty for a new one. name: for the message. Raises
+    InputError otherwise.
+    """
+    if stored and stored.get(f"{what}_digest") != digest:
+        raise InputError(
+            f"{name}: is not the {what} that the run was started with; resume with the same, or "
+            "start a new run"
+        )
 
 
 def say_complete(out: Path, console: Console, *, as_json: bool) -> bool:
