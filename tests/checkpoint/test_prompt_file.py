@@ -10,13 +10,12 @@ from safetensors.torch import load_file, save_file
 
 from hyenadna.checkpoint.load import load
 from hyenadna.checkpoint.prompt_file import (
-    export_peft,
-    import_peft,
     load_prompt,
     prompt_digest,
     read_prompt,
     save_prompt,
 )
+from hyenadna.checkpoint.prompt_peft import export_peft, import_peft
 from hyenadna.checkpoint.save import save
 from hyenadna.config import ModelConfig
 from hyenadna.data.labelled_data import Task

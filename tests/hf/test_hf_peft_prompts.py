@@ -13,7 +13,8 @@ from torch import Tensor
 
 import hyenadna
 from hyenadna.alphabet import SEP
-from hyenadna.checkpoint.prompt_file import export_peft, import_peft, load_prompt, save_prompt
+from hyenadna.checkpoint.prompt_file import load_prompt, save_prompt
+from hyenadna.checkpoint.prompt_peft import export_peft, import_peft
 from hyenadna.data.labelled_data import Task
 from hyenadna.label_words import LabelWords, label_words
 from hyenadna.model.backbone import HyenaDNA

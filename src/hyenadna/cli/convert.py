@@ -45,14 +45,15 @@ def convert(
     label_words
         From `peft`: `NAME=WORD` of every class, by commas; what this command wrote when left out.
     """
-    from hyenadna.checkpoint.prompt_file import is_peft
+    from hyenadna.checkpoint.prompt_peft import is_peft
 
     console = make_console()
+    no_tables = None if tables else True
     if layout == "peft":
-        _refuse(label_words=label_words, window_shift=window_shift)
+        _refuse(label_words=label_words, window_shift=window_shift, no_tables=no_tables)
         console.print(_to_peft(Path(source), target, model))
     elif is_peft(source):
-        _refuse(layout=layout)
+        _refuse(layout=layout, no_tables=no_tables)
         console.print(_from_peft(Path(source), target, model, label_words, window_shift))
     else:
         _refuse(model=model, label_words=label_words)
@@ -79,7 +80,8 @@ def _checkpoint(
 
 def _to_peft(source: Path, target: Path, model: str | None) -> str:
     """What was done, in a line."""
-    from hyenadna.checkpoint.prompt_file import export_peft, read_prompt
+    from hyenadna.checkpoint.prompt_file import read_prompt
+    from hyenadna.checkpoint.prompt_peft import export_peft
 
     saved, tensors = read_prompt(source)
     export_peft(source, target, base=model or "")
@@ -96,7 +98,8 @@ def _from_peft(
 ) -> str:
     """What was done, in a line."""
     from hyenadna.checkpoint.load import load
-    from hyenadna.checkpoint.prompt_file import import_peft, read_prompt
+    from hyenadna.checkpoint.prompt_file import read_prompt
+    from hyenadna.checkpoint.prompt_peft import import_peft
     from hyenadna.label_words import spelled_words
 
     if model is None:

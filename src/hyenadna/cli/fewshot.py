@@ -15,7 +15,6 @@ from hyenadna.cli.fewshot_options import (
     COMPARED,
     ContextOptions,
     FewshotRequest,
-    require_same_request,
     require_useful,
 )
 from hyenadna.cli.finetune_options import (
@@ -32,6 +31,7 @@ from hyenadna.cli.labelled_run import (
     require_same_digest,
     run_or_stop,
     say_complete,
+    stored_request,
     write_description,
 )
 from hyenadna.cli.memory import explain_memory
@@ -131,9 +131,7 @@ def fewshot(
     stored: dict[str, Any] = {}
     if resume:
         stored = read_description(out, DESCRIPTION, "few-shot run")
-        own = FewshotRequest.from_dict(stored["request"])
-        require_same_request(request, own)
-        request = own
+        request = stored_request(request, stored)
         if say_complete(out, console, as_json=json_):
             return 0
         machine = machine.or_stored(stored)

@@ -65,7 +65,8 @@ class Asker:
         asked: dict[str, Asked] = {}
         asked[TRUE], asked[CHOICE] = self._both(cell, shown)
         if cell.shots:
-            notes |= self._saving(cell, shown[0], asked[CHOICE])
+            if not cell.tuned:  # which makes no difference to it
+                notes |= self._saving(cell, shown[0], asked[CHOICE])
             false = [
                 with_shuffled_labels(each, job.classes, seed=seed, number=number)
                 for number, each in enumerate(shown)
@@ -237,7 +238,7 @@ def cell_work(job: FewshotJob, cell: Cell) -> float:
     work += draws * _tokens(job, cell.shots, [*measured, *job.valid.sequences])
     if cell.shots:
         work += 2 * draws * _tokens(job, cell.shots, measured)
-        work += _timing_work(job, cell.shots)
+        work += 0 if cell.tuned else _timing_work(job, cell.shots)
         # without demonstrations each model is asked once: the untuned one in its first cell
         if cell.tuned or cell == min(each for each in job.cells if not each.tuned):
             work += _tokens(job, 0, measured)

@@ -87,9 +87,9 @@ class CellResult:
     asked: Mapping[str, Asked]
     """By control: TRUE, CHOICE, and where there are shots SHUFFLED, REORDERED and NONE."""
     notes: Mapping[str, Any]
-    """seconds, prefix_tokens, calibration_rows; of tuning: losses, tuning_seconds; with shots:
-    shared_seconds and together_seconds of timed_rows, the latter from together_rows of them, and
-    largest_difference in nats."""
+    """seconds, prefix_tokens, calibration_rows; of tuning: losses, tuning_seconds; with shots
+    and without tuning: shared_seconds and together_seconds of timed_rows, the latter from
+    together_rows of them, and largest_difference in nats."""
 
 
 def write_cell(result: CellResult, folder: Path) -> None:

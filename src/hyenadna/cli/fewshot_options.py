@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from cyclopts import Parameter
 
-from hyenadna.cli.finetune_options import FinetuneRequest, require_same_options
+from hyenadna.cli.finetune_options import FinetuneRequest
 from hyenadna.errors import InputError
 from hyenadna.training_config import Calibration, InstructConfig
 
@@ -125,14 +125,6 @@ class FewshotRequest:
             "--tuning-samples": self.tuning_samples,
             "--compare": self.compare,
         }
-
-
-def require_same_request(given: FewshotRequest, stored: FewshotRequest) -> None:
-    """Nothing, where all that is given is the default, or as the run has it.
-
-    Raises InputError otherwise.
-    """
-    require_same_options(given.flat(), stored.flat(), FewshotRequest().flat())
 
 
 def require_useful(request: FewshotRequest) -> None:

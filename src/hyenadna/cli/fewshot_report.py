@@ -121,9 +121,9 @@ def cell_figures(outcome: FewshotOutcome, result: CellResult) -> CellFigures:
         less_shuffled=draws_difference(right[TRUE], right[SHUFFLED]),
         less_none=draws_difference(right[TRUE], right[NONE]),
         changed=float(changed.mean()),
-        # an earlier version timed something else
-        saving=float(notes.get("together_seconds", math.nan))
-        / max(float(notes["shared_seconds"]), 1e-9),
+        saving=notes["together_seconds"] / max(notes["shared_seconds"], 1e-9)
+        if "shared_seconds" in notes
+        else math.nan,
     )
 
 
@@ -280,8 +280,9 @@ def show_results(run: FinishedFewshot, console: Console) -> None:
         table.add_row(name, f"{value:.3f}", *[""] * 4)
     table.add_row("largest class", f"{run.chance:.3f}", *[""] * 4)
     console.print(table)
-    shown = max(run.cells, key=lambda cell: cell.prefix_tokens)
-    if math.isfinite(shown.saving):
+    timed = [cell for cell in run.cells if math.isfinite(cell.saving)]
+    shown = max(timed, key=lambda cell: cell.prefix_tokens, default=None)
+    if shown is not None:
         console.print(
             f"{shown.title}: one pass over {shown.prefix_tokens:,.0f} tokens of demonstrations for "
             f"the {len(job.valid):,} rows to choose by is {shown.saving:.1f} times as fast as one "

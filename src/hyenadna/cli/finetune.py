@@ -20,7 +20,6 @@ from hyenadna.cli.finetune_options import (
     ReadingOptions,
     SplitOptions,
     name_list,
-    require_same_request,
     seed_list,
 )
 from hyenadna.cli.labelled_run import (
@@ -31,6 +30,7 @@ from hyenadna.cli.labelled_run import (
     require_same_digest,
     run_or_stop,
     say_complete,
+    stored_request,
     write_description,
 )
 from hyenadna.cli.memory import explain_memory, note_no_effect
@@ -140,9 +140,7 @@ def finetune(
     stored: dict[str, Any] = {}
     if resume:
         stored = read_description(out, DESCRIPTION, "fine-tuning run")
-        own = FinetuneRequest.from_dict(stored["request"])
-        require_same_request(request, own)
-        request = own
+        request = stored_request(request, stored)
         if say_complete(out, console, as_json=json_):
             return 0
         machine = machine.or_stored(stored)

@@ -83,6 +83,10 @@ class ReadingOptions:
     empty: Empty = "refuse"
     """What to do with an empty sequence."""
 
+    def for_predicting(self) -> dict[str, Any]:
+        """What `hyenadna predict` must know to read sequences in the same way."""
+        return {name: getattr(self, name) for name in ("sequence", "pair", "window", "outside")}
+
 
 @dataclass(frozen=True, kw_only=True)
 class SplitOptions:
@@ -192,26 +196,6 @@ class FinetuneRequest:
         return found | {"--seeds": self.seeds, "--baselines": self.baselines}
 
 
-def require_same_request(given: FinetuneRequest, stored: FinetuneRequest) -> None:
-    """Nothing, where all that is given is the default, or as the run has it.
-
-    Raises InputError otherwise.
-    """
-    require_same_options(given.flat(), stored.flat(), FinetuneRequest().flat())
-
-
-def require_same_options(
-    given: Mapping[str, Any], own: Mapping[str, Any], default: Mapping[str, Any]
-) -> None:
-    """The same for options by their flags. own: as the run has them."""
-    for name, value in given.items():
-        if value not in (default[name], own[name]):
-            raise InputError(
-                f"{name} is {_shown(value)}, but the run was started with {_shown(own[name])}; "
-                "resume with --resume alone, or start a new run"
-            )
-
-
 def seed_list(text: str) -> tuple[int, ...]:
     """The seeds that `--seeds` names: `3` is 0, 1 and 2; `3,5` is 3 and 5; `7,` is 7.
 
@@ -265,9 +249,3 @@ def _made(kind: Any, values: Mapping[str, Any]) -> Any:
 
 def _flag(name: str) -> str:
     return name.replace("_", "-")
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return " ".join(map(str, value)) or "none"
-    return str(value)

@@ -96,17 +96,11 @@ def _save_best(run: FinishedRun, folder: Path) -> None:
     model = load_task(folder / f"seed-{kept.seed}" / "best")
     task = model.task
     assert isinstance(task, SavedTask)
-    reading = run.request.reading
     settings = dict(task.settings) | {
         "model": run.request.model,
         "data": data_name(run.request, outcome.job.data.learning),
         "data_digest": outcome.job.data.digest,
-        "reading": {
-            "sequence": reading.sequence,
-            "pair": reading.pair,
-            "window": reading.window,
-            "outside": reading.outside,
-        },
+        "reading": run.request.reading.for_predicting(),
     }
     save_task(
         model,

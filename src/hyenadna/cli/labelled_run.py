@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self, TypeVar
 
 from rich.console import Console
 
@@ -52,6 +52,44 @@ def read_description(out: Path, description: str, what: str) -> dict[str, Any]:
     if not isinstance(found, dict) or found.get("version") != _VERSION or "request" not in found:
         raise InputError(f"{path}: is not of this version of hyenadna; start a new run")
     return found
+
+
+class Request(Protocol):
+    """What a command was asked for, in plain values; all its options have defaults."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """From its plain values, also through JSON."""
+
+    def flat(self) -> dict[str, Any]:
+        """Value of each option by its flag."""
+
+
+R = TypeVar("R", bound=Request)
+
+
+def stored_request(given: R, stored: Mapping[str, Any]) -> R:
+    """The request that a run was started with, from its description.
+
+    given: with `--resume`; each of its options is the default, or as the run has it. Raises
+    InputError otherwise, and for a description that cannot be read.
+    """
+    kind = type(given)
+    own = kind.from_dict(stored["request"])
+    default, as_run = kind().flat(), own.flat()
+    for name, value in given.flat().items():
+        if value not in (default[name], as_run[name]):
+            raise InputError(
+                f"{name} is {_shown(value)}, but the run was started with {_shown(as_run[name])}; "
+                "resume with --resume alone, or start a new run"
+            )
+    return own
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value)) or "none"
+    return str(value)
 
 
 def write_description(

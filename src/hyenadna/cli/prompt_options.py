@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from hyenadna.cli.finetune_options import FinetuneRequest, require_same_options
+from hyenadna.cli.finetune_options import FinetuneRequest
 from hyenadna.errors import InputError
 from hyenadna.training_config import PromptConfig
 
@@ -46,11 +46,3 @@ class PromptRequest:
         """Value of each option by its flag."""
         own = {f"--{name.replace('_', '-')}": v for name, v in self.options.to_dict().items()}
         return self.source.flat() | own | {"--compare": self.compare}
-
-
-def require_same_request(given: PromptRequest, stored: PromptRequest) -> None:
-    """Nothing, where all that is given is the default, or as the run has it.
-
-    Raises InputError otherwise.
-    """
-    require_same_options(given.flat(), stored.flat(), PromptRequest().flat())

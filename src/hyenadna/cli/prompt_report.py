@@ -70,7 +70,7 @@ def _save_best(run: FinishedPrompts, folder: Path) -> None:
     """The kept prompt as `RUN/best`, with what predicting must know; nothing where none is."""
     from hyenadna.checkpoint.prompt_file import PROMPT_FILE, load_prompt, save_prompt
 
-    outcome, common = run.outcome, run.request.source
+    outcome, asked = run.outcome, run.request.source
     chosen = outcome.chosen
     if not chosen.runs:
         return
@@ -79,22 +79,16 @@ def _save_best(run: FinishedPrompts, folder: Path) -> None:
         folder / chosen.key / seed / "best" / PROMPT_FILE, outcome.job.source.make()
     )
     saved: Any = prompted.task
-    reading = common.reading
     settings = dict(saved.settings) | {
-        "data": data_name(common, outcome.job.data.learning),
+        "data": data_name(asked, outcome.job.data.learning),
         "data_digest": outcome.job.data.digest,
         "prompt": run.request.options.to_dict(),
-        "reading": {
-            "sequence": reading.sequence,
-            "pair": reading.pair,
-            "window": reading.window,
-            "outside": reading.outside,
-        },
+        "reading": asked.reading.for_predicting(),
     }
     save_prompt(
         prompted,
         folder / "best" / PROMPT_FILE,
-        base=common.model,
+        base=asked.model,
         base_digest=saved.base_digest,
         max_length=saved.max_length,
         settings=settings,
@@ -105,7 +99,7 @@ def _page(run: FinishedPrompts) -> FinetunePage:
     from hyenadna.report.finetune_page import FinetunePage
     from hyenadna.train.finetune_reports import to_entry
 
-    outcome, common = run.outcome, run.request.source
+    outcome, asked = run.outcome, run.request.source
     job, chosen = outcome.job, outcome.chosen
     data, task = job.data, job.data.learning.task
     targets, _ = flat_rows(data.measured)
@@ -114,7 +108,7 @@ def _page(run: FinishedPrompts) -> FinetunePage:
         title=f"{data.learning.name}: {job.source.title}, {chosen.title}",
         kind=task.kind,
         names=task.names,
-        data=data_name(common, data.learning),
+        data=data_name(asked, data.learning),
         backbone=f"{job.source.described}, frozen",
         splits=data.counts,
         predictors=[outcome.predictors[arm.key] for arm in arms],
@@ -124,7 +118,7 @@ def _page(run: FinishedPrompts) -> FinetunePage:
         chosen_on=data.chosen_on,
         settings=_settings(run),
         leaks=leak_lines(data.leaks) if data.leaks else (),
-        overlaps=overlap_rows(data.leaks, near=common.splitting.leaks == "near")
+        overlaps=overlap_rows(data.leaks, near=asked.splitting.leaks == "near")
         if data.leaks
         else (),
         history={
@@ -232,9 +226,9 @@ def _table(run: FinishedPrompts) -> list[dict[str, Any]]:
 
 
 def _settings(run: FinishedPrompts) -> dict[str, Any]:
-    job, common = run.outcome.job, run.request.source
+    job, asked = run.outcome.job, run.request.source
     shown: dict[str, Any] = {
-        "model": common.model,
+        "model": asked.model,
         "seeds": ", ".join(map(str, job.seeds)),
         "device": str(job.device),
         "time": duration(run.seconds),
@@ -246,8 +240,8 @@ def _settings(run: FinishedPrompts) -> dict[str, Any]:
         shown["label words"] = ", ".join(f"{name} = {word}" for name, word in pairs)
     groups: tuple[Mapping[str, Any], ...] = (
         run.request.options.to_dict(),
-        vars(common.splitting),
-        vars(common.reading),
+        vars(asked.splitting),
+        vars(asked.reading),
     )
     for values in groups:
         for name, value in values.items():

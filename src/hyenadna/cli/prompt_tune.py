@@ -29,6 +29,7 @@ from hyenadna.cli.labelled_run import (
     require_same_digest,
     run_or_stop,
     say_complete,
+    stored_request,
     write_description,
 )
 from hyenadna.cli.memory import explain_memory
@@ -40,7 +41,7 @@ from hyenadna.cli.process import (
     prepare_process,
     set_threads,
 )
-from hyenadna.cli.prompt_options import COMPARISONS, PromptRequest, require_same_request
+from hyenadna.cli.prompt_options import COMPARISONS, PromptRequest
 from hyenadna.cli.units import size
 from hyenadna.errors import InputError
 from hyenadna.training_config import PromptConfig
@@ -143,9 +144,7 @@ def prompt_tune(
     stored: dict[str, Any] = {}
     if resume:
         stored = read_description(out, DESCRIPTION, "prompt-tuning run")
-        own = PromptRequest.from_dict(stored["request"])
-        require_same_request(request, own)
-        request = own
+        request = stored_request(request, stored)
         if say_complete(out, console, as_json=json_):
             return 0
         machine = machine.or_stored(stored)

@@ -260,10 +260,10 @@ def _results(page: FewshotPage) -> list[Block]:
         paragraph(
             "Spelled: the most probable letters of the whole vocabulary are the class's (the "
             "original's accuracy). Answers changed: by another order of the same demonstrations. "
-            "Times faster: the rows to choose by behind one shared pass over the demonstrations, "
-            "against batches, of as many tokens, of demonstrations and query together (timed on "
-            "one full batch, or all rows where they are fewer, and counted for all). Both are "
-            "timed after a call to warm up; more queries save more.",
+            "Times faster (the model as it is): the rows to choose by behind one shared pass over "
+            "the demonstrations, against batches, of as many tokens, of demonstrations and query "
+            "together (timed on one full batch, or all rows where they are fewer, and counted for "
+            "all). Both are timed after a call to warm up; more queries save more.",
             soft=True,
         ),
     ]
