@@ -47,7 +47,8 @@ def tune(path: Path, model: HyenaDNA, *, task=TASK, spell=True, settings=None, *
     words = label_words(task.names) if spell else None
     prompted = PromptedModel(model, task, tokens=6, words=words, **options)
     torch.nn.init.normal_(prompted.prompt)
-    torch.nn.init.normal_(prompted.head.weight)
+    if not spell:
+        torch.nn.init.normal_(prompted.head.weight)
     prompted.prior.copy_(torch.randn(len(prompted.prior)) * bool(spell))
     save_prompt(prompted, path, base="model", settings=settings)
 

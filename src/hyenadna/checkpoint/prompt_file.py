@@ -184,11 +184,10 @@ def prompt_digest(prompted: PromptedModel) -> str:
 
 def _own_tensors(prompted: PromptedModel) -> dict[str, Tensor]:
     """What a prompted model holds beside its base, by name, in memory of their own."""
-    unused = ("model.", "head.") if prompted.words else ("model.",)
     return {
         name: value.detach().to("cpu", copy=True).contiguous()
         for name, value in prompted.state_dict().items()
-        if not name.startswith(unused)
+        if not name.startswith("model.")
     }
 
 

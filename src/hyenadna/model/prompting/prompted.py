@@ -86,10 +86,15 @@ class PromptedModel(TaskModel):
         self.prior: Tensor
         self.register_buffer("prior", torch.zeros(task.outputs, dtype=dtype, device=table.device))
         if words is not None:
-            self.head.requires_grad_(False)  # it is not used: the language-model head answers
+            del self.head  # the language-model head answers
         self._filters = FrozenFilters(model.backbone)
         self._shared: PrefixEffects | None = None
         self._kept: tuple[list[object], PrefixEffects] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """See `TaskModel`."""
+        return self.prompt.device
 
     @property
     def fixed_features(self) -> bool:
