@@ -12,8 +12,6 @@ from benchmarks.pages import write_sections
 from benchmarks.prompting.plan import MODEL, TASKS, Plan, Task
 
 from hyenadna.cli.units import bases, duration, size
-from hyenadna.report.context_plots import ContextPoint, context_plot
-from hyenadna.report.plots import save_figure
 
 
 def write_page(
@@ -106,7 +104,8 @@ def _shots(task: Task, place: Path, docs: Path) -> list[str]:
     if not path.exists():
         return []
     found = json.loads(path.read_text())
-    draw_shots(found, task, docs)
+    picture = f"prompting.{task.name}.shots.png"
+    shutil.copyfile(path.parent / "curve.png", docs / picture)
     lines = [f"## Few shots: {task.title}", ""]
     lines += [line for text in found["verdict"] for line in (text, "")]
     lines += [
@@ -117,7 +116,7 @@ def _shots(task: Task, place: Path, docs: Path) -> list[str]:
         "|---" * 11 + "|",
         *map(_cell, found["cells"]),
     ]
-    return [*lines, "", f"![accuracy against shots](prompting.{task.name}.shots.png)", "",
+    return [*lines, "", f"![accuracy against shots]({picture})", "",
             *_command(place, "fewshot")]  # fmt: skip
 
 
@@ -135,22 +134,6 @@ def _cell(cell: dict[str, Any]) -> str:
         f"{cell['saving']:.1f}×" if cell.get("saving") and cell["shots"] else "",
     ]  # fmt: skip
     return "| " + " | ".join(shown) + " |"
-
-
-def draw_shots(found: dict[str, Any], task: Task, docs: Path) -> None:
-    """Accuracy against shots, a curve for each number of tuning samples."""
-    curves: dict[str, list[ContextPoint]] = {}
-    for cell in found["cells"]:
-        name = f"tuned on {cell['tuned']}" if cell["tuned"] else "untuned"
-        score = cell["accuracy"]
-        point = ContextPoint(cell["shots"], score["value"], score["low"], score["high"])
-        curves.setdefault(name, []).append(point)
-    levels = {each["name"]: each["accuracy"]["value"] for each in found["compared"].values()}
-    figure = context_plot(
-        task.title, "demonstrations of each class", "accuracy", curves, levels,
-        chance=found["chance"],
-    )  # fmt: skip
-    save_figure(figure, docs / f"prompting.{task.name}.shots.png")
 
 
 def _command(place: Path, name: str) -> list[str]:

@@ -150,6 +150,7 @@ def test_a_run_reports_all_cells_and_controls(done, home):
     notes = shown["notes"]
     assert notes["timed_rows"] == notes["together_rows"] == 24
     assert shown["saving"] == pytest.approx(notes["together_seconds"] / notes["shared_seconds"])
+    assert (done / "curve.png").stat().st_size > 5_000
     page = (done / "report.html").read_text()
     for text in (*found["verdict"], "linear probe: ", "published: 0.900", "chance: 0.500",
                  "Accuracy against tuning samples", "True less shuffled labels",

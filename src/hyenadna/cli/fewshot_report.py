@@ -29,7 +29,7 @@ from hyenadna.cli.finetune_report import METRICS, finite, made_by, write_csv, wr
 from hyenadna.cli.units import duration
 
 if TYPE_CHECKING:
-    from hyenadna.report.fewshot_page import CellFigures, ComparedFigures
+    from hyenadna.report.fewshot_page import CellFigures, ComparedFigures, FewshotPage
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,9 +128,14 @@ def cell_figures(outcome: FewshotOutcome, result: CellResult) -> CellFigures:
 
 
 def write_results(run: FinishedFewshot, folder: Path) -> dict[str, Any]:
-    """Write predictions, page and figures; returns what `metrics.json` holds."""
+    """Write predictions, page, curve and figures; returns what `metrics.json` holds."""
+    from hyenadna.report.fewshot_page import shots_plot, write_fewshot_page
+    from hyenadna.report.plots import save_figure
+
     write_csv(folder / "predictions.csv", prediction_rows(run))
-    _write_page(run, folder / "report.html")
+    page = _page(run)
+    write_fewshot_page(page, folder / "report.html")
+    save_figure(shots_plot(page), folder / "curve.png")
     summary = _summary(run)
     write_json(folder / METRICS, summary)
     return summary
@@ -205,13 +210,13 @@ def _per_draw(outcome: FewshotOutcome, result: CellResult) -> dict[str, list[flo
     }
 
 
-def _write_page(run: FinishedFewshot, path: Path) -> None:
-    from hyenadna.report.fewshot_page import FewshotPage, write_fewshot_page
+def _page(run: FinishedFewshot) -> FewshotPage:
+    from hyenadna.report.fewshot_page import FewshotPage
 
     job = run.outcome.job
     data, request = job.data, job.request
     near = request.source.splitting.leaks == "near"
-    page = FewshotPage(
+    return FewshotPage(
         title=f"{data.learning.name}: {job.source.title}, asked in context",
         model=job.source.described,
         data=data_name(request.source, data.learning),
@@ -233,7 +238,6 @@ def _write_page(run: FinishedFewshot, path: Path) -> None:
         overlaps=overlap_rows(data.leaks, near=near) if data.leaks else (),
         footer=made_by("fewshot"),
     )
-    write_fewshot_page(page, path)
 
 
 def _settings(run: FinishedFewshot) -> dict[str, Any]:

@@ -286,20 +286,32 @@ def _results(page: FewshotPage) -> list[Block]:
     return blocks
 
 
+def shots_plot(page: FewshotPage) -> Figure:
+    """Accuracy against shots, a curve for each number of tuning samples."""
+    figure, _ = _against_shots(page)
+    return figure
+
+
+def _against_shots(page: FewshotPage) -> tuple[Figure, str]:
+    curves = {
+        name: [_point(cell.shots, cell.accuracy) for cell in own]
+        for name, own in _by_tuning(page).items()
+    }
+    return _curves(page, ("Accuracy against shots", "demonstrations of each class"), curves)
+
+
+def _by_tuning(page: FewshotPage) -> dict[str, list[CellFigures]]:
+    """The cells of each number of tuning samples, by a few words for it."""
+    return {
+        f"tuned on {n}" if n else "untuned": [cell for cell in page.cells if cell.tuned == n]
+        for n in sorted({cell.tuned for cell in page.cells})
+    }
+
+
 def _pictures(page: FewshotPage) -> list[Block]:
     tuned = sorted({cell.tuned for cell in page.cells})
     shots = sorted({cell.shots for cell in page.cells})
-    by_shots = {
-        f"tuned on {n}" if n else "untuned": [cell for cell in page.cells if cell.tuned == n]
-        for n in tuned
-    }
-    drawn = [
-        _curves(
-            page,
-            ("Accuracy against shots", "demonstrations of each class"),
-            {name: [_point(c.shots, c.accuracy) for c in own] for name, own in by_shots.items()},
-        )
-    ]
+    drawn = [_against_shots(page)]
     if len(tuned) > 1:
         by_tuned = {
             f"{k} shot{'s' * (k != 1)}": [
@@ -310,7 +322,7 @@ def _pictures(page: FewshotPage) -> list[Block]:
         drawn.append(_curves(page, ("Accuracy against tuning samples", "rows tuned on"), by_tuned))
     gaps = {
         name: [_point(cell.shots, cell.less_shuffled) for cell in own if cell.less_shuffled]
-        for name, own in by_shots.items()
+        for name, own in _by_tuning(page).items()
     }
     if any(gaps.values()):
         figure = context_plot(
