@@ -22,7 +22,7 @@ from hyenadna.data.labelled_data import Task
 from hyenadna.data.sequences import SequenceFile
 from hyenadna.errors import InputError
 from hyenadna.infer.predict import predict
-from hyenadna.infer.predictions_file import PredictionsFile
+from hyenadna.infer.rows_file import RowsFile
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.heads import TaskModel
 
@@ -201,7 +201,7 @@ def test_sequences_are_read_as_in_the_fine_tuning(place, capsys):
 
 def test_an_interrupted_run_goes_on(place, capsys, monkeypatch):
     monkeypatch.setattr(command, "_CHUNK_ROWS", 7)
-    append = PredictionsFile.append
+    append = RowsFile.append
     for out, words in (("p.csv", []), ("p.parquet", []), ("l.csv", ["--long"])):
         model = "tokens" if words else "classes"
         whole = f"whole-{out}"
@@ -217,7 +217,7 @@ def test_an_interrupted_run_goes_on(place, capsys, monkeypatch):
             append(file, rows, sequences)
 
         with monkeypatch.context() as patch:
-            patch.setattr(PredictionsFile, "append", interrupted)
+            patch.setattr(RowsFile, "append", interrupted)
             assert predicted(model, "s.csv", "-o", out, *words) == 130
         assert "stopped after 21 of 50 sequences; go on with --resume" in capsys.readouterr().out
         assert not Path(out).exists()
@@ -239,7 +239,7 @@ def test_other_sequences_are_not_resumed(place, capsys, monkeypatch):
         raise OSError(28, "No space left on device", str(file.path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(PredictionsFile, "finish", full)
+        patch.setattr(RowsFile, "finish", full)
         assert predicted("classes", "s.csv", "-o", "p.csv") == 2
     assert "the disk is full" in capsys.readouterr().err
     (place / "s.csv").write_text("seq\nACGT\n")
@@ -254,13 +254,13 @@ def test_other_sequences_are_not_resumed(place, capsys, monkeypatch):
 def test_memory_does_not_grow_with_the_file(place, monkeypatch):
     """No more than a stretch of rows is held, and the file is read in step with the output."""
     monkeypatch.setattr(command, "_CHUNK_ROWS", 5)
-    append, sizes = PredictionsFile.append, []
+    append, sizes = RowsFile.append, []
 
     def watched(file, rows, sequences):
         sizes.append(sequences)
         append(file, rows, sequences)
 
-    monkeypatch.setattr(PredictionsFile, "append", watched)
+    monkeypatch.setattr(RowsFile, "append", watched)
     assert predicted("classes", "s.csv", "-o", "p.csv") == 0
     assert sizes == [5] * 10
     rows = read("p.csv")

@@ -23,7 +23,7 @@ from hyenadna.genome.fasta import Genome
 from hyenadna.infer.embed import embed, tile_genome
 from hyenadna.infer.generate import generate
 from hyenadna.infer.predict import predict
-from hyenadna.infer.predictions_file import PredictionsFile
+from hyenadna.infer.rows_file import RowsFile
 from hyenadna.label_words import label_words
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.prompting.prompted import PromptedModel
@@ -196,7 +196,7 @@ def test_interrupted_predictions_go_on(place, monkeypatch):
     words = [*PREDICT, "--prompt-file", "p.safetensors"]
     assert run([*words, "-o", "whole.csv"]) == 0
     monkeypatch.setattr(command, "_CHUNK_ROWS", 7)
-    append, calls = PredictionsFile.append, []
+    append, calls = RowsFile.append, []
 
     def interrupted(file, rows, sequences):
         if len(calls) == 3:
@@ -205,7 +205,7 @@ def test_interrupted_predictions_go_on(place, monkeypatch):
         append(file, rows, sequences)
 
     with monkeypatch.context() as patch:
-        patch.setattr(PredictionsFile, "append", interrupted)
+        patch.setattr(RowsFile, "append", interrupted)
         assert run([*words, "-o", "p.csv"]) == 130
     assert run([*words, "-o", "p.csv", "--resume"]) == 0
     got, want = (

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import torch
 
     from hyenadna.data.sequences import SequenceFile, SequenceRow
-    from hyenadna.infer.predictions_file import ColumnType, PredictionsFile
+    from hyenadna.infer.rows_file import ColumnType, RowsFile
     from hyenadna.model.heads import TaskModel
 
 _CHUNK_BATCHES: Final = 16
@@ -122,11 +122,11 @@ def predict(
     set_threads(threads)
     from hyenadna.data.batches import BATCH_TOKENS
     from hyenadna.infer.interrupted import stored_settings
-    from hyenadna.infer.predictions_file import require_free
+    from hyenadna.infer.rows_file import require_free
     from hyenadna.train.loop import PRECISIONS
 
     console = make_console()
-    require_free(out, resume=resume)
+    require_free(out, what="predictions", resume=resume)
     network = _load(model, prompt_file, choose_device(device), strands)
     if long and network.task.kind != "tokens":
         raise InputError(f"--long is for a class of each base; the task is {network.task.kind}")
@@ -339,20 +339,20 @@ def _open_target(
     settings: dict[str, Any],
     resume: bool,
     console: Console,
-) -> PredictionsFile:
-    from hyenadna.infer.predictions_file import PredictionsFile
+) -> RowsFile:
+    from hyenadna.infer.rows_file import RowsFile
 
     columns = _columns(network, long)
     if not resume:
-        return PredictionsFile.start(out, columns, settings)
-    file, note = PredictionsFile.resume(out, columns, settings)
+        return RowsFile.start(out, columns, settings)
+    file, note = RowsFile.resume(out, columns, settings)
     if note:
         console.print(f"note: {note}")
     return file
 
 
 def _run(
-    target: PredictionsFile,
+    target: RowsFile,
     network: TaskModel,
     file: SequenceFile,
     crop: int | None,
@@ -365,7 +365,7 @@ def _run(
     """Predict all sequences that are left, finish the file, and say what it took."""
     from hyenadna.infer.predict import predict as run
 
-    before = target.sequences_done
+    before = target.inputs_done
     if before:
         console.print(f"resuming after sequence {before:,}")
     begun = time.monotonic()
@@ -386,7 +386,7 @@ def _run(
                 done += len(chunk)
     except KeyboardInterrupt:
         console.print(
-            f"stopped after {target.sequences_done:,} of {survey.rows:,} sequences; go on with "
+            f"stopped after {target.inputs_done:,} of {survey.rows:,} sequences; go on with "
             "--resume"
         )
         raise

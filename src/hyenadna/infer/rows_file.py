@@ -1,7 +1,7 @@
-"""Predictions on disk: rows go into a file beside, which in the end takes the name.
+"""Tables on disk: rows go into a file beside, which in the end takes the name.
 
-    OUT.part/settings.json   what the rows are predicted with
-    OUT.part/done.json       how many sequences are done, and where their rows end
+    OUT.part/settings.json   what the rows are computed with
+    OUT.part/done.json       how much of the input is done, and where its rows end
     OUT.part/rows            the rows so far, as text
     OUT                      CSV (`.csv`), TSV (`.tsv`) or Parquet (`.parquet`)
 
@@ -27,23 +27,26 @@ _ROWS, _DONE, _WHOLE = "rows", "done.json", "whole"
 _BLOCK: Final = 1 << 24
 
 
-def require_free(path: Path, *, resume: bool = False) -> None:
-    """Nothing, where predictions can be written to `path`. Raises InputError otherwise."""
+def require_free(path: Path, *, what: str, resume: bool = False) -> None:
+    """Nothing, where a table can be written to `path`. Raises InputError otherwise.
+
+    what: the rows, such as `predictions`, for the message.
+    """
     if path.suffix not in _SEPARATORS:
         raise InputError(
-            f"{path}: predictions are written as {', '.join(_SEPARATORS)}; give a name that ends so"
+            f"{path}: {what} are written as {', '.join(_SEPARATORS)}; give a name that ends so"
         )
-    interrupted.require_free(path, what="predictions", resume=resume)
+    interrupted.require_free(path, what=what, resume=resume)
 
 
-class PredictionsFile:
+class RowsFile:
     """The rows of one run on their way into a table; made by `start` or `resume`."""
 
     def __init__(self, path: Path, columns: Mapping[str, ColumnType]) -> None:
         """Hold the folder beside `path`. Raises InputError where another process does."""
         self.path, self.columns = path, dict(columns)
-        self.sequences_done = 0
-        """Sequences whose rows are on disk."""
+        self.inputs_done = 0
+        """Sequences, variants or whatever the input holds, whose rows are on disk."""
         self._end = 0
         self._longest = 0
         self._part = interrupted.Part(path, (_ROWS, _DONE, _WHOLE))
@@ -59,7 +62,7 @@ class PredictionsFile:
 
         Raises InputError where `path` cannot be written.
         """
-        require_free(path, resume=True)
+        interrupted.require_free(path, what="rows", resume=True)
         return cls(path, columns)._emptied(settings)
 
     @classmethod
@@ -72,7 +75,7 @@ class PredictionsFile:
         InputError where it was made with other settings (its rows stay), and where `path` cannot be
         written.
         """
-        require_free(path, resume=True)
+        interrupted.require_free(path, what="rows", resume=True)
         file = cls(path, columns)
         reason = file._part.why_not_resumed(settings)
         if not reason and not file._restored():
@@ -81,8 +84,8 @@ class PredictionsFile:
             return file._emptied(settings), reason
         return file, ""
 
-    def append(self, rows: Iterable[Sequence[str]], sequences: int) -> None:
-        """Add the rows of some sequences. Raises InputError when the disk is full."""
+    def append(self, rows: Iterable[Sequence[str]], inputs: int) -> None:
+        """Add the rows of so many inputs. Raises InputError when the disk is full."""
         text = self._text(rows)
         try:
             with self._rows.open("ab") as stream:
@@ -93,7 +96,7 @@ class PredictionsFile:
                 "with --resume"
             ) from error
         self._end += len(text)
-        self.sequences_done += sequences
+        self.inputs_done += inputs
         self._mark()
 
     def finish(self) -> None:
@@ -128,7 +131,7 @@ class PredictionsFile:
     def _mark(self) -> None:
         """Note what is done, written beside and renamed."""
         beside = self._part.folder / f"{_DONE}.new"
-        state = {"sequences": self.sequences_done, "end": self._end, "longest": self._longest}
+        state = {"inputs": self.inputs_done, "end": self._end, "longest": self._longest}
         beside.write_text(json.dumps(state))
         beside.replace(self._part.folder / _DONE)
 
@@ -136,14 +139,14 @@ class PredictionsFile:
         """Whether the state of an interrupted run is whole; what came after it is cut off."""
         try:
             state = json.loads((self._part.folder / _DONE).read_text())
-            done, end, longest = (int(state[key]) for key in ("sequences", "end", "longest"))
+            done, end, longest = (int(state[key]) for key in ("inputs", "end", "longest"))
             if done < 0 or not 0 < end <= self._rows.stat().st_size:
                 return False
             with self._rows.open("r+b") as stream:
                 stream.truncate(end)
         except (OSError, ValueError, KeyError, TypeError):
             return False
-        self.sequences_done, self._end, self._longest = done, end, longest
+        self.inputs_done, self._end, self._longest = done, end, longest
         return True
 
 
