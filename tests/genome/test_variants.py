@@ -6,6 +6,7 @@ import gzip
 
 import numpy as np
 import pysam
+import pysam.bcftools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

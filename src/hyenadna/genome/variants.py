@@ -223,19 +223,28 @@ class AlleleReader:
         alts = record.alts
         if not alts:
             return [Note.NO_ALT]
-        place = self._reference(record)
+        place = self._reference(record.columns[0], record.start, record.columns[3])
         if isinstance(place, Note):
             return [_without_letters(alt) or place for alt in alts]
         contig, ref = place
         return [_allele(contig, record.start, ref, alt) for alt in alts]
 
-    def _reference(self, record: Record) -> tuple[str, Ids] | Note:
+    def allele(self, contig: str, start: int, ref: str, alt: str) -> Allele | Note:
+        """The change of letters `ref` at `start` (0-based) to `alt`, or why it is none.
+
+        Raises InputError where the genome cannot be read.
+        """
+        place = self._reference(contig, start, ref)
+        if isinstance(place, Note):
+            return _without_letters(alt) or place
+        return _allele(place[0], start, place[1], alt)
+
+    def _reference(self, name: str, start: int, letters: str) -> tuple[str, Ids] | Note:
         """The genome's name of the contig, and REF, which the genome has there."""
-        letters = record.columns[3]
-        contig = self.names[record.columns[0]]
+        contig = self.names[name]
         if contig is None:
             return Note.CONTIG_UNKNOWN
-        start, stop = record.start, record.start + len(letters)
+        stop = start + len(letters)
         if not 0 <= start < stop <= self._contigs[contig]:
             return Note.PAST_THE_END
         ref = _ids(letters)
