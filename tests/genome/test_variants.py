@@ -181,7 +181,9 @@ def test_bcf(tmp_path):
         "\tFORMAT\tS 1", ""
     ) + "chr1\t1\trs1\tA\tC,<DEL>\t1.5\t.\tDP=3\n"
     written(tmp_path / "v.vcf", "plain", text)
-    pysam.bcftools.view("-O", "b", "-o", str(tmp_path / "v.bcf"), str(tmp_path / "v.vcf"), catch_stdout=False)
+    pysam.bcftools.view(
+        "-O", "b", "-o", str(tmp_path / "v.bcf"), str(tmp_path / "v.vcf"), catch_stdout=False
+    )
     file = VariantFile.open(tmp_path / "v.bcf")
     assert file.packing == "bcf" and file.header.declared("INFO") == ["DP"]
     (record,) = file.records()

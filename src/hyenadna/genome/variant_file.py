@@ -147,8 +147,8 @@ class VariantFile:
             raise InputError(f"{self.path}: is empty; a VCF has at least a header")
         if columns and not columns.startswith("#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"):
             raise InputError(
-                f"{self.path}:{number}: the line of column names is {columns[:60]!r}; it must begin "
-                "with the 8 of a VCF, #CHROM to INFO, split by tabs"
+                f"{self.path}:{number}: the line of column names is {columns[:60]!r}; it must "
+                "begin with the 8 of a VCF, #CHROM to INFO, split by tabs"
             )
         return Header(tuple(lines), columns or self._usual_columns())
 
@@ -182,7 +182,7 @@ class VariantFile:
         with _damage(self.path):
             if self.packing == "bcf":
                 with pysam.VariantFile(str(self.path)) as file:
-                    return list(file.header.contigs)
+                    return [str(name) for name in file.header.contigs]
             with pysam.TabixFile(str(self.path)) as table:
                 return list(table.contigs)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -135,9 +134,7 @@ def trimmed(contig: str, start: int, ref: Ids, alt: Ids) -> Allele:
     front = 0
     while front < shorter - back and ref[front] == alt[front]:
         front += 1
-    return Allele(
-        contig, start + front, ref[front : len(ref) - back], alt[front : len(alt) - back]
-    )
+    return Allele(contig, start + front, ref[front : len(ref) - back], alt[front : len(alt) - back])
 
 
 def applied(tokens: Ids, allele: Allele, *, offset: int = 0) -> Ids:

@@ -166,8 +166,8 @@ def score(
 class _Reading(NamedTuple):
     """One allele on one strand; positions count on the strand."""
 
-    index: int
-    """Of the variant in its chunk."""
+    variant: int
+    """Its number in the chunk."""
     reverse: bool
     contig: str
     start: int
@@ -219,7 +219,7 @@ class Scorer:
         """The score of each variant, in order. progress: told (done, total) now and then."""
         found = np.full((len(variants), 2, 3), np.nan)  # strand; llr, of the allele, distance
         notes: dict[int, Note] = {}
-        readings = []
+        readings: list[_Reading] = []
         for index, variant in enumerate(variants):
             if isinstance(variant, Note):
                 notes[index] = variant
@@ -231,7 +231,7 @@ class Scorer:
             cell = list(each)
             values = self._of_cell(cell)
             for reading, row in zip(cell, values, strict=True):
-                found[reading.index, int(reading.reverse)] = row
+                found[reading.variant, int(reading.reverse)] = row
             done += len(cell)
             if progress:
                 progress(done, len(readings))
@@ -240,9 +240,7 @@ class Scorer:
             for index, (variant, rows) in enumerate(zip(variants, found, strict=True))
         ]
 
-    def _readings(
-        self, index: int, allele: Allele, notes: dict[int, Note]
-    ) -> Iterator[_Reading]:
+    def _readings(self, index: int, allele: Allele, notes: dict[int, Note]) -> Iterator[_Reading]:
         """One for each strand on which the allele has a base before it."""
         whole = self.contigs.get(allele.contig, -1)
         if not 0 <= allele.start <= allele.stop <= whole:
@@ -293,7 +291,7 @@ class Scorer:
         return Score(llr, float(rows[0, 0]), float(rows[1, 0]), of_allele, dist, note)
 
     def _of_cell(self, cell: Sequence[_Reading]) -> npt.NDArray[np.float64]:
-        """Values (R, 3) of all alleles that are read in one window: llr, of the allele, distance."""
+        """Values (R, 3) of all alleles of one window: llr, of the allele, distance."""
         window = self._window(cell)
         with torch.autocast(
             self.device.type, dtype=self.precision, enabled=self.precision is not None
@@ -341,9 +339,7 @@ class Scorer:
             row[len(r.alt) : len(r.alt) + r.after] = reference.window[behind : behind + r.after]
         at, ref, alt, after = _lengths(readings)
         place = torch.from_numpy(at).to(self.device)
-        ends = self._reader.ends(
-            reference.trunk, place, torch.from_numpy(tokens).to(self.device)
-        )
+        ends = self._reader.ends(reference.trunk, place, torch.from_numpy(tokens).to(self.device))
         column = np.arange(longest)
         own = column < alt[:, None]
         behind_it = ~own & (column < (alt + after)[:, None]) & _counted(tokens)
@@ -374,18 +370,17 @@ class Scorer:
         front, behind = window[: r.at], window[r.at + r.ref : r.at + r.ref + r.after]
         ref = window[r.at : r.at + r.ref]
         ends = [np.concatenate([own, behind]) for own in (ref, r.alt)]
-        own, after, states = [], [], []
-        for count, end in zip((r.ref, len(r.alt)), ends, strict=True):
-            if not len(end):  # a deletion up to the end of the contig
-                own.append(0.0), after.append(0.0), states.append(None)
+        own, after = [0.0, 0.0], [0.0, 0.0]
+        states: list[Tensor] = []
+        for side, (count, end) in enumerate(zip((r.ref, len(r.alt)), ends, strict=True)):
+            if not len(end):  # a deletion, or an insertion, at the end of the contig
                 continue
             (read,) = read_whole(self.model, front, [end])
             nats = read.nats.double().cpu().numpy() * _counted(end)
-            own.append(float(nats[:count].sum()))
-            after.append(float(nats[count:].sum()))
+            own[side], after[side] = float(nats[:count].sum()), float(nats[count:].sum())
             states.append(read.hidden[count:].float())
         dist = math.nan
-        if r.after and states[0] is not None and states[1] is not None:
+        if r.after:
             dist = float((states[1] - states[0]).mean(0).norm())
         of_allele = own[0] - own[1]
         return of_allele + after[0] - after[1], of_allele, dist
