@@ -47,7 +47,10 @@ class ScoredAllele(NamedTuple):
 
 
 def read_scored(path: Path) -> Iterator[ScoredAllele]:
-    """The alleles of an output of `hyenadna score`, in order. Raises InputError for another file"""
+    """The alleles of an output of `hyenadna score`, in order.
+
+    Raises InputError for a table without its columns, and for a file that is damaged.
+    """
     if is_variants(path):
         yield from _of_variants(path)
     elif path.suffix == ".parquet":
@@ -84,9 +87,12 @@ def _of_parquet(path: Path) -> Iterator[ScoredAllele]:
 
 
 def _of_row(row: Mapping[str, Any]) -> ScoredAllele:
-    values = {name: _number(row[name]) for name in NUMBERS if name in row}
-    chrom, pos, id, ref, alt = (row[name] for name in ("chrom", "pos", "id", "ref", "alt"))
-    return ScoredAllele(chrom, int(pos), id, ref, alt, values, row["note"])
+    try:
+        values = {name: _number(row[name]) for name in NUMBERS if name in row}
+        chrom, pos, id, ref, alt = (row[name] for name in ("chrom", "pos", "id", "ref", "alt"))
+        return ScoredAllele(chrom, int(pos), id, ref, alt, values, row["note"])
+    except KeyError as error:
+        raise InputError(f"scores: no column {error}; this is no table of `score`") from None
 
 
 def _number(value: str | float) -> float:
