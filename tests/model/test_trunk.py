@@ -22,13 +22,15 @@ def padded(ends):
     return tokens
 
 
+@pytest.mark.parametrize("kernels", ["auto", "torch", "plain"])
 @pytest.mark.parametrize("kind", ["order 2", "order 3", "attention"])
-def test_equals_the_slow_twin(kind):
+def test_equals_the_slow_twin(kind, kernels):
     torch.manual_seed(0)
     mixer = "attention" if kind == "attention" else "hyena"
     order = 3 if kind == "order 3" else 2
     config = ModelConfig(d_model=16, n_layer=2, max_seq_len=200, mixer=mixer, hyena_order=order)
     model = HyenaDNA(config).eval()
+    model.set_engine(kernels)
     rng = np.random.default_rng(1)
     trunk = rng.integers(7, 12, 120).astype(np.uint8)
     places = [1, 2, 3, 60, 60, 100, 119, 120 - 40]

@@ -38,7 +38,7 @@ def test_what_the_page_shows(tmp_path, end):
     rows += [row(1000 + i, -3.0, ref="AC" * 20, alt="A") for i in range(5)]
     rows += [row(2000, -99.0, id="rs<b>1"), row(2001, 77.0), row(3000, math.nan, note="SYMBOLIC")]
     html = page_html("t", blocks(written(tmp_path / f"s.{end}", rows, background=True), RECORD))
-    assert html.count("<svg") == 4 and "rs&lt;b&gt;1" in html
+    assert html.count("<svg") == 6 and "rs&lt;b&gt;1" in html
     lowest = html.index("1:2,000 A&gt;C")
     assert "−99" in html[lowest : lowest + 300] and "1:2,001 A&gt;C" in html
     assert "symbolic allele, such as &lt;DEL&gt;" in html and "percentile" in html

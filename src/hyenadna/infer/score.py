@@ -42,7 +42,7 @@ AFTER: Final = 128
 """Bases behind the allele that are counted, where nothing is asked for."""
 CHUNK: Final = 2048
 """Variants that are sorted and scored together."""
-_ROW_TOKENS: Final = {"cpu": 1 << 11}
+_ROW_TOKENS: Final = {"cpu": 1 << 12}
 _ROW_TOKENS_ELSEWHERE: Final = 1 << 16
 _LENGTHS: Final = 8
 """Windows are cut behind the last variant, to one of so many lengths, whose spectra are kept."""

@@ -32,6 +32,7 @@ EXTREMES: Final = 15
 _BINS: Final = 50
 _DOTS: Final = 4000
 _SHOWN_LETTERS: Final = 12
+Group = tuple[str, tuple[str, ...], str]
 
 
 def blocks(out: Path, record: RunRecord) -> list[Block]:
@@ -63,7 +64,9 @@ def blocks(out: Path, record: RunRecord) -> list[Block]:
 
 
 def _pictures(found: Summary) -> list[Block]:
-    out = [_by_class(found, "llr", "LLR, nats"), _by_class(found, "dist", "DIST")]
+    scores = (("llr", "LLR, nats"), ("dist", "DIST"))
+    drawn = [_of_group(found, *score, group) for score in scores for group in _groups(found)]
+    out = [each for each in drawn if each is not None]
     strands = _strands(found)
     if strands is not None:
         out.append(strands)
@@ -73,36 +76,31 @@ def _pictures(found: Summary) -> list[Block]:
     return out
 
 
-def _groups(found: Summary) -> list[tuple[str, tuple[str, ...], str]]:
+def _groups(found: Summary) -> list[Group]:
     """Name, classes and colour of what is drawn apart."""
     groups = [
-        ("one length (snv, mnv)", ("snv", "mnv"), BLUE),
+        ("of one length (snv, mnv)", ("snv", "mnv"), BLUE),
         ("insertion, deletion, indel", ("insertion", "deletion", "indel"), ORANGE),
     ]
     return [group for group in groups if any(found.kinds[kind] for kind in group[1])]
 
 
-def _by_class(found: Summary, name: str, label: str) -> Block:
-    """Shares of alleles by score, the outer half percent gathered in the outer bars."""
-    figure, axes = new_axes(label.partition(",")[0], label, "share of alleles, %")
-    values = found.values(name)
-    low, high = np.quantile(values, [0.005, 0.995]) if len(values) else (0.0, 1.0)
+def _of_group(found: Summary, name: str, label: str, group: Group) -> Block | None:
+    """Shares of alleles by score; what is beyond the middle 99 % is gathered in the outer bars."""
+    title, kinds, colour = group
+    own = found.values(name, kinds)
+    if not len(own):
+        return None
+    figure, axes = new_axes(f"{label.partition(',')[0]}: {title}", label, "share of alleles, %")
+    low, high = np.quantile(own, [0.005, 0.995])
     edges = np.linspace(low, high if high > low else low + 1, _BINS + 1)
-    said = []
-    for title, kinds, colour in _groups(found):
-        own = found.values(name, kinds)
-        if not len(own):
-            continue
-        counts, _ = np.histogram(own.clip(edges[0], edges[-1]), edges)
-        axes.stairs(
-            100 * counts / len(own), edges, color=colour, fill=True, alpha=0.35, edgecolor=colour,
-            label=f"{title}: {len(own):,}",
-        )  # fmt: skip
-        said.append(f"{title}: median {np.median(own):.3f}")
+    counts, _ = np.histogram(own.clip(edges[0], edges[-1]), edges)
+    axes.stairs(100 * counts / len(own), edges, fill=True, color=colour, alpha=0.6)
     if name == "llr":
         axes.axvline(0, color=INK, linewidth=0.8)
-    axes.legend(frameon=False)
-    return picture(figure, f"{label} of the scored alleles. {'; '.join(said)}.")
+    return picture(
+        figure, f"{label} of {len(own):,} alleles ({title}); median {np.median(own):.3f}."
+    )
 
 
 def _strands(found: Summary) -> Block | None:
@@ -121,8 +119,8 @@ def _strands(found: Summary) -> Block | None:
         said = f", correlation {np.corrcoef(array.T)[0, 1]:.2f}"
     return picture(
         figure,
-        f"LLR on both strands, {len(shown):,} of {len(array):,} alleles{said}. Left and right "
-        "context are independent evidence; far from the line they disagree.",
+        f"LLR on both strands, {len(shown):,} of {len(array):,} alleles{said}. Both estimate how "
+        "likely the same stretch is; far from the line they disagree.",
     )
 
 

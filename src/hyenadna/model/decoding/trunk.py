@@ -32,7 +32,14 @@ from hyenadna.model.backbone import Block, HyenaDNA
 from hyenadna.model.decoding.decoder import check_decodable
 from hyenadna.model.decoding.filter_lags import FilterLags
 from hyenadna.model.decoding.modules import HyenaContinuation, advance_block
+from hyenadna.model.decoding.native_steps import bare_embeddings
+from hyenadna.model.decoding.past import no_past
 from hyenadna.model.decoding.state import HyenaState, LayerState
+from hyenadna.model.engine.alone import alone
+from hyenadna.model.engine.block import Pass, block_inference
+from hyenadna.model.engine.ends import embed_tokens
+from hyenadna.model.engine.kernels import Past
+from hyenadna.model.engine.run import continue_blocks, layer_of
 from hyenadna.model.operator import HyenaOperator
 
 _KEPT_LAGS: Final = 1 << 15
@@ -99,8 +106,9 @@ class Ends:
 class TrunkReader:
     """Reads trunks and their branches with one model, which is in evaluation mode.
 
-    The modules themselves are called, so that adapters have their effect, on any device and under
-    autocast. Weights must not change while the reader is in use.
+    Through the engine where it fits the model, else through the modules themselves, so that
+    adapters have their effect, on any device and under autocast. Weights must not change while the
+    reader is in use.
 
     Raises InputError for a model with hooks on modules that would not be called.
     """
@@ -122,11 +130,17 @@ class TrunkReader:
             raise InputError(
                 f"trunk: tokens have shape {tuple(tokens.shape)}; give 1 to {limit:,} of them"
             )
-        layers: list[TrunkLayer] = [
-            _HyenaTrunk(filters) if isinstance(block.mixer, HyenaOperator) else _AttentionTrunk()
-            for block, filters in zip(self._blocks, self._filters, strict=True)
-        ]
-        hidden = self._through(tokens[None], layers)[0]
+        run = self._engine_pass(1, len(tokens))
+        layers: list[TrunkLayer]
+        if run is not None:
+            stream, layers = self._through_engine(run, tokens[None])
+            hidden = self.model.backbone.norm(stream, run)[0]
+        else:
+            layers = [
+                _HyenaTrunk(own) if isinstance(block.mixer, HyenaOperator) else _AttentionTrunk()
+                for block, own in zip(self._blocks, self._filters, strict=True)
+            ]
+            hidden = self._through(tokens[None], layers)[0]
         nats = torch.full_like(tokens, torch.nan, dtype=_score_type(hidden))
         if len(tokens) > 1:
             nats[1:] = _nats(self.model.logits(hidden[None, :-1]), tokens[None, 1:])[0]
@@ -140,11 +154,44 @@ class TrunkReader:
         as each branch is without its padding (its own last tokens may be padding); what is beyond
         it is void. A row depends on no other row, beyond rounding.
         """
-        layers = [layer.branch(at) for layer in trunk.layers]
-        hidden = self._through(tokens, layers)
+        run = self._engine_pass(*tokens.shape)
+        hyena = [layer for layer in trunk.layers if isinstance(layer, _HyenaTrunk)]
+        if run is not None and hyena:
+            pasts = [layer.past(at, tokens.shape[1]) for layer in hyena]
+            h = embed_tokens(run.kernels, self._table, tokens)
+            hidden = self.model.backbone.norm(continue_blocks(run, self._blocks, h, pasts), run)
+        else:
+            hidden = self._through(tokens, [layer.branch(at) for layer in trunk.layers])
         before = self.model.logits(trunk.hidden[at - 1])[:, None]
         logits = torch.cat([before, self.model.logits(hidden[:, :-1])], dim=1)
         return Ends(hidden, _nats(logits, tokens))
+
+    def _engine_pass(self, batch: int, length: int) -> Pass | None:
+        """How the engine reads so many tokens; None where the modules do."""
+        backbone = self.model.backbone
+        if not bare_embeddings(backbone):
+            return None
+        return backbone.engine_pass(self._table, batch, length)
+
+    @property
+    def _table(self) -> Tensor:
+        table: Tensor = self.model.backbone.embeddings.word_embeddings.weight
+        return table
+
+    def _through_engine(self, run: Pass, tokens: Tensor) -> tuple[Tensor, list[TrunkLayer]]:
+        """The residual stream (1, T, D) after all blocks, and what each of them keeps."""
+        h = embed_tokens(run.kernels, self._table, tokens)
+        y, layers = torch.empty_like(h), list[TrunkLayer]()
+        for index, (block, (filter_,)) in enumerate(zip(self._blocks, self._filters, strict=True)):
+            kept = _EngineTrunk(filter_, block, h)
+            past = no_past(kept.samples[0], self.model.config, 1)
+            past.keep = kept.take
+            with alone(run.kernels, h.device.type):
+                block_inference(run, layer_of(index, block, h.shape[1]), h, y, h, past)
+            kept.outputs.append(filter_.convolve(kept.samples[0][None])[0])
+            layers.append(kept)
+        run.kernels.release()
+        return h, layers
 
     def _through(
         self, tokens: Tensor, layers: Sequence[TrunkLayer] | Sequence[BranchLayer]
@@ -215,7 +262,7 @@ class _HyenaTrunk(HyenaContinuation):
     def __init__(self, filters: Sequence[_Filter]) -> None:
         super().__init__(HyenaState(torch.empty(0), []), keep=False)
         self.filters = filters
-        self.projected = torch.empty(0)
+        self.projected, self.width = torch.empty(0), 0
         self.samples: list[Tensor] = []
         self.outputs: list[Tensor] = []
 
@@ -223,7 +270,25 @@ class _HyenaTrunk(HyenaContinuation):
         """See `TrunkLayer`."""
         return _HyenaBranches(self, at)
 
+    def halo(self, at: Tensor, width: int) -> Tensor:
+        """Projections (B, width, (N+1) D) at the positions before, 0 before the first."""
+        # they begin with as many zeros
+        return self.projected[at[:, None] + torch.arange(width, device=at.device)]
+
+    def places(self, at: Tensor, count: int) -> Tensor:
+        """Positions (B, count) from `at` on; padding may reach beyond the trunk."""
+        places = at[:, None] + torch.arange(count, device=at.device)
+        return places.clamp_(max=len(self.samples[0]) - 1)
+
+    def past(self, at: Tensor, count: int) -> Past:
+        """What comes before ends of `count` tokens, in the terms of the engine, for order 2."""
+        places = self.places(at, count)
+        settled = self.outputs[0][places] - self.filters[0].convolve(self.samples[0][places])
+        halo = self.halo(at, self.width)
+        return Past(halo, settled, torch.empty_like(halo), _forget)
+
     def _halo(self, width: int, like: Tensor) -> Tensor:
+        self.width = width
         nothing = like.new_zeros(1, width, like.shape[2])
         self.projected = torch.cat([nothing, like], dim=1)[0]
         return nothing
@@ -235,6 +300,32 @@ class _HyenaTrunk(HyenaContinuation):
         return y
 
 
+class _EngineTrunk(_HyenaTrunk):
+    """Of a layer that the engine has run: it gives the samples; the rest follows from the input."""
+
+    def __init__(self, filter_: _Filter, block: Block, h: Tensor) -> None:
+        super().__init__([filter_])
+        assert isinstance(block.mixer, HyenaOperator)
+        self.norm, self.mixer, self.input = block.norm1, block.mixer, h[0].clone()
+        self.width = block.mixer.short_filter.weight.shape[-1] - 1
+        self.samples = [torch.empty_like(self.input)]
+
+    def take(self, channels: slice, samples: Tensor) -> None:
+        """Keep the samples of some channels; see `Past.keep`."""
+        self.samples[0][:, channels] = samples.flatten(2)[0]
+
+    def halo(self, at: Tensor, width: int) -> Tensor:
+        """See `_HyenaTrunk.halo`."""
+        places = at[:, None] + torch.arange(-width, 0, device=at.device)
+        found: Tensor = self.mixer.in_proj(self.norm(self.input[places.clamp(min=0)]))
+        found = found.to(torch.promote_types(found.dtype, torch.float32))
+        return found * (places >= 0)[..., None]
+
+
+def _forget(channels: slice, samples: Tensor) -> None:
+    """Keeps nothing."""
+
+
 class _HyenaBranches(HyenaContinuation):
     """Ends that leave the trunk at positions (B,)."""
 
@@ -243,13 +334,11 @@ class _HyenaBranches(HyenaContinuation):
         self.trunk, self.at = trunk, at
 
     def _halo(self, width: int, like: Tensor) -> Tensor:
-        # the trunk's projections begin with as many zeros
-        return self.trunk.projected[self.at[:, None] + torch.arange(width, device=self.at.device)]
+        return self.trunk.halo(self.at, width)
 
     def _convolve(self, order: int, u: Tensor) -> Tensor:
         samples, outputs = self.trunk.samples[order], self.trunk.outputs[order]
-        places = self.at[:, None] + torch.arange(u.shape[1], device=u.device)
-        places = places.clamp_(max=len(samples) - 1)  # padding may reach beyond the trunk
+        places = self.trunk.places(self.at, u.shape[1])
         y = self.trunk.filters[order].convolve(u - samples[places])
         y += outputs[places]
         return y
