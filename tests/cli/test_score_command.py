@@ -264,6 +264,19 @@ def command_rows():
     return RowsFile
 
 
+def test_chunks_and_threads_make_no_difference(place, monkeypatch):
+    assert run(words("v.vcf", "a.tsv")) == 0
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(command, "_FIRST_CHUNK", 1)
+    monkeypatch.setattr(command, "_CHUNK", 3)
+    try:
+        assert run([*words("v.vcf", "b.tsv")[:-1], "2"]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    a, b = (np.array([list(x.values.values()) for x in scored(place / f"{n}.tsv")]) for n in "ab")
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
 def test_shared_and_whole_agree(place):
     assert run(words("v.vcf", "a.tsv")) == 0
     assert run(words("v.vcf", "b.tsv", "--method", "whole")) == 0
