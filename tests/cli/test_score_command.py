@@ -184,6 +184,17 @@ def _joined(capsys):
     return " ".join(capsys.readouterr().out.split())
 
 
+def test_what_a_header_does_not_declare(place, capfd):
+    rows = [row.replace("PASS\tDP=3", "q10\tXX=3;FLAG")[:-1] + "\tGT:AD\t0/1:3,4\n" for row in ROWS]
+    (place / "v.vcf").write_text("".join(rows))
+    assert run(words("v.vcf", "s.bcf")) == 0
+    assert capfd.readouterr().err == ""
+    with pysam.VariantFile("s.bcf") as file:
+        found = next(iter(file))
+        assert found.info["XX"] == ("3",) and found.info["FLAG"] and list(found.filter) == ["q10"]
+        assert found.samples[0]["GT"] == (0, 1) and "HDNA_LLR" in found.info
+
+
 def test_no_records(place, capsys):
     (place / "v.vcf").write_text(HEAD)
     for out in ("s.vcf.gz", "s.bcf", "s.parquet", "s.tsv"):

@@ -108,8 +108,12 @@ def score(
     windows = plan_windows(network.config, length=length, context=context, after=after)
     for warning in file.warnings:
         console.print(f"note: {warning}")
-    with console.status(f"reading {variants} …"):
-        found = read_all(file, reader, seed=seed)
+    with console.status(f"reading {variants} …") as status:
+
+        def told(records: int) -> None:
+            status.update(f"reading {variants}: {records:,} records …")
+
+        found = read_all(file, reader, seed=seed, tags=out.suffix == ".bcf", progress=told)
     _announce(console, file, found, windows)
     with console.status(f"reading {genome} …"):
         genome_digest = reader.digest()
@@ -199,7 +203,7 @@ def _header(
     background: int,
 ) -> Header:
     """Of the output: that of the input, our fields, and contigs that it does not declare."""
-    from hyenadna.genome.variant_file import contig_lines
+    from hyenadna.genome.variant_file import contig_lines, tag_lines
     from hyenadna.genome.variants import ContigNames
     from hyenadna.infer.score_file import info_lines
 
@@ -211,7 +215,8 @@ def _header(
     if not found.contigs and not file.header.declared("contig"):
         lengths = dict(contigs)
     added = info_lines(after=windows.after, background=background)
-    return file.header.with_lines([*contig_lines(file.header, lengths), *added])
+    declared = [*contig_lines(file.header, lengths), *tag_lines(file.header, found.tags)]
+    return file.header.with_lines([*declared, *added])
 
 
 def _open_target(
@@ -381,7 +386,7 @@ def _caveats(on: RunOptions, background: int) -> Sequence[str]:
             "variants are not uniform (transitions, CpG), so a percentile is no p-value."
         )
     if on.precision != "float32":
-        told.append("In bf16 the rounding of a score is a few hundredths of a nat.")
+        told.append("In bf16 scores are rounded to about a hundredth of a nat.")
     return told
 
 

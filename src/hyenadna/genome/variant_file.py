@@ -266,6 +266,24 @@ def _damage(path: Path) -> Iterator[None]:
         pysam.set_verbosity(before)
 
 
+def tag_lines(header: Header, tags: Mapping[tuple[str, str], bool]) -> list[str]:
+    """Lines that declare what records use and the header lacks, which BCF cannot hold undeclared.
+
+    tags: (INFO, FORMAT or FILTER, ID), and whether it is a flag.
+    """
+    known = {
+        (kind, name) for kind in ("INFO", "FORMAT", "FILTER") for name in header.declared(kind)
+    }
+    lines = []
+    for (kind, name), flag in tags.items():
+        if name in ("", ".", "PASS") or (kind, name) in known:
+            continue
+        form = "Number=0,Type=Flag," if flag else "Number=.,Type=String,"
+        form = "" if kind == "FILTER" else form
+        lines.append(f'##{kind}=<ID={name},{form}Description="not declared in the input">')
+    return lines
+
+
 def contig_lines(header: Header, names: Mapping[str, int | None]) -> list[str]:
     """Lines that declare contigs that the header lacks, with their lengths where known."""
     known = set(header.declared("contig"))

@@ -343,7 +343,7 @@ class Scorer:
         column = np.arange(longest)
         own = column < alt[:, None]
         behind_it = ~own & (column < (alt + after)[:, None]) & _counted(tokens)
-        nats = ends.nats.double().cpu().numpy()
+        nats = ends.nats.cpu().double().numpy()
         alt_own, alt_after = (np.where(mask, nats, 0).sum(1) for mask in (own, behind_it))
         of_allele = reference.nats(at, at + ref) - alt_own
         llr = of_allele + reference.nats(at + ref, at + ref + after) - alt_after
@@ -363,7 +363,7 @@ class Scorer:
         mine = hidden[rows, (alt[:, None] + column).clamp_(max=hidden.shape[1] - 1)]
         there = states[((at + ref)[:, None] + column).clamp_(max=len(states) - 1)]
         moved = torch.where(inside[..., None], (mine - there).float(), 0).sum(1)
-        return (moved.norm(dim=1) / after).double().cpu().numpy()  # 0 / 0 is nan: no base behind
+        return (moved.norm(dim=1) / after).cpu().double().numpy()  # 0 / 0 is nan: no base behind
 
     def _whole(self, window: Ids, r: _Reading) -> tuple[float, float, float]:
         """The same values by a pass over each haplotype."""
@@ -376,7 +376,7 @@ class Scorer:
             if not len(end):  # a deletion, or an insertion, at the end of the contig
                 continue
             (read,) = read_whole(self.model, front, [end])
-            nats = read.nats.double().cpu().numpy() * _counted(end)
+            nats = read.nats.cpu().double().numpy() * _counted(end)
             own[side], after[side] = float(nats[:count].sum()), float(nats[count:].sum())
             states.append(read.hidden[count:].float())
         dist = math.nan
@@ -391,7 +391,7 @@ class _Reference:
 
     def __init__(self, trunk: Trunk, window: Ids) -> None:
         self.trunk, self.window = trunk, window
-        counted = np.where(_counted(window), trunk.nats.double().cpu().numpy(), 0)
+        counted = np.where(_counted(window), trunk.nats.cpu().double().numpy(), 0)
         counted[0] = 0  # has no prediction
         self._sums = np.concatenate([[0.0], counted.cumsum()])
 

@@ -204,14 +204,16 @@ class VcfRows(RowsFile):
 
     def _to_bcf(self, whole: Path) -> None:
         words = ["-O", "b", "--no-version", "-o", str(whole), str(self._rows)]
+        before = pysam.set_verbosity(0)
         try:
             pysam.bcftools.view(*words, catch_stdout=False)
         except pysam.SamtoolsError as error:
-            said = [line for line in str(error).replace("\\n", "\n").splitlines() if line.strip()]
             raise InputError(
-                f"{self.path}: bcftools cannot write the records as BCF ({said[-1][:200]}); the "
-                f"scored text is {self._rows}; write .vcf.gz instead, or mend the input's header"
+                f"{self.path}: bcftools cannot write these records as BCF; the scored text is "
+                f"{self._rows}: bcftools view says what is wrong, or write .vcf.gz instead"
             ) from error
+        finally:
+            pysam.set_verbosity(before)
 
     def _index(self) -> None:
         """An index beside the file; a note where it cannot be, as for records out of order."""

@@ -43,6 +43,9 @@ class Survey:
     """Names that the genome has not."""
     digest: str = ""
     """SHA-256 (hex) of header and records."""
+    tags: dict[tuple[str, str], bool] = field(default_factory=dict)
+    """What records use, as (INFO, FORMAT or FILTER, ID), and whether it is a flag; only on request.
+    """
     shapes: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     """By class the lengths of ref and alt, without what they share, of at most 1,000 alleles drawn
     at random."""
@@ -53,10 +56,12 @@ def survey(
     genome: GenomeReader,
     *,
     seed: int = 0,
+    tags: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Survey:
-    """What a file of variants holds. seed: for the draw of allele lengths.
+    """What a file of variants holds.
 
+    seed: for the draw of allele lengths. tags: note the IDs that records use, which takes a while.
     progress: told how many records have been read, now and then. Raises InputError for a line that
     is no record, and where there are alleles of sequence, but none fits the genome.
     """
@@ -77,6 +82,8 @@ def survey(
             found.in_order = False
         last = (contig, record.start)
         _count(found, record, reader.alleles(record), rng)
+        if tags:
+            _note_tags(found.tags, record)
         if progress and found.records % _TOLD_EVERY == 0:
             progress(found.records)
     found.digest = digest.hexdigest()
@@ -104,6 +111,17 @@ def _count(
             at = int(rng.integers(0, found.kinds[kind]))
             if at < SHAPES:
                 kept[at] = shape
+
+
+def _note_tags(tags: dict[tuple[str, str], bool], record: Record) -> None:
+    *_, filters, info = record.columns
+    for each in info.split(";"):
+        name, equals, _ = each.partition("=")
+        tags["INFO", name] = tags.get(("INFO", name), True) and not equals
+    for name in filters.split(";"):
+        tags["FILTER", name] = False
+    for name in record.rest[1:].partition("\t")[0].split(":"):
+        tags["FORMAT", name] = False
 
 
 def _require_some(found: Survey, file: VariantFile, genome: GenomeReader) -> None:
