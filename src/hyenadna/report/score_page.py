@@ -79,7 +79,7 @@ def _pictures(found: Summary) -> list[Block]:
 def _groups(found: Summary) -> list[Group]:
     """Name, classes and colour of what is drawn apart."""
     groups = [
-        ("of one length (snv, mnv)", ("snv", "mnv"), BLUE),
+        ("snv, mnv", ("snv", "mnv"), BLUE),
         ("insertion, deletion, indel", ("insertion", "deletion", "indel"), ORANGE),
     ]
     return [group for group in groups if any(found.kinds[kind] for kind in group[1])]
