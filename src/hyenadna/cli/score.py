@@ -20,6 +20,7 @@ from hyenadna.cli.units import duration, size
 from hyenadna.errors import InputError
 
 if TYPE_CHECKING:
+    from hyenadna.genome.fasta import Genome
     from hyenadna.genome.variant_file import Header, VariantFile
     from hyenadna.genome.variants import Record
     from hyenadna.infer.rows_file import RowsFile
@@ -140,9 +141,9 @@ def score(
     target = _open_target(out, header, settings, background > 0, resume, console)
     begun, before = time.monotonic(), target.inputs_done
     with explain_memory("go on with --resume and a shorter --length"):
-        ranked = _background(target, scorer, reader, found, background, seed, console)
-        scoring = time.monotonic()
         try:
+            ranked = _background(target, scorer, reader, found, background, seed, console)
+            scoring = time.monotonic()
             _run(target, scorer, file, reader, ranked, found, console)
         except KeyboardInterrupt:
             console.print(
@@ -238,7 +239,7 @@ def _open_target(
 def _background(
     target: RowsFile,
     scorer: Scorer,
-    genome: Any,
+    genome: Genome,
     found: Survey,
     count: int,
     seed: int,
@@ -273,7 +274,7 @@ def _run(
     target: RowsFile,
     scorer: Scorer,
     file: VariantFile,
-    genome: Any,
+    genome: Genome,
     ranked: Background | None,
     found: Survey,
     console: Console,
@@ -330,7 +331,7 @@ def _finish(target: RowsFile, contigs: Mapping[str, int], console: Console) -> N
         console.print(f"note: {note}")
 
 
-def _inputs(file: VariantFile, found: Survey, genome: Any, digest: str) -> dict[str, Any]:
+def _inputs(file: VariantFile, found: Survey, genome: Genome, digest: str) -> dict[str, Any]:
     return {
         "variants": {
             "path": str(file.path),

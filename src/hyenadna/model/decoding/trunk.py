@@ -31,10 +31,10 @@ from hyenadna.model.attention import CausalAttention, rotate
 from hyenadna.model.backbone import Block, HyenaDNA
 from hyenadna.model.decoding.decoder import check_decodable
 from hyenadna.model.decoding.filter_lags import FilterLags
-from hyenadna.model.decoding.modules import HyenaContinuation, advance_block
+from hyenadna.model.decoding.modules import HyenaContinuation, Mixing, advance_block
 from hyenadna.model.decoding.native_steps import bare_embeddings
 from hyenadna.model.decoding.past import no_past
-from hyenadna.model.decoding.state import HyenaState, LayerState
+from hyenadna.model.decoding.state import HyenaState
 from hyenadna.model.engine.alone import alone
 from hyenadna.model.engine.block import Pass, block_inference
 from hyenadna.model.engine.ends import embed_tokens
@@ -48,33 +48,11 @@ _PART_SAMPLES: Final = 1 << 21
 """Complex samples that are transformed together on a CPU."""
 
 
-class TrunkLayer(Protocol):
+class TrunkLayer(Mixing, Protocol):
     """What one layer keeps of the trunk; made by `mix`, which is called once."""
 
-    @property
-    def state(self) -> LayerState:
-        """Not there: a trunk does not grow."""
-        ...
-
-    def mix(self, mixer: nn.Module, x: Tensor) -> Tensor:
-        """Output (1, T, D) of the layer's mixer at the positions x (1, T, D) of the trunk."""
-        ...
-
-    def branch(self, at: Tensor) -> BranchLayer:
+    def branch(self, at: Tensor) -> Mixing:
         """How branches that leave at positions (B,) follow."""
-        ...
-
-
-class BranchLayer(Protocol):
-    """The ends of branches in one layer."""
-
-    @property
-    def state(self) -> LayerState:
-        """Not there: a branch does not grow."""
-        ...
-
-    def mix(self, mixer: nn.Module, x: Tensor) -> Tensor:
-        """Output (B, n, D) of the layer's mixer at the positions x (B, n, D) of the ends."""
         ...
 
 
@@ -193,9 +171,7 @@ class TrunkReader:
         run.kernels.release()
         return h, layers
 
-    def _through(
-        self, tokens: Tensor, layers: Sequence[TrunkLayer] | Sequence[BranchLayer]
-    ) -> Tensor:
+    def _through(self, tokens: Tensor, layers: Sequence[Mixing]) -> Tensor:
         h: Tensor = self.model.backbone.embeddings(tokens)
         for block, layer in zip(self._blocks, layers, strict=True):
             h = advance_block(block, h, layer)
@@ -266,7 +242,7 @@ class _HyenaTrunk(HyenaContinuation):
         self.samples: list[Tensor] = []
         self.outputs: list[Tensor] = []
 
-    def branch(self, at: Tensor) -> BranchLayer:
+    def branch(self, at: Tensor) -> Mixing:
         """See `TrunkLayer`."""
         return _HyenaBranches(self, at)
 
@@ -350,18 +326,13 @@ class _AttentionTrunk:
     def __init__(self) -> None:
         self.keys = self.values = torch.empty(0)
 
-    @property
-    def state(self) -> LayerState:
-        """See `TrunkLayer`."""
-        raise NotImplementedError
-
     def mix(self, mixer: nn.Module, x: Tensor) -> Tensor:
         """See `TrunkLayer`."""
         q, k, self.values = _heads(mixer, x)
         self.keys = rotate(k)
         return _joined(mixer, rotate(q), self.keys, self.values, None)
 
-    def branch(self, at: Tensor) -> BranchLayer:
+    def branch(self, at: Tensor) -> Mixing:
         """See `TrunkLayer`."""
         return _AttentionBranches(self, at)
 
@@ -372,13 +343,8 @@ class _AttentionBranches:
     def __init__(self, trunk: _AttentionTrunk, at: Tensor) -> None:
         self.trunk, self.at = trunk, at
 
-    @property
-    def state(self) -> LayerState:
-        """See `BranchLayer`."""
-        raise NotImplementedError
-
     def mix(self, mixer: nn.Module, x: Tensor) -> Tensor:
-        """See `BranchLayer`."""
+        """See `Mixing`."""
         q, k, v = _heads(mixer, x)
         count, before = x.shape[1], self.trunk.keys.shape[2]
         own = torch.arange(count, device=x.device)
