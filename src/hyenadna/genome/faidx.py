@@ -31,7 +31,7 @@ _LINE_ENDS: Final = b"\r\n"
 _BLANKS: Final = b" \t\r\n"
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 # The empty block that ends every bgzip file (SAM specification, section 4.1.2).
-_BGZIP_END: Final = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
+BGZIP_END: Final = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 # The index holds line lengths as 32-bit numbers.
 _LONGEST_LINE: Final = 2**32 - 2
 _OTHER_FORMATS: Final = {
@@ -130,7 +130,7 @@ def packing_of(path: Path) -> Packing:
     try:
         with path.open("rb") as stream:
             head = stream.read(18)
-            stream.seek(-min(len(_BGZIP_END), path.stat().st_size), os.SEEK_END)
+            stream.seek(-min(len(BGZIP_END), path.stat().st_size), os.SEEK_END)
             tail = stream.read()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
@@ -143,7 +143,7 @@ def packing_of(path: Path) -> Packing:
         return "plain"
     if not (len(head) == 18 and head[3] & 4 and head[12:14] == b"BC"):
         return "gzip"
-    if tail != _BGZIP_END:
+    if tail != BGZIP_END:
         raise _damaged(path, "the end of the bgzip file is missing")
     return "bgzip"
 

@@ -3,6 +3,7 @@
     OUT.part/settings.json   what the rows are computed with
     OUT.part/done.json       how much of the input is done, and where its rows end
     OUT.part/rows            the rows so far, as text
+    OUT.part/kept.json       what else a resumed run must find again, where there is something
     OUT                      CSV (`.csv`), TSV (`.tsv`) or Parquet (`.parquet`)
 
 Nothing of it is held in memory, however many rows there are.
@@ -23,7 +24,7 @@ from hyenadna.infer import interrupted
 ColumnType = Literal["text", "integer", "number"]
 
 _SEPARATORS: Final = {".csv": ",", ".tsv": "\t", ".parquet": ","}
-_ROWS, _DONE, _WHOLE = "rows", "done.json", "whole"
+_ROWS, _DONE, _WHOLE, _KEPT = "rows", "done.json", "whole", "kept.json"
 _BLOCK: Final = 1 << 24
 
 
@@ -49,7 +50,7 @@ class RowsFile:
         """Sequences, variants or whatever the input holds, whose rows are on disk."""
         self._end = 0
         self._longest = 0
-        self._part = interrupted.Part(path, (_ROWS, _DONE, _WHOLE))
+        self._part = interrupted.Part(path, (_ROWS, _DONE, _WHOLE, _KEPT))
         self._rows = self._part.folder / _ROWS
 
     @classmethod
@@ -98,6 +99,19 @@ class RowsFile:
         self._end += len(text)
         self.inputs_done += inputs
         self._mark()
+
+    def keep(self, value: Any) -> None:
+        """Store a plain value, for JSON, that a resumed run finds as `kept`."""
+        beside = self._part.folder / f"{_KEPT}.new"
+        beside.write_text(json.dumps(value))
+        beside.replace(self._part.folder / _KEPT)
+
+    def kept(self) -> Any:
+        """The value that was stored; None without one, or a damaged one."""
+        try:
+            return json.loads((self._part.folder / _KEPT).read_text())
+        except (OSError, ValueError):
+            return None
 
     def finish(self) -> None:
         """Give the rows their own name and form, and remove what was beside.

@@ -97,7 +97,7 @@ class Decoder:
         self.config = self.backbone.config
         self._blocks = cast(Sequence[Block], list(self.backbone.layers))
         self._hyena = self.config.mixer == "hyena"
-        _check_decodable(self.backbone, self._blocks)
+        check_decodable(self.backbone, self._blocks)
         with torch.inference_mode(False), torch.no_grad(), self._evaluating():
             filters = [_filters(b.mixer, block) for b in self._blocks] if self._hyena else []
             self._filters: list[list[OnlineFilter]] = filters
@@ -497,7 +497,11 @@ def _filters(mixer: nn.Module, block: int) -> list[OnlineFilter]:
     return [OnlineFilter(FilterLags(mixer.filter_fn, part), block=block) for part in parts]
 
 
-def _check_decodable(backbone: Backbone, blocks: Sequence[Block]) -> None:
+def check_decodable(backbone: Backbone, blocks: Sequence[Block]) -> None:
+    """Nothing, where the parts of the blocks can be called one by one.
+
+    Raises InputError for hooks, or a forward of its own, on a module that would not be called.
+    """
     uncalled: list[tuple[str, nn.Module]] = [("backbone", backbone)]
     for i, block in enumerate(blocks):
         inner: dict[str, nn.Module] = {"": block, ".mixer": block.mixer}

@@ -21,16 +21,20 @@ if TYPE_CHECKING:
     from hyenadna.model.backbone import Block
 
 
-class Continuation(Protocol):
+class Mixing(Protocol):
+    """How new positions of one layer see those before."""
+
+    def mix(self, mixer: nn.Module, x: Tensor) -> Tensor:
+        """Output (B, n, D) of the layer's mixer at n more positions x (B, n, D)."""
+        ...
+
+
+class Continuation(Mixing, Protocol):
     """How new positions of one layer follow those before."""
 
     @property
     def state(self) -> LayerState:
         """The layer's state, which `mix` makes or moves on."""
-        ...
-
-    def mix(self, mixer: nn.Module, x: Tensor) -> Tensor:
-        """Output (B, n, D) of the layer's mixer at n more positions x (B, n, D)."""
         ...
 
 
@@ -105,7 +109,7 @@ class AttentionContinuation:
         return self._state.mix(mixer, x)
 
 
-def advance_block(block: Block, h: Tensor, now: Continuation) -> Tensor:
+def advance_block(block: Block, h: Tensor, now: Mixing) -> Tensor:
     """The residual stream (B, n, D) after a block at new positions, given that before it."""
     mixed = now.mix(block.mixer, block.norm1(h))
     h = h + mixed.to(h.dtype)
