@@ -99,7 +99,7 @@ class BigWigWriter:
     def add(self, contig: str, start: int, values: npt.ArrayLike, *, span: int = 1) -> None:
         """Add values of stretches of `span` bases side by side, the first from base `start` on.
 
-        start: counted from 0. NaN is a gap. Values come in the order of the contigs and of their bases.
+        start: counted from 0. NaN is a gap. Values come in the order of contigs and bases.
 
         Raises InputError for an unknown contig, values past its end, and values out of order.
         """

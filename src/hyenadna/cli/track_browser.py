@@ -1,0 +1,146 @@
+"""The browser page of `hyenadna track`."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hyenadna import __version__
+from hyenadna.errors import InputError
+from hyenadna.genome.intervals import Interval, overlap, require_within
+
+if TYPE_CHECKING:
+    from hyenadna.genome.fasta import Genome
+    from hyenadna.infer.track_files import Track
+    from hyenadna.infer.track_spill import TrackSpill
+    from hyenadna.infer.track_windows import TrackPlan
+    from hyenadna.report.browser_page import Annotated, Signal
+
+
+@dataclass(frozen=True)
+class BrowserJob:
+    """What goes into the page."""
+
+    path: Path
+    region: Interval
+    reader: Genome
+    annotations: tuple[Annotated, ...]
+    model: str
+
+    @classmethod
+    def prepare(
+        cls,
+        page: tuple[Path | None, str | None],
+        reader: Genome,
+        regions: Sequence[Interval],
+        annotation: Sequence[Path],
+        model: str,
+    ) -> BrowserJob | None:
+        """The page asked for; None where there is none.
+
+        page: file and region. Raises InputError where the file exists or has another suffix, the
+        region is too long, not on the genome, or without a base that gets a value, and without
+        igv-notebook.
+        """
+        path, text = page
+        if path is None:
+            if text is not None:
+                raise InputError("--browser-region is the region of a page; give --browser as well")
+            return None
+        from hyenadna.report.browser_page import MOST_BASES, require_igv
+        from hyenadna.report.browser_tracks import annotated
+
+        if path.suffix.casefold() not in (".html", ".htm"):
+            raise InputError(f"{path}: a browser page is HTML; give a name that ends in .html")
+        if path.exists():
+            raise InputError(f"{path}: exists; remove it, or give another --browser")
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: there is no folder {path.parent}; make it first")
+        require_igv()
+        if text is None:
+            region = _first_bases(reader, regions, MOST_BASES)
+        else:
+            region = Interval.parse(text)
+            require_within(region, reader.contigs, genome=str(reader.path))
+        if region.length > MOST_BASES:
+            raise InputError(
+                f"--browser-region {region} has {region.length:,} bases; a page shows up to "
+                f"{MOST_BASES:,}"
+            )
+        if overlap([region], regions) is None:
+            raise InputError(f"--browser-region {region}: no base of it is in the regions of --bed")
+        shown = tuple(annotated(file, region, reader) for file in annotation)
+        return cls(path, region, reader, shown, model)
+
+    def values(self, spill: TrackSpill, tracks: Sequence[Track]) -> list[Signal]:
+        """The tracks over the region, read before the run's files take their names."""
+        import numpy as np
+
+        from hyenadna.infer.track_files import values_at
+        from hyenadna.report.browser_page import signals
+
+        found = []
+        for track in tracks:
+            values = np.full(self.region.length, np.nan, dtype=np.float32)
+            for region in spill.plan.regions:
+                both = overlap([region], [self.region])
+                if both is not None:
+                    at = both.start - self.region.start
+                    values[at : at + both.length] = values_at(spill, track, both)
+            found += signals(track.name, values)
+        return found
+
+    def write(self, signals: Sequence[Signal], plan: TrackPlan) -> None:
+        """Write the page. Raises InputError where it cannot be written."""
+        from hyenadna.report.browser_page import Shown, browser_html, lower_case
+        from hyenadna.report.page import paragraph, write_text
+
+        region = self.region
+        letters = self.reader.letters(region.contig, region.start, region.stop).decode("latin-1")
+        shown = Shown(region, self.reader.contigs[region.contig], letters)
+        place = f"{region.contig}:{region.start + 1:,}–{region.stop:,}"
+        made = datetime.datetime.now(datetime.UTC).astimezone().isoformat(timespec="seconds")
+        html = browser_html(
+            f"What {Path(self.model).name} expects of {place}",
+            shown,
+            signals,
+            [*self.annotations, lower_case(shown)],
+            lead=[
+                f"Model {self.model} on {self.reader.path.name}, {place} ({region.length:,} "
+                f"bases). Each base is predicted from at least {plan.context:,} bases before it on "
+                "its strand.",
+            ],
+            notes=[
+                paragraph(
+                    "Surprisal is −log2 of the probability that the model gave to the base that "
+                    "stands there: 2 bits is a guess among four, 0 is certain. It is low in "
+                    "repeats and in what the model has learned by heart; low surprisal alone is no "
+                    "sign of function. Drag to move, zoom in to read bases; the page needs no "
+                    "network."
+                )
+            ],
+            footer=f"hyenadna {__version__}, {made}",
+        )
+        write_text(self.path, html)
+
+
+def _first_bases(reader: Genome, regions: Sequence[Interval], most: int) -> Interval:
+    """The first region from its first base A C G T on, at most so many bases."""
+    import numpy as np
+
+    from hyenadna.alphabet import BASES
+
+    step = 1 << 22
+    for region in regions:
+        for start in range(region.start, region.stop, step):
+            stop = min(start + step, region.stop)
+            known = np.flatnonzero(np.isin(reader.tokens(region.contig, start, stop), BASES))
+            if len(known):
+                first = start + int(known[0])
+                return Interval(region.contig, first, min(first + most, region.stop))
+    return Interval(
+        regions[0].contig, regions[0].start, min(regions[0].stop, regions[0].start + most)
+    )
