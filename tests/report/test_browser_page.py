@@ -108,6 +108,13 @@ def test_a_browser_shows_the_tracks_with_real_positions(place, tmp_path):
     assert [(start, stop) for start, stop, _ in found] == [(b, b + 1) for b in range(1100, 1140)]
     for start, _, value in found:
         assert value == pytest.approx(wanted[start], rel=1e-3)
+    around = np.array([wanted[base] for base in range(1100, 1500)], dtype=np.float32)
+    smooth = loaded["values"]["surprisal, mean of 100 bases (bits), mean of both strands"]
+    assert [start for start, _, _ in smooth] == list(range(1100, 1140))
+    wanted_means = running_mean(around, 100)[:40]
+    np.testing.assert_allclose([value for _, _, value in smooth], wanted_means, rtol=1e-3)
+    for letter in "ACGT":
+        assert len(loaded["values"][f"p({letter}), mean of both strands"]) == 40
     assert loaded["values"]["b.bed"] == [[1210, 1220, "peak"]]
     assert loaded["values"]["a.gtf"][0][:2] == [1100, 2050]  # the transcript, drawn whole
     assert [row[:2] for row in loaded["values"]["lower case (repeats)"]] == [[1200, 1260]]

@@ -332,7 +332,9 @@ def _compute(
     skipped = sum(each.last - each.first for each in islice(plan.windows(), before))
     if before:
         console.print(f"resuming behind {bases(min(skipped, total) / strands)}")
-    done, begun, told = skipped, time.monotonic(), False
+    done, begun = skipped, time.monotonic()
+    warm: tuple[float, int] | None = None  # the first pass makes the filters
+    told = False
     try:
         with progress_bar(console, f"tracking {job.reader.name}") as show:
             for batch in run(
@@ -345,10 +347,13 @@ def _compute(
             ):
                 spill.append(batch)
                 done = min(done + sum(each.values.shape[1] for each in batch.tracked), total)
-                seconds = time.monotonic() - begun
-                if not told and seconds > 2 and done < total:
-                    left = (total - done) / max(done - skipped, 1) * seconds
-                    console.print(f"about {duration(left)} left, by the first {bases(done / 2)}")
+                now = time.monotonic()
+                if warm is None:
+                    warm = (now, done)
+                elif not told and now - warm[0] > 2 and warm[1] < done < total:
+                    left = (total - done) / (done - warm[1]) * (now - warm[0])
+                    sample = bases((done - warm[1]) / strands)
+                    console.print(f"about {duration(left)} left, by a sample of {sample}")
                     told = True
                 show(done // strands, plan.bases)
     except KeyboardInterrupt:

@@ -41,6 +41,8 @@ main { max-width: 90rem } #browser { background: #fff; border: 1px solid var(--l
   margin-right: .4em }
 """
 _COLOURS: Final = {"average": BLUE, "forward": BLUE, "reverse": ORANGE}
+_PALE: Final = {"average": "#9dbdf0", "forward": "#9dbdf0", "reverse": "#f2c294"}
+"""Of single bases, beside the means of many."""
 _LETTERS: Final = {"A": "#2e9e4f", "C": "#2a6fdb", "G": "#c98a00", "T": "#d23b3b"}
 
 Floats = npt.NDArray[np.float32]
@@ -74,7 +76,7 @@ class Annotated:
     """`bed`, `gff3` or `gtf`."""
     lines: tuple[str, ...]
     """With the contig's name as the page has it, and the positions as the file has them."""
-    height: int = 90
+    height: int = 130
     mode: str = "EXPANDED"
 
 
@@ -113,7 +115,7 @@ def signals(name: str, values: Floats) -> list[Signal]:
             f"{name}.smooth", f"surprisal, mean of {SMOOTHED} bases (bits), {where}", smooth,
             least, top, colour, guide=2.0,
         ),
-        Signal(name, f"surprisal (bits), {where}", values, 0, most, colour, guide=2.0),
+        Signal(name, f"surprisal (bits), {where}", values, 0, most, _PALE[strand], guide=2.0),
     ]  # fmt: skip
 
 
@@ -245,8 +247,15 @@ def page_name(contig: str) -> str:
 
 
 def _signal_track(contig: str, region: Interval, signal: Signal) -> dict[str, Any]:
-    head = f"fixedStep chrom={contig} start={region.start + 1} step=1 span=1"
-    numbers = (f"{value:.4g}" if value == value else "." for value in signal.values.tolist())
+    # not fixedStep, in which igv.js loses count where it reads a track twice at the same time
+    head = f"variableStep chrom={contig} span=1"
+    known = np.flatnonzero(~np.isnan(signal.values))
+    numbers = (
+        f"{base}\t{value:.4g}"
+        for base, value in zip(
+            (region.start + 1 + known).tolist(), signal.values[known].tolist(), strict=True
+        )
+    )
     guides = [] if signal.guide is None else [{"color": INK, "dotted": True, "y": signal.guide}]
     return {
         "type": "wig", "format": "wig", "name": signal.title, "color": signal.colour,
