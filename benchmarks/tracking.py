@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -23,7 +23,6 @@ import numpy as np
 import torch
 
 from hyenadna.checkpoint.load import load
-from hyenadna.genome.bigwig import BigWigWriter
 from hyenadna.genome.fasta import Genome
 from hyenadna.genome.intervals import Interval
 from hyenadna.infer.track import track_interval
@@ -114,44 +113,13 @@ def plain_loop(
 
 def _bigwig(kind: str, count: int) -> str:
     """One row of the table of files: seconds and memory of a bigWig, in a process of its own."""
-    import subprocess
-
     done = subprocess.run(
-        [sys.executable, __file__, "--bigwig", kind, str(count)],
+        [sys.executable, str(Path(__file__).with_name("tracking_files.py")), kind, str(count)],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     seconds, memory, size = done.stdout.split()
     name = "`hyenadna.genome.bigwig`" if kind == "ours" else "pyBigWig"
     return f"| {count:,} | {name} | {float(seconds):.1f} | {memory} | {float(size):.1f} |"
-
-
-def write_bigwig(kind: str, count: int) -> None:
-    """Write random values of one contig; prints seconds, MiB above the start, and MB of the file."""
-    import tempfile
-
-    import pyBigWig
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "x.bw"
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        rng, begun = np.random.default_rng(0), time.perf_counter()
-        pieces = (
-            (start, (2 + 0.3 * rng.normal(size=min(1 << 16, count - start))).astype(np.float32))
-            for start in range(0, count, 1 << 16)
-        )
-        if kind == "ours":
-            with BigWigWriter(path, {"c": count}) as ours:
-                for start, values in pieces:
-                    ours.add("c", start, values)
-        else:
-            theirs = pyBigWig.open(str(path), "w")
-            theirs.addHeader([("c", count)])
-            for start, values in pieces:
-                theirs.addEntries("c", start, values=values, span=1, step=1)
-            theirs.close()
-        seconds = time.perf_counter() - begun
-        memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
-        print(seconds, memory, path.stat().st_size / 1e6)
 
 
 def _write(rows: list[str], files: list[str], *, at: str, model: str) -> None:
@@ -180,7 +148,4 @@ def _write(rows: list[str], files: list[str], *, at: str, model: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--bigwig":
-        write_bigwig(sys.argv[2], int(sys.argv[3]))
-    else:
-        main()
+    main()

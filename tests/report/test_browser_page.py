@@ -77,7 +77,7 @@ def place(tmp_path, monkeypatch):
 @needs_chromium
 def test_a_browser_shows_the_tracks_with_real_positions(place, tmp_path):
     words = ["track", "model", "g.fa", "-o", "x.bedgraph", "--threads", "1", "--contigs", "chr9"]
-    words += ["--browser", "p.html", "--browser-region", "chr9:1,101-1,500"]
+    words += ["--browser", "p.html", "--browser-region", "9:1,101-1,500"]
     words += [
         "--values",
         "surprisal,probabilities",

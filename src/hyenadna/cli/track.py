@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 _CAVEATS = (
     "Surprisal is that of this model. It is low where the model has learned, or remembers, what "
-    "comes: in repeats and common sequence before all. Low surprisal alone is no sign of function, "
-    "and high surprisal none of its absence.",
+    "comes: in tandem repeats and in sequence that it has met often, before all. Low surprisal "
+    "alone is no sign of function, and high surprisal none of its absence.",
     "A base of the forward strand is predicted from what lies to its left, one of the reverse "
     "strand from what lies to its right, in each case by at least `context` bases, and by fewer at "
     "the ends of a contig.",
@@ -210,7 +210,13 @@ def _prepare(
     """Everything that can be wrong before the model is loaded."""
     from hyenadna.genome.fasta import Genome
     from hyenadna.infer.track_features import read_kinds
-    from hyenadna.infer.track_files import chosen_tracks, require_free, strands_read, track_paths
+    from hyenadna.infer.track_files import (
+        chosen_tracks,
+        require_fit,
+        require_free,
+        strands_read,
+        track_paths,
+    )
     from hyenadna.infer.track_regions import read_regions
     from hyenadna.infer.track_windows import TrackPlan
 
@@ -220,6 +226,7 @@ def _prepare(
     if bin < 1:
         raise InputError(f"--bin is {bin}; it must be at least 1 base")
     reader = Genome.open(genome)
+    require_fit(out, reader.contigs)
     regions, notes = read_regions(reader, **places)
     kinds, more = read_kinds(annotation, reader)
     browser = BrowserJob.prepare(page, reader, regions, annotation, model)

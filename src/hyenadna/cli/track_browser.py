@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from hyenadna import __version__
 from hyenadna.errors import InputError
-from hyenadna.genome.intervals import Interval, overlap, require_within
+from hyenadna.genome.intervals import Interval, overlap
 
 if TYPE_CHECKING:
     from hyenadna.genome.fasta import Genome
@@ -50,6 +50,7 @@ class BrowserJob:
             if text is not None:
                 raise InputError("--browser-region is the region of a page; give --browser as well")
             return None
+        from hyenadna.infer.track_regions import read_region
         from hyenadna.report.browser_page import MOST_BASES, require_igv
         from hyenadna.report.browser_tracks import annotated
 
@@ -63,8 +64,7 @@ class BrowserJob:
         if text is None:
             region = _first_bases(reader, regions, MOST_BASES)
         else:
-            region = Interval.parse(text)
-            require_within(region, reader.contigs, genome=str(reader.path))
+            region = read_region(text, reader, [])
         if region.length > MOST_BASES:
             raise InputError(
                 f"--browser-region {region} has {region.length:,} bases; a page shows up to "
@@ -86,10 +86,11 @@ class BrowserJob:
         for track in tracks:
             values = np.full(self.region.length, np.nan, dtype=np.float32)
             for region in spill.plan.regions:
-                both = overlap([region], [self.region])
-                if both is not None:
-                    at = both.start - self.region.start
-                    values[at : at + both.length] = values_at(spill, track, both)
+                start = max(region.start, self.region.start)
+                stop = min(region.stop, self.region.stop)
+                if region.contig == self.region.contig and start < stop:
+                    at = slice(start - self.region.start, stop - self.region.start)
+                    values[at] = values_at(spill, track, Interval(region.contig, start, stop))
             found += signals(track.name, values)
         return found
 
@@ -117,9 +118,9 @@ class BrowserJob:
                 paragraph(
                     "Surprisal is −log2 of the probability that the model gave to the base that "
                     "stands there: 2 bits is a guess among four, 0 is certain. It is low in "
-                    "repeats and in what the model has learned by heart; low surprisal alone is no "
-                    "sign of function. Drag to move, zoom in to read bases; the page needs no "
-                    "network."
+                    "tandem repeats and in what the model has learned by heart; low surprisal "
+                    "alone is no sign of function. Drag to move, zoom in to read bases; the page "
+                    "needs no network."
                 )
             ],
             footer=f"hyenadna {__version__}, {made}",

@@ -65,6 +65,20 @@ Floats = npt.NDArray[np.float32]
 Array = npt.NDArray[np.void]
 
 
+def require_contigs(path: str | Path, contigs: Mapping[str, int]) -> None:
+    """Nothing, where a bigWig can hold these contigs: at least one, each of 1 to 2^32 - 1 bases.
+
+    Raises InputError otherwise.
+    """
+    for name, length in contigs.items():
+        if not 0 < length < 1 << 32:
+            raise InputError(
+                f"{path}: contig {name!r} has {length:,} bases; bigWig holds 1 to 4,294,967,295"
+            )
+    if not contigs:
+        raise InputError(f"{path}: a bigWig needs at least one contig")
+
+
 class BigWigWriter:
     """A new bigWig file; whole only after `close`, or at the end of a `with` block."""
 
@@ -74,16 +88,9 @@ class BigWigWriter:
         contigs: lengths by name, all of the genome in its order. span: usual bases of a value, from
         which the zoom levels are chosen.
 
-        Raises InputError for no contig, one of no or of more than 2^32 - 1 bases, and OSError where
-        the file cannot be written.
+        Raises InputError as `require_contigs` does, and OSError where the file cannot be written.
         """
-        for name, length in contigs.items():
-            if not 0 < length < 1 << 32:
-                raise InputError(
-                    f"{path}: contig {name!r} has {length:,} bases; bigWig holds 1 to 4,294,967,295"
-                )
-        if not contigs:
-            raise InputError(f"{path}: a bigWig needs at least one contig")
+        require_contigs(path, contigs)
         self.path, self.contigs = Path(path), dict(contigs)
         self._number = {name: number for number, name in enumerate(contigs)}
         self._at = (0, 0)

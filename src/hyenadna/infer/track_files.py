@@ -7,7 +7,7 @@ column.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hyenadna.errors import InputError
-from hyenadna.genome.bigwig import BigWigWriter
+from hyenadna.genome.bigwig import BigWigWriter, require_contigs
 from hyenadna.genome.intervals import Interval
 from hyenadna.infer import interrupted
 from hyenadna.infer.track import Value, channels
@@ -85,6 +85,12 @@ def require_free(out: Path, paths: Sequence[Path], *, resume: bool) -> None:
         if path != out and path.exists():
             raise InputError(f"{path}: exists; remove it, or give another --out")
     interrupted.require_free(out, what="values", resume=resume)
+
+
+def require_fit(out: Path, contigs: Mapping[str, int]) -> None:
+    """Nothing, where a file of this name can hold these contigs. Raises InputError otherwise."""
+    if _split(out)[1].casefold() in _BIGWIG:
+        require_contigs(out, {name: length for name, length in contigs.items() if length})
 
 
 def runs(spill: TrackSpill, track: Track, *, bin: int = 1) -> Iterator[Run]:

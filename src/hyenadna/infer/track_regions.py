@@ -30,13 +30,11 @@ def read_regions(
     found: list[Interval] = []
     notes: list[str] = []
     for contig in contigs:
-        if contig not in genome.contigs:
+        name = _named(Interval(contig, 0, 0), genome, [], notes).contig
+        if name not in genome.contigs:
             raise InputError(unknown_contig(contig, genome.contigs, str(genome.path)))
-        found.append(Interval(contig, 0, genome.contigs[contig]))
-    for text in regions:
-        interval = _named(Interval.parse(text), genome, [], notes)
-        require_within(interval, genome.contigs, genome=str(genome.path))
-        found.append(interval)
+        found.append(Interval(name, 0, genome.contigs[name]))
+    found += [read_region(text, genome, notes) for text in regions]
     if bed is not None:
         found += _bed_regions(genome, bed, notes)
     if bed is None and not regions and not contigs:
@@ -45,7 +43,17 @@ def read_regions(
     chosen = tuple(sorted(merge(found), key=lambda i: (rank[i.contig], i.start)))
     if not chosen:
         raise InputError(f"{bed or genome.path}: no base to make a track of")
-    return chosen, notes
+    return chosen, list(dict.fromkeys(notes))
+
+
+def read_region(text: str, genome: GenomeReader, notes: list[str]) -> Interval:
+    """The interval of `chr1:1-100`, by the name that the genome has for its contig.
+
+    notes: a line is added where that is another name. Errors as for `read_regions`.
+    """
+    interval = _named(Interval.parse(text), genome, [], notes)
+    require_within(interval, genome.contigs, genome=str(genome.path))
+    return interval
 
 
 def _bed_regions(genome: GenomeReader, bed: Path, notes: list[str]) -> list[Interval]:

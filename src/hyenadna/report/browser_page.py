@@ -33,6 +33,7 @@ SMOOTHED: Final = 100
 _CHECKED: Final = 40
 _IGV: Final = ("js", "igv.min.js")
 _STYLE: Final = """
+html { overflow-y: scroll } /* a bar that comes later would shift the region */
 main { max-width: 90rem } #browser { background: #fff; border: 1px solid var(--line);
   border-radius: 4px; padding: .3rem; margin: .8rem 0; min-height: 18rem }
 #status { color: var(--soft) }
