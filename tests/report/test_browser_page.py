@@ -20,10 +20,12 @@ from hyenadna.config import ModelConfig
 from hyenadna.errors import InputError
 from hyenadna.genome.fasta import Genome
 from hyenadna.genome.intervals import Interval
+from hyenadna.infer.run_record import read_record
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.report import browser_page
 from hyenadna.report.browser_page import Shown, browser_html, lower_case, running_mean, signals
 from hyenadna.report.browser_tracks import annotated
+from hyenadna.report.track_browser import write_stored_browser
 
 CONFIG = ModelConfig(d_model=8, n_layer=1, max_seq_len=34, filter_order=8)
 CHROMIUM = next(
@@ -139,6 +141,26 @@ def test_the_network_is_forbidden(place, tmp_path):
     _, said = opened(place / "p.html", tmp_path)
     assert said["state"] == "failed"
     assert "connect-src https://example.org" in str(said["blocked"])
+
+
+@pytest.mark.parametrize("out", ["x.bw", "x.parquet"])
+def test_a_page_made_later_is_the_page_made_then(place, out):
+    """From the files of the run, with another time at its foot."""
+    words = ["track", "model", "g.fa", "-o", out, "--threads", "1", "--browser", "p.html"]
+    words += ["--browser-region", "chr9:11-90", "--strands", "each", "--annotation", "b.bed"]
+    assert run([*words, "--contigs", "chr9"]) == 0
+    if out == "x.bw":
+        pytest.importorskip("pyBigWig")
+    record = read_record(place / out)
+    later = place / "later.html"
+    write_stored_browser(later, place / out, record, "9:11-90", [Path("b.bed")])
+    pages = [re.sub("<footer>.*</footer>", "", p.read_text()) for p in (place / "p.html", later)]
+    assert pages[0] == pages[1]
+    assert run([*words, "--contigs", "chr9"]) == 2  # the page exists, as the tracks do
+    text = place / "x.tsv"
+    assert run(["track", "model", "g.fa", "-o", str(text), "--threads", "1"]) == 0
+    with pytest.raises(InputError, match=r"read back from bigWig and \.parquet"):
+        write_stored_browser(later, text, read_record(text), "9:11-90")
 
 
 def shown(length: int = 50) -> Shown:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +14,10 @@ from hyenadna.genome.intervals import Interval, overlap
 
 if TYPE_CHECKING:
     from hyenadna.genome.fasta import Genome
-    from hyenadna.infer.track_files import Track
+    from hyenadna.infer.track_files import Floats, Track
     from hyenadna.infer.track_spill import TrackSpill
     from hyenadna.infer.track_windows import TrackPlan
-    from hyenadna.report.browser_page import Annotated, Signal
+    from hyenadna.report.browser_page import Annotated
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,13 @@ class BrowserJob:
         shown = tuple(annotated(file, region, reader) for file in annotation)
         return cls(path, region, reader, shown, model)
 
-    def values(self, spill: TrackSpill, tracks: Sequence[Track]) -> list[Signal]:
+    def values(self, spill: TrackSpill, tracks: Sequence[Track]) -> dict[str, Floats]:
         """The tracks over the region, read before the run's files take their names."""
         import numpy as np
 
         from hyenadna.infer.track_files import values_at
-        from hyenadna.report.browser_page import signals
 
-        found = []
+        found = {}
         for track in tracks:
             values = np.full(self.region.length, np.nan, dtype=np.float32)
             for region in spill.plan.regions:
@@ -91,41 +90,24 @@ class BrowserJob:
                 if region.contig == self.region.contig and start < stop:
                     at = slice(start - self.region.start, stop - self.region.start)
                     values[at] = values_at(spill, track, Interval(region.contig, start, stop))
-            found += signals(track.name, values)
+            found[track.name] = values
         return found
 
-    def write(self, signals: Sequence[Signal], plan: TrackPlan) -> None:
+    def write(self, values: Mapping[str, Floats], plan: TrackPlan) -> None:
         """Write the page. Raises InputError where it cannot be written."""
-        from hyenadna.report.browser_page import Shown, browser_html, lower_case
-        from hyenadna.report.page import paragraph, write_text
+        from hyenadna.report.track_browser import write_track_browser
 
-        region = self.region
-        letters = self.reader.letters(region.contig, region.start, region.stop).decode("latin-1")
-        shown = Shown(region, self.reader.contigs[region.contig], letters)
-        place = f"{region.contig}:{region.start + 1:,}–{region.stop:,}"
         made = datetime.datetime.now(datetime.UTC).astimezone().isoformat(timespec="seconds")
-        html = browser_html(
-            f"What {Path(self.model).name} expects of {place}",
-            shown,
-            signals,
-            [*self.annotations, lower_case(shown)],
-            lead=[
-                f"Model {self.model} on {self.reader.path.name}, {place} ({region.length:,} "
-                f"bases). Each base is predicted from at least {plan.context:,} bases before it on "
-                "its strand.",
-            ],
-            notes=[
-                paragraph(
-                    "Surprisal is −log2 of the probability that the model gave to the base that "
-                    "stands there: 2 bits is a guess among four, 0 is certain. It is low in "
-                    "tandem repeats and in what the model has learned by heart; low surprisal "
-                    "alone is no sign of function. Drag to move, zoom in to read bases; the page "
-                    "needs no network."
-                )
-            ],
+        write_track_browser(
+            self.path,
+            self.reader,
+            self.region,
+            values,
+            self.annotations,
+            model=self.model,
+            context=plan.context,
             footer=f"hyenadna {__version__}, {made}",
         )
-        write_text(self.path, html)
 
 
 def _first_bases(reader: Genome, regions: Sequence[Interval], most: int) -> Interval:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hyenadna.errors import InputError
+from hyenadna.genome.intervals import Interval
 from hyenadna.infer.run_record import RunRecord
 
 _BLOCK: Final = 1 << 18
@@ -33,26 +34,46 @@ def stored_tracks(out: Path, record: RunRecord) -> dict[str, Path]:
     return found
 
 
-def pieces(out: Path, record: RunRecord, names: list[str]) -> Iterator[Piece]:
+def values_in(
+    out: Path, record: RunRecord, names: Sequence[str], at: Interval
+) -> dict[str, Floats]:
+    """The values of these tracks at each base of an interval; NaN where there is none.
+
+    Errors as for `pieces`.
+    """
+    found = {name: np.full(at.length, np.nan, dtype=np.float32) for name in names}
+    for contig, start, span, values in pieces(out, record, names, within=at):
+        for name, row in values.items():
+            each = np.repeat(row, span)
+            first, last = max(start, at.start), min(start + len(each), at.stop)
+            if contig == at.contig and first < last:
+                found[name][first - at.start : last - at.start] = each[first - start : last - start]
+    return found
+
+
+def pieces(
+    out: Path, record: RunRecord, names: Sequence[str], *, within: Interval | None = None
+) -> Iterator[Piece]:
     """The values of these tracks over all regions, a piece at a time.
 
-    Pieces of a bigWig are whole blocks of a contig, NaN where nothing stands. Raises InputError
-    where a file is gone or damaged, and for a bigWig without pyBigWig.
+    Pieces of a bigWig are blocks of a contig, NaN where nothing stands. within: others may be
+    passed over. Raises InputError where a file is gone or damaged, for a bigWig without pyBigWig,
+    and for bedGraph and TSV, which are not read back.
     """
     files = stored_tracks(out, record)
     chosen = {name: files[name] for name in names}
     suffix = out.name.casefold().removesuffix(".gz")
     if suffix.endswith((".bw", ".bigwig")):
-        yield from _bigwigs(chosen)
+        yield from _bigwigs(chosen, within)
     elif suffix.endswith(".parquet"):
         yield from _parquet(out, names)
     else:
         raise InputError(
-            f"{out}: pictures are drawn from a bigWig or a .parquet table; write one of these"
+            f"{out}: tracks are read back from bigWig and .parquet; write one of these"
         )
 
 
-def _bigwigs(files: dict[str, Path]) -> Iterator[Piece]:
+def _bigwigs(files: dict[str, Path], within: Interval | None) -> Iterator[Piece]:
     try:
         import pyBigWig
     except ImportError as error:
@@ -64,8 +85,11 @@ def _bigwigs(files: dict[str, Path]) -> Iterator[Piece]:
         for name, path in files.items():
             opened[name] = pyBigWig.open(str(path))
         for contig, length in next(iter(opened.values())).chroms().items():
-            for start in range(0, length, _BLOCK):
-                stop = min(start + _BLOCK, length)
+            first, last = (0, length) if within is None else (within.start, within.stop)
+            if within is not None and contig != within.contig:
+                continue
+            for start in range(first, last, _BLOCK):
+                stop = min(start + _BLOCK, last)
                 if all(_empty(bw, contig, start, stop) for bw in opened.values()):
                     continue
                 values = {
@@ -85,7 +109,7 @@ def _empty(bw: Any, contig: str, start: int, stop: int) -> bool:
     return bool((bw.stats(contig, start, stop, type="coverage")[0] or 0) == 0)
 
 
-def _parquet(path: Path, names: list[str]) -> Iterator[Piece]:
+def _parquet(path: Path, names: Sequence[str]) -> Iterator[Piece]:
     import pyarrow.parquet
 
     columns = [name.replace(".", "_") for name in names]
@@ -94,7 +118,7 @@ def _parquet(path: Path, names: list[str]) -> Iterator[Piece]:
             yield from _runs(batch, names, columns)
 
 
-def _runs(batch: Any, names: list[str], columns: list[str]) -> Iterator[Piece]:
+def _runs(batch: Any, names: Sequence[str], columns: Sequence[str]) -> Iterator[Piece]:
     """Stretches of a batch of rows that lie side by side with one span."""
     if not batch.num_rows:
         return
