@@ -36,8 +36,9 @@ def write_track_browser(
     """Write the page.
 
     values: by the name of the track, one for each base of the region, NaN where there is none.
-    context: least bases before a base. footer: what made it, and when. Raises InputError where it cannot be written, and as
-    `browser_html` does.
+    context: least bases before a base. footer: what made it, and when.
+
+    Raises InputError where it cannot be written, and as `browser_html` does.
     """
     letters = genome.letters(region.contig, region.start, region.stop).decode("latin-1")
     shown = Shown(region, genome.contigs[region.contig], letters)
