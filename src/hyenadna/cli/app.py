@@ -30,6 +30,7 @@ COMMANDS = {
     "evaluate": "Measure how well a model predicts held-out bases, beside Markov models.",
     "embed": "Turn a genome into embeddings: mean hidden states over each stretch of bases.",
     "score": "Score the variants of a VCF: how likely a model finds each allele beside REF.",
+    "track": "Write tracks for a genome browser: how surprised a model is at every base.",
     "generate": "Write new DNA: bases that the model draws after a prompt, one at a time.",
     "finetune": "Fit a model to labelled sequences, and measure it beside baselines.",
     "fewshot": "Ask a model for classes behind demonstrations; say whether it learns from them.",

@@ -204,8 +204,8 @@ def _header(
     background: int,
 ) -> Header:
     """Of the output: that of the input, our fields, and contigs that it does not declare."""
+    from hyenadna.genome.contig_names import ContigNames
     from hyenadna.genome.variant_file import contig_lines, tag_lines
-    from hyenadna.genome.variants import ContigNames
     from hyenadna.infer.score_file import info_lines
 
     names = ContigNames(contigs)

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 from hyenadna.data.text_files import open_text, suffix_of
 from hyenadna.errors import InputError
+from hyenadna.genome.contig_names import matched_names
 from hyenadna.genome.fasta import GenomeReader
 from hyenadna.genome.intervals import Interval
 
@@ -297,13 +298,7 @@ def match_contigs(annotation: Annotation, genome: GenomeReader) -> dict[str, str
 
     Raises InputError where the genome has none of them, naming both.
     """
-    names: dict[str, str] = {}
-    for contig in annotation.contigs:
-        twin = contig.removeprefix("chr") if contig.startswith("chr") else f"chr{contig}"
-        if contig in genome.contigs:
-            names[contig] = contig
-        elif twin in genome.contigs and twin not in annotation.contigs:
-            names[contig] = twin
+    names = matched_names(annotation.contigs, genome.contigs)
     if not names:
         raise InputError(
             f"{annotation.path}: its contigs are {_listed(annotation.contigs)}, but {genome.path} "

@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,13 +102,17 @@ class GenomeReader(ABC):
         """Length of all contigs together."""
         return sum(self.contigs.values())
 
-    def digest(self) -> str:
+    def digest(self, contigs: Collection[str] | None = None) -> str:
         """SHA-256 (hex) over names, lengths and token ids; case and packing make no difference.
 
-        Reads the whole genome.
+        Reads all of the contigs: the whole genome where they are left out.
+
+        Raises InputError as `cased_tokens` does.
         """
         total = hashlib.sha256()
         for contig, length in self.contigs.items():
+            if contigs is not None and contig not in contigs:
+                continue
             total.update(f"{contig}\0{length}\0".encode())
             for start in range(0, length, PIECE_BYTES):
                 total.update(self.tokens(contig, start, min(start + PIECE_BYTES, length)).tobytes())

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from hyenadna.errors import InputError
+from hyenadna.genome.contig_names import contig_aliases
 
 _TEXT: Final = re.compile(r"(?P<contig>\S+):(?P<first>[\d,]+)-(?P<last>[\d,]+)")
 _BED_HEADERS: Final = ("#", "track", "browser")
@@ -200,6 +201,6 @@ def unknown_contig(contig: str, contigs: Iterable[str], genome: str) -> str:
     """Text of the error for a name that a genome does not have, with the names that it has."""
     names = list(contigs)
     shown = ", ".join(names[:5]) + (f", … ({len(names)} in all)" if len(names) > 5 else "")
-    twin = contig.removeprefix("chr") if contig.startswith("chr") else f"chr{contig}"
-    hint = f" - it has {twin!r}: rename one of the two" if twin in names else ""
+    twin = next((alias for alias in contig_aliases(contig) if alias in names), None)
+    hint = f" - it has {twin!r}: rename one of the two" if twin else ""
     return f"{genome} has no contig {contig!r}; it has {shown or 'none'}{hint}"

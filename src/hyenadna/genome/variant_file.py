@@ -14,9 +14,10 @@ from typing import Any, Final, Literal
 import pysam
 
 from hyenadna.errors import InputError
+from hyenadna.genome.contig_names import contig_aliases
 from hyenadna.genome.faidx import BGZIP_END
 from hyenadna.genome.intervals import Interval, merge
-from hyenadna.genome.variants import Record, contig_aliases, parse_record
+from hyenadna.genome.variants import Record, parse_record
 
 Packing = Literal["plain", "bgzip", "gzip", "bcf"]
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from hyenadna.alphabet import BYTE_TO_ID, INVALID, A, Ids, N, T
 from hyenadna.errors import InputError
+from hyenadna.genome.contig_names import ContigNames
 from hyenadna.genome.fasta import GenomeReader
 
 COLUMNS: Final = 8
@@ -149,41 +150,6 @@ def applied(tokens: Ids, allele: Allele, *, offset: int = 0) -> Ids:
             f"{offset + 1} to {offset + len(tokens)}"
         )
     return np.concatenate([tokens[:first], allele.alt, tokens[last:]])
-
-
-def contig_aliases(name: str) -> list[str]:
-    """Other names by which genomes know a contig: with and without `chr`, and M for MT."""
-    bare = name.removeprefix("chr")
-    bares = [bare]
-    if bare in ("M", "MT"):
-        bares = ["M", "MT"]
-    names = [form for each in bares for form in (each, f"chr{each}")]
-    return [form for form in names if form != name]
-
-
-class ContigNames:
-    """Names of contigs in a file of variants, looked up in a genome."""
-
-    def __init__(self, contigs: Mapping[str, int]) -> None:
-        self.contigs = contigs
-        self._found: dict[str, str | None] = {}
-
-    def __getitem__(self, name: str) -> str | None:
-        """The genome's name; None where it has none."""
-        if name not in self._found:
-            forms = [name, *contig_aliases(name)]
-            self._found[name] = next((form for form in forms if form in self.contigs), None)
-        return self._found[name]
-
-    @property
-    def renamed(self) -> dict[str, str]:
-        """Names met so far that the genome spells otherwise."""
-        return {k: v for k, v in self._found.items() if v is not None and v != k}
-
-    @property
-    def unknown(self) -> list[str]:
-        """Names met so far that the genome has not."""
-        return [name for name, found in self._found.items() if found is None]
 
 
 class Stretches:

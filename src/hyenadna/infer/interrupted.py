@@ -115,7 +115,12 @@ class Part:
 
     def finish(self, whole: Path) -> None:
         """The file `whole` of the folder takes the name of the output, and the rest goes."""
-        whole.replace(self.path)
+        self.finish_all({whole: self.path})
+
+    def finish_all(self, files: Mapping[Path, Path]) -> None:
+        """Each of these files of the folder takes its own name, and the rest goes."""
+        for whole, path in files.items():
+            whole.replace(path)
         shutil.rmtree(self.folder)
         self._lock.close()
 

@@ -9,6 +9,8 @@ All text is escaped here and nowhere else.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import math
 import re
@@ -207,14 +209,54 @@ def _svg(figure: Figure, description: str) -> str:
 
 def page_html(title: str, blocks: Iterable[Block], *, footer: str = "") -> str:
     """The whole document. footer: a line at the end, such as what made it and when."""
+    return _html(title, blocks, _POLICY, footer, _STYLE)
+
+
+def scripted_page_html(
+    title: str,
+    blocks: Iterable[Block],
+    scripts: Sequence[str],
+    *,
+    footer: str = "",
+    style: str = "",
+) -> str:
+    """A document that runs these scripts, in order, and no other: the policy holds their digests.
+
+    Nothing may be fetched but data inside the page. style: added to that of all pages.
+
+    Raises ValueError for a script that would end its own element.
+    """
+    if any("</script" in script.casefold() for script in scripts):
+        raise ValueError("a script inside a page must not hold </script")
+    digests = (
+        base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+        for script in scripts
+    )
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    policy = (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; connect-src data: blob:; font-src data:"
+    )
+    tail = [Block(f"<script>{script}</script>") for script in scripts]
+    return _html(title, blocks, policy, footer, _STYLE + style, tail)
+
+
+def _html(
+    title: str,
+    blocks: Iterable[Block],
+    policy: str,
+    footer: str,
+    style: str,
+    tail: Sequence[Block] = (),
+) -> str:
     body = "\n".join(blocks)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        f"<title>{escape(title)}</title><style>{style}</style></head>\n"
         f"<body><main><h1>{escape(title)}</h1>\n{body}\n"
-        f"<footer>{escape(footer)}</footer></main></body></html>\n"
+        f"<footer>{escape(footer)}</footer></main>{''.join(tail)}</body></html>\n"
     )
 
 
@@ -223,8 +265,12 @@ def write_page(path: Path, title: str, blocks: Iterable[Block], *, footer: str =
 
     Raises InputError where it cannot be written.
     """
+    write_text(path, page_html(title, blocks, footer=footer))
+
+
+def write_text(path: Path, html: str) -> None:
+    """Write a document beside and rename. Raises InputError where it cannot be written."""
     beside = path.with_name(f".{path.name}.part")
-    html = page_html(title, blocks, footer=footer)
     try:
         beside.write_text(html, encoding="utf-8")
         beside.replace(path)
