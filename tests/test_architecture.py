@@ -99,7 +99,7 @@ def test_help_never_imports_torch():
     }  # fmt: skip
     commands = (
         "pretrain", "evaluate", "embed", "generate", "finetune", "fewshot", "prompt-tune",
-        "predict", "benchmark",
+        "predict", "benchmark", "mutate",
     )  # fmt: skip
     for words in (["--help"], *([command, "--help"] for command in commands), ["models"]):
         loaded = loaded_after(f"from hyenadna.cli.app import run\nrun({words!r})")
