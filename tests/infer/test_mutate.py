@@ -126,6 +126,12 @@ def test_strands():
     np.testing.assert_array_equal(both.bases, COMPLEMENT[opposite.bases[::-1]])
 
 
+def test_a_model_in_training_is_read_as_it_will_be():
+    model, ids = make_model().train(), random_ids(20)
+    assert_same(mutate(model, ids, after=3), mutate(MODEL, ids, after=3), 0)
+    assert model.training and model.backbone.dropout.training
+
+
 def test_what_is_missing():
     ids = encode("NACGNT")
     found = mutate(MODEL, ids, strands="forward")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hyenadna.alphabet import BASES, A, Ids, T
 from hyenadna.model.backbone import HyenaDNA
@@ -16,6 +17,18 @@ from hyenadna.model.decoding.decoder import Decoder
 from hyenadna.model.decoding.state import DecodingState
 
 Floats = npt.NDArray[np.float64]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode while the block runs, for the model and all in it; then as before."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def read_strand(

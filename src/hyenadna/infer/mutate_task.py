@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hyenadna.alphabet import BASES, A, Ids, T, reverse_complement_ids
 from hyenadna.errors import InputError
-from hyenadna.infer.mutate_strand import Floats
+from hyenadna.infer.mutate_strand import Floats, evaluating
 from hyenadna.model.decoding.decoder import Decoder
 from hyenadna.model.decoding.shared_reading import ROW_TOKENS
 from hyenadna.model.heads import TaskModel
@@ -85,17 +85,13 @@ def mutate_task(
     chosen = choose_output(task_model, output)
     last = len(ids) if last is None else last
     _check(task_model, ids, first, last)
-    was_training = task_model.training
-    task_model.eval()
-    try:
+    with evaluating(task_model):
         found = [
             _strand_features(task_model, ids, first, last, reverse, block, row_tokens, progress)
             for reverse in _directions(task_model)
         ]
         mutants, reference = (_joined(task_model, each) for each in zip(*found, strict=True))
         said = _said(task_model, torch.cat([mutants.flatten(0, 1), reference[None]]), chosen)
-    finally:
-        task_model.train(was_training)
     return _changes(ids[first:last], *said)
 
 
@@ -116,8 +112,9 @@ def mutate_task_whole(
 ) -> OutputChanges:
     """The slow twin of `mutate_task`: each mutant passes through the model alone, whole."""
     chosen = choose_output(task_model, output)
-    features = [task_model.features(row)[0] for row in (*_all_mutants(ids), ids)]
-    return _changes(ids, *_said(task_model, torch.stack(features), chosen))
+    with evaluating(task_model):
+        features = [task_model.features(row)[0] for row in (*_all_mutants(ids), ids)]
+        return _changes(ids, *_said(task_model, torch.stack(features), chosen))
 
 
 def _all_mutants(ids: Ids) -> Iterator[Ids]:

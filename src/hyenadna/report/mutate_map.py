@@ -38,9 +38,11 @@ class MutationMap:
     @property
     def title(self) -> str:
         """What it is, and where; positions from 1, as people write them."""
-        last = self.first + len(self.letters)
-        where = f"{self.first + 1:,} to {last:,}"
-        return f"{self.id}, {self.contig}, {where}" if self.contig else f"{self.id}, {where}"
+        first, last = self.first + 1, self.first + len(self.letters)
+        if self.contig is None:
+            return f"{self.id}, {first:,} to {last:,}"
+        where = f"{self.contig}:{first}-{last}"
+        return where if self.id == where else f"{self.id}, {where}"
 
     @property
     def importance(self) -> Floats:
@@ -73,6 +75,9 @@ def first_maps(out: Path, *, count: int, positions: int = MOST_POSITIONS) -> lis
     here: set[int] = set()
     cut = False
     for row in _rows(out):
+        for name in ("id", "position", "ref", "alt", "score"):
+            if name not in row:
+                raise InputError(f"{out}: has no column {name!r}; is it of `hyenadna mutate`?")
         position = int(row["position"])
         if rows and (row["id"] != rows[-1]["id"] or position < int(rows[-1]["position"])):
             maps.append(_map(rows, cut))
