@@ -45,7 +45,7 @@ def assert_same(got, want, tolerance: float) -> None:
         np.testing.assert_allclose(one, other, rtol=0, atol=tolerance)
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(
     length=st.integers(1, 22),
     after=st.one_of(st.none(), st.integers(0, 25)),
@@ -74,7 +74,7 @@ def test_the_transformer_baseline_too():
     assert_same(mutate(model, ids, after=7), mutate_whole(model, ids, after=7), 1e-4)
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(
     block=st.sampled_from([1, 3, 16, 50]),
     row_tokens=st.sampled_from([50, 1 << 14]),

@@ -91,12 +91,13 @@ def test_letters_stand_where_they_belong(tmp_path):
     plt.close(figure)
 
 
-def test_a_page_has_the_pictures(tmp_path):
-    write(tmp_path / "a.csv", dict.fromkeys(("<b>", "y", "z", "w"), "ACGTN" * 122))
+def test_a_page_has_the_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr(mutate_page, "POSITIONS", 100)
+    write(tmp_path / "a.csv", dict.fromkeys(("<b>", "y", "z", "w"), "ACGTN" * 22))
     html = page_html("t", mutate_page.blocks(tmp_path / "a.csv", record(strands="average")))
     assert html.count("<svg") == 9 and "first 3 of 5 sequences" in html
-    assert "first 600 positions" in html and "<b>" not in html.replace("&lt;b&gt;", "")
-    assert "G to T" in html and len(html) < 5_000_000
+    assert "first 100 positions" in html and "<b>" not in html.replace("&lt;b&gt;", "")
+    assert "G to T" in html and len(html) < 2_000_000
     write(tmp_path / "n.csv", {"x": "NNN"})
     html = page_html("t", mutate_page.blocks(tmp_path / "n.csv", record()))
     assert "<svg" not in html and "not A, C, G or T" in html

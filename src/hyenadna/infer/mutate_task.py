@@ -190,7 +190,7 @@ def _strand_features(
             if not len(some):
                 continue
             rows = text[start:].repeat(len(some), 1)
-            rows[torch.arange(len(some)), some[:, 0] - start] = some[:, 1] + A
+            rows.scatter_(1, some[:, :1] - start, some[:, 1:] + A)
             ends = model.embed(rows) if state is None else decoder.read(state, rows)
             features[some[:, 0] - first, some[:, 1]] = front.pooled(task_model, ends)
         if progress:

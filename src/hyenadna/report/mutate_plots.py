@@ -81,6 +81,7 @@ def predicted_logo(found: MutationMap) -> Figure:
     with np.errstate(divide="ignore", invalid="ignore"):
         entropy = -np.nansum(share * np.log2(share), axis=1)
     heights = share * (2 - entropy)[:, None]
+    high = _span(heights.sum(1))[1]
     for axes, start in rows:
         drawn = []
         for at, column in enumerate(heights[start : start + ROW]):
@@ -92,7 +93,7 @@ def predicted_logo(found: MutationMap) -> Figure:
                 drawn.append((LETTERS[base], found.first + start + 1 + at, bottom, top))
                 bottom = top
         _draw_letters(axes, drawn)
-        axes.set_ylim(0, 2)
+        axes.set_ylim(0, high)
     return figure
 
 
