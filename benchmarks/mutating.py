@@ -207,9 +207,10 @@ def page(
         "",
         "## Speed",
         "",
-        "Seconds of the processor for all 3 L substitutions of L random bases on one strand, scored "
-        "over the base and K that follow. *Whole*: a pass of L bases for each. *Cut*: a pass for each that ends "
-        "where what counts ends. *Shared*: `hyenadna.mutate`. All three are measured on the same "
+        "Seconds of the processor for all 3 L substitutions of L random bases on one strand, "
+        "scored over the base and K that follow. *Whole*: a pass of L bases for each. *Cut*: a "
+        "pass for each that ends where what counts ends. *Shared*: `hyenadna.mutate`. All three "
+        "are measured on the same "
         f"{SAMPLED} stretches or positions, evenly spread, and scaled up; the last column is the "
         "largest difference of a score between whole and shared.",
         "",

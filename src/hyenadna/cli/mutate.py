@@ -12,11 +12,11 @@ from rich.console import Console
 
 from hyenadna import __version__
 from hyenadna.cli.console import make_console
-from hyenadna.cli.memory import explain_memory, limit_memory
+from hyenadna.cli.memory import explain_memory, fit_batch, limit_memory
 from hyenadna.cli.process import announce_native, announce_slow_bf16, choose_device
 from hyenadna.cli.progress import progress_bar
 from hyenadna.cli.run_options import RunOptions, record_run
-from hyenadna.cli.units import bases, duration
+from hyenadna.cli.units import bases, duration, size
 from hyenadna.errors import InputError
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def mutate(
     from hyenadna.cli.mutate_job import survey
     from hyenadna.data.stretches import alone, open_stretches
     from hyenadna.genome.fasta import Genome
+    from hyenadna.infer.interrupted import stored_settings
     from hyenadna.infer.rows_file import require_free
 
     console = make_console()
@@ -123,15 +124,24 @@ def mutate(
     name = str(source or region)
     with console.status(f"reading {name} …"):
         found = survey(job, stretches, name)
+    # a resumed run must keep its passes, whatever memory there is now
+    stored = stored_settings(out) if resume else {}
+    job.row_tokens, need = fit_batch(
+        job.network,
+        found.window,
+        int(stored.get("row_tokens") or job.row_tokens),
+        precision=on.dtype(),
+    )
     settings = {
         "hyenadna": __version__,
         "model": model,
         "bases": found.digest,
         **job.settings(),
         "precision": on.precision,
+        "row_tokens": job.row_tokens,
     }
     target = _open_target(out, job, settings, resume, console)
-    console.print(_work(found))
+    console.print(_work(found, need))
     with explain_memory("go on with --resume and a (smaller) --max-memory"):
         substitutions, seconds = _run(target, job, stretches, found, name, console)
     rate = substitutions / max(seconds, 1e-9)
@@ -237,13 +247,14 @@ def _open_target(
     return file
 
 
-def _work(found: Survey) -> str:
+def _work(found: Survey, need: int | None) -> str:
     """What there is to do, in a line or two."""
     several = found.stretches > 1
     text = (
         f"{found.stretches:,} sequence{'s' * several}, {bases(found.positions)}"
         f"{f', the longest {found.longest:,}' * several}: {found.substitutions:,} substitutions, "
         f"{bases(found.tokens)} to read for them"
+        + (f", about {size(need)} of memory" if need is not None else "")
     )
     if found.unknown:
         text += f"\nnote: {found.unknown:,} positions are not A, C, G or T; they have no scores"

@@ -48,6 +48,8 @@ class Job(Protocol):
 
     columns: dict[str, ColumnType]
     caveats: tuple[str, ...]
+    row_tokens: int
+    """Tokens of a pass, at most (or one row)."""
 
     def settings(self) -> dict[str, Any]:
         """Plain values that the scores depend on, the weights among them."""
@@ -79,6 +81,10 @@ class Job(Protocol):
         """First and one past the last base that the scores of a stretch depend on."""
         ...
 
+    def window(self, stretch: Stretch) -> int:
+        """Tokens of the longest row that is read for a stretch."""
+        ...
+
 
 class LikelihoodJob:
     """Substitutions scored by the likelihood of a language model."""
@@ -94,10 +100,11 @@ class LikelihoodJob:
         precision: Any = None,
     ) -> None:
         from hyenadna.model.decoding import Decoder
+        from hyenadna.model.decoding.shared_reading import ROW_TOKENS
 
         self._network, self.after, self.strands = network, after, strands
         self.context, self.precision = context, precision
-        self._decoder = Decoder(network)
+        self._decoder, self.row_tokens = Decoder(network), ROW_TOKENS
         place: dict[str, ColumnType] = {"contig": "text"} if genome else {}
         self.columns = {
             "id": "text",
@@ -172,6 +179,11 @@ class LikelihoodJob:
         around = max(reach.context + reach.piece, reach.after)
         return max(0, stretch.start - around), min(stretch.length, stretch.stop + around)
 
+    def window(self, stretch: Stretch) -> int:
+        """See `Job`."""
+        reach = self.reach(stretch)
+        return min(stretch.length, reach.context + reach.piece + reach.after)
+
     def _directed(self, stretch: Stretch) -> Strands:
         """The strands of the text: those of an interval on the other strand are the other way."""
         other: dict[Strands, Strands] = {"forward": "reverse", "reverse": "forward"}
@@ -195,6 +207,7 @@ class LikelihoodJob:
                 piece,
                 reach,
                 self._directed(stretch),
+                row_tokens=self.row_tokens,
                 progress=progress,
             )
         front = [stretch.id] if stretch.contig is None else [stretch.id, stretch.contig]
@@ -206,8 +219,10 @@ class TaskJob:
 
     def __init__(self, task_model: TaskModel, output: str | None, *, precision: Any = None) -> None:
         from hyenadna.infer.mutate_task import choose_output
+        from hyenadna.model.decoding.shared_reading import ROW_TOKENS
 
         self.task_model, self.precision = task_model, precision
+        self.row_tokens = ROW_TOKENS
         self.output = task_model.task.names[choose_output(task_model, output)]
         self.columns: dict[str, ColumnType] = {
             "id": "text",
@@ -263,6 +278,10 @@ class TaskJob:
         """See `Job`."""
         return 0, stretch.length
 
+    def window(self, stretch: Stretch) -> int:
+        """See `Job`."""
+        return stretch.length
+
     def rows(
         self, stretch: Stretch, first: int, last: int, progress: Progress
     ) -> Iterator[list[str]]:
@@ -280,6 +299,7 @@ class TaskJob:
                 output=self.output,
                 first=first,
                 last=last,
+                row_tokens=self.row_tokens,
                 progress=progress,
             )
         return _rows([stretch.id], first, found.bases, found.score, found.output)
@@ -309,6 +329,9 @@ class Survey:
     parts: int
     tokens: int
     longest: int
+    """Positions of the longest stretch."""
+    window: int
+    """Tokens of the longest row that is read."""
     digest: str
     """Of all bases that the scores depend on, and of where they stand."""
 
@@ -318,7 +341,7 @@ def survey(job: Job, stretches: Stretches, source: str) -> Survey:
 
     Raises InputError for a stretch that cannot be scored, and where there is none.
     """
-    count = positions = known = parts = tokens = longest = 0
+    count = positions = known = parts = tokens = longest = window = 0
     digest = hashlib.sha256()
     for stretch in stretches():
         own = job.parts(stretch)
@@ -330,6 +353,7 @@ def survey(job: Job, stretches: Stretches, source: str) -> Survey:
         parts += len(own)
         tokens += sum(job.tokens(stretch, *part) for part in own)
         longest = max(longest, len(inside))
+        window = max(window, job.window(stretch))
         where = (stretch.id, stretch.contig, stretch.start, stretch.stop, stretch.reverse, begin)
         digest.update(repr(where).encode())
         digest.update(ids.tobytes())
@@ -343,5 +367,6 @@ def survey(job: Job, stretches: Stretches, source: str) -> Survey:
         parts,
         tokens,
         longest,
+        window,
         digest.hexdigest(),
     )
