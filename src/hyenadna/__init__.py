@@ -28,9 +28,12 @@ if TYPE_CHECKING:
     from hyenadna.infer.design import Design as Design
     from hyenadna.infer.generate import generate as generate
     from hyenadna.infer.generate import stream as stream
+    from hyenadna.infer.mutate import mutate as mutate
     from hyenadna.infer.sampling import Sampling as Sampling
     from hyenadna.model.backbone import HyenaDNA as HyenaDNA
     from hyenadna.model.decoding import Decoder as Decoder
+    from hyenadna.model.one_hot import OneHotModel as OneHotModel
+    from hyenadna.model.one_hot import one_hot as one_hot
 
 _HOMES = {
     "decode": "alphabet",
@@ -45,9 +48,12 @@ _HOMES = {
     "Design": "infer.design",
     "generate": "infer.generate",
     "stream": "infer.generate",
+    "mutate": "infer.mutate",
     "Sampling": "infer.sampling",
     "HyenaDNA": "model.backbone",
     "Decoder": "model.decoding",
+    "OneHotModel": "model.one_hot",
+    "one_hot": "model.one_hot",
 }
 
 __all__ = [*_HOMES, "__version__"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hyenadna.genome.contig_names import matched_names, twin_name
+from hyenadna.genome.contig_names import contig_aliases, matched_names
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,7 @@ from hyenadna.genome.contig_names import matched_names, twin_name
         (["1", "X"], ["chr1", "chrX"], {"1": "chr1", "X": "chrX"}),
         (["1", "chr1"], ["chr1"], {"chr1": "chr1"}),  # the file tells them apart
         (["chr1"], ["chr1", "1"], {"chr1": "chr1"}),
+        (["MT", "chrM"], ["M"], {"MT": "M", "chrM": "M"}),
         (["scaffold"], ["1"], {}),
     ],
 )
@@ -21,6 +22,7 @@ def test_names_of_the_genome(file, genome, names):
     assert matched_names(file, genome) == names
 
 
-def test_a_twin_of_a_twin():
-    for name in ("chr1", "1", "chrX"):
-        assert twin_name(twin_name(name)) == name
+def test_aliases_know_each_other():
+    for name in ("chr1", "1", "chrX", "MT", "chrM"):
+        for alias in contig_aliases(name):
+            assert alias != name and name in contig_aliases(alias)

@@ -133,6 +133,11 @@ def load_task(name_or_path: str | Path, *, device: str | torch.device = "cpu") -
     return _assemble(model, task, tensors, folder).eval()
 
 
+def is_task(name_or_path: str | Path) -> bool:
+    """Whether it is a folder of `save_task`. Raises InputError where there is no such model."""
+    return (_folder(name_or_path) / _TASK).is_file()
+
+
 def read_task(name_or_path: str | Path) -> SavedTask:
     """What `task.json` of a folder of `save_task` says, without reading any weights.
 

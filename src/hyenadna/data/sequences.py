@@ -14,7 +14,7 @@ import numpy as np
 
 from hyenadna.alphabet import SEP, Ids, encode
 from hyenadna.data.columns import ChosenColumns, ColumnNames, choose_columns
-from hyenadna.data.cuts import Outside, cut_tokens, make_cut
+from hyenadna.data.cuts import Cut, Outside, cut_tokens, make_cut
 from hyenadna.data.sources import SourceFile, kind_of
 from hyenadna.data.tables import Table, open_table
 from hyenadna.data.text_files import open_text, stem_of
@@ -71,6 +71,27 @@ class SequenceFile:
         if not self.path.is_file():
             raise InputError(f"{self.path}: no such file")
         return kind_of(SourceFile(self.path))
+
+    def cuts(self) -> Iterator[tuple[str, str, Cut]]:
+        """Place (`file:line`), name and cut of each row, where the file holds intervals.
+
+        Nothing is read from the genome. Raises InputError as iterating does, for the rows alone.
+        """
+        if self.kind == "fasta":
+            self._require_intervals(None)
+        table = open_table(self.path)
+        chosen = choose_columns(
+            table, self._names(table), genome=self.genome is not None, task=None
+        )
+        self._require_intervals(chosen)
+        if chosen.interval is None:
+            raise InputError(f"{self.path}: holds sequences, not intervals")
+        single = [c for c in (chosen.strand, chosen.id) if c is not None]
+        wanted = list(dict.fromkeys([*chosen.interval, *single]))
+        for number, cells in table.rows(wanted):
+            cell, place = dict(zip(wanted, cells, strict=True)), table.place(number)
+            name = cell[chosen.id] if chosen.id is not None else ""
+            yield place, " ".join(name.split()) or place, self._cut(chosen, cell, place)
 
     def _fasta(self) -> Iterator[SequenceRow]:
         self._require_intervals(None)
@@ -138,8 +159,12 @@ class SequenceFile:
     def _ids(self, chosen: ChosenColumns, cell: dict[str, str], place: str) -> Ids:
         if chosen.sequence is not None:
             return encode(cell[chosen.sequence].strip(), name=place)
-        assert chosen.interval is not None and self.genome is not None
+        assert self.genome is not None
+        cut = self._cut(chosen, cell, place)
+        return cut_tokens(self.genome, cut, outside=self.outside, place=place)
+
+    def _cut(self, chosen: ChosenColumns, cell: dict[str, str], place: str) -> Cut:
+        assert chosen.interval is not None
         contig, start, stop = (cell[column].strip() for column in chosen.interval)
         strand = cell[chosen.strand].strip() if chosen.strand is not None else ""
-        cut = make_cut(place, contig, start, stop, strand, self.window)
-        return cut_tokens(self.genome, cut, outside=self.outside, place=place)
+        return make_cut(place, contig, start, stop, strand, self.window)

@@ -179,7 +179,7 @@ def _to_parquet(rows: Path, whole: Path, columns: Mapping[str, ColumnType], bloc
         convert_options=pyarrow.csv.ConvertOptions(
             column_types={name: schema.field(name).type for name in columns},
             strings_can_be_null=False,
-            null_values=[],
+            null_values=[""],  # a number that is missing
         ),
     )
     with pyarrow.parquet.ParquetWriter(whole, schema) as writer:

@@ -222,7 +222,10 @@ class TaskModel(nn.Module):
         return self.model.embed(ids)
 
     def _pooled(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        states = self.states(ids)
+        return self.pooled(self.states(ids), lengths)
+
+    def pooled(self, states: Tensor, lengths: Tensor) -> Tensor:
+        """Features of one strand: (B, L, D), (B,) -> (B, D), for tokens (B, L, D)."""
         if self.attention is not None:
             out: Tensor = self.attention(states, lengths)
             return out

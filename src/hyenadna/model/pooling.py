@@ -67,11 +67,13 @@ class AttentionPooling(nn.Module):
         """(B, L, D), (B,) -> (B, D), in float32 or above."""
         real = real_positions(lengths, states.shape[1])
         with torch.autocast(states.device.type, enabled=False):
-            states = _exact(states)
-            scale = states.shape[2] ** -0.5
-            scores = states @ (self.query.to(states.dtype) * scale)
-            weights = scores.masked_fill(~real, -torch.inf).softmax(1)
+            weights = self.scores(states).masked_fill(~real, -torch.inf).softmax(1)
         return weighted_sum(states, weights)
+
+    def scores(self, states: Tensor) -> Tensor:
+        """(..., D) -> (...): what the softmax over the positions takes."""
+        states = _exact(states)
+        return states @ (self.query.to(states.dtype) * states.shape[-1] ** -0.5)
 
 
 def _exact(states: Tensor) -> Tensor:
