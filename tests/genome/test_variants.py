@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from hyenadna.alphabet import decode, encode
 from hyenadna.errors import InputError
+from hyenadna.genome.contig_names import contig_aliases
 from hyenadna.genome.fasta import Genome
 from hyenadna.genome.variant_file import VariantFile, contig_lines
 from hyenadna.genome.variants import (
@@ -20,7 +21,6 @@ from hyenadna.genome.variants import (
     AlleleReader,
     Note,
     applied,
-    contig_aliases,
     parse_record,
     trimmed,
 )
