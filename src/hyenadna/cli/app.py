@@ -28,7 +28,7 @@ app = App(
 COMMANDS = {
     "pretrain": "Train a model to predict the next nucleotide of one or more genomes.",
     "evaluate": "Measure how well a model predicts held-out bases, beside Markov models.",
-    "embed": "Turn a genome into embeddings: mean hidden states over each stretch of bases.",
+    "embed": "Turn sequences or a genome into embeddings: hidden states of a layer, pooled.",
     "generate": "Write new DNA: bases that the model draws after a prompt, one at a time.",
     "finetune": "Fit a model to labelled sequences, and measure it beside baselines.",
     "fewshot": "Ask a model for classes behind demonstrations; say whether it learns from them.",
