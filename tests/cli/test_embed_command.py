@@ -1,4 +1,4 @@
-"""`hyenadna embed`: a FASTA in, one file out; one line for what is wrong."""
+"""`hyenadna embed`: sequences or a genome in, one file out; one line for what is wrong."""
 
 from __future__ import annotations
 
@@ -34,13 +34,15 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-WORDS = ["embed", "model", "g.fa", "-o", "e.npz", "--threads", "1"]
+WORDS = ["embed", "model", "g.fa", "-o", "e.npz", "--per", "bin", "--threads", "1"]
 
 
 def test_rows_and_what_is_said(place, capsys):
     assert run([*WORDS, "--bin", "10", "--contigs", "b,a", "--max-memory", "2GiB"]) == 0
     printed = capsys.readouterr().out
-    assert "34 windows of up to 30 bases, 1.0 kb in all; 100 rows of 8" in printed
+    assert (
+        "2 contigs, 1.0 kb, the longest 900; 34 windows of up to 30 bases; 100 rows of 8" in printed
+    )
     assert "of memory" in printed and "by the first 990 bp" in printed
     assert "100 rows in" in printed and "a second" in printed
     with np.load(place / "e.npz") as found:
@@ -49,26 +51,33 @@ def test_rows_and_what_is_said(place, capsys):
         assert (found["start"][89], found["stop"][89], found["stop"][-1]) == (890, 900, 100)
         settings = json.loads(str(found["settings"]))
     assert settings["model"] == "model" and settings["length"] == 30
-    assert settings["genome"] == Genome.open(place / "g.fa").digest()
-    assert {p.name for p in place.iterdir()} == {"model", "g.fa", "g.fa.fai", "e.npz"}
+    assert settings["sequences"] == Genome.open(place / "g.fa").digest()
+    assert {p.name for p in place.iterdir()} == {
+        "model",
+        "g.fa",
+        "g.fa.fai",
+        "e.npz",
+        "e.npz.run.json",
+    }
 
 
 def test_an_interrupted_run_goes_on(place, capsys, monkeypatch):
+    monkeypatch.setattr("hyenadna.infer.embed._AHEAD_UNITS", 1)
     assert run([*WORDS, "--length", "20"]) == 0
     with np.load(place / "e.npz") as found:
         whole = found["embeddings"]
     (place / "e.npz").unlink()
     append, calls = EmbeddingsFile.append, []
 
-    def interrupted(file, rows):
+    def interrupted(file, rows, ended, within):
         if len(calls) == 7:
             raise KeyboardInterrupt
         calls.append(rows)
-        append(file, rows)
+        append(file, rows, ended, within)
 
     monkeypatch.setattr(EmbeddingsFile, "append", interrupted)
     assert run([*WORDS, "--length", "20"]) == 130
-    assert "stopped at 140 bp of 1.0 kb; go on with --resume" in capsys.readouterr().out
+    assert "stopped after 7 of 50 rows; go on with --resume" in capsys.readouterr().out
     monkeypatch.setattr(EmbeddingsFile, "append", append)
     assert not (place / "e.npz").exists()
     assert run([*WORDS, "--length", "20"]) == 2
@@ -91,12 +100,12 @@ def test_a_run_with_other_weights_is_refused(place, capsys, monkeypatch):
     assert not (place / "e.npz").exists()
     torch.manual_seed(1)
     save(HyenaDNA(CONFIG), place / "model")
-    rows = (place / "e.npz.part" / "embeddings.npy").read_bytes()
+    rows = (place / "e.npz.part" / "rows").read_bytes()
     assert run([*WORDS, "--resume"]) == 2
     error = capsys.readouterr().err
     assert "was made with other weights; resume with the same, or remove e.npz.part" in error
     assert error.count("\n") == 1
-    assert (place / "e.npz.part" / "embeddings.npy").read_bytes() == rows
+    assert (place / "e.npz.part" / "rows").read_bytes() == rows
 
 
 def test_bf16_is_close(place, capsys):
@@ -117,7 +126,7 @@ def test_bf16_is_close(place, capsys):
         (["--bin", "33"], "--bin is 33; it must be 1 to the length of a window, 32"),
         (["--contigs", "chra"], "g.fa has no contig 'chra'; it has a, b - it has 'a'"),
         (["--max-memory", "lots"], "lots"),
-        (["-o", "e.txt"], "e.txt: embeddings are written as .npz"),
+        (["-o", "e.txt"], "e.txt: embeddings are written as .npz, .parquet, .h5ad, .zarr"),
         (["-o", "no/e.npz"], "no/e.npz: there is no folder no"),
         (["--precision", "fp16"], "--precision"),
         (["--threads", "0"], "--threads is 0"),
@@ -125,7 +134,7 @@ def test_bf16_is_close(place, capsys):
 )
 def test_bad_words_are_one_line(place, capsys, words, message):
     out = [] if "-o" in words else ["-o", "e.npz"]
-    assert run(["embed", "model", "g.fa", *out, *words]) == 2
+    assert run(["embed", "model", "g.fa", "--per", "bin", *out, *words]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not list(place.glob("e.*"))
@@ -134,7 +143,7 @@ def test_bad_words_are_one_line(place, capsys, words, message):
 def test_a_bad_letter_is_told_before_the_first_window(place, capsys):
     (place / "bad.fa").write_text(">a\nACGT\n>p\nACGTACEL\n")
     assert run(["embed", "model", "bad.fa", "-o", "e.npz"]) == 2
-    assert "bad.fa: p: letter 'E' at position 7 is not DNA" in capsys.readouterr().err
+    assert "bad.fa:3 p: letter 'E' at position 7 is not DNA" in capsys.readouterr().err
     assert not list(place.glob("e.npz*"))
 
 
@@ -183,7 +192,7 @@ def test_a_budget_makes_passes_smaller(place, capsys, monkeypatch, words):
 def test_a_resumed_run_keeps_its_batches(place, capsys, monkeypatch):
     """Also where there is more memory now, or a budget that they fit."""
 
-    def interrupted(file, rows):
+    def interrupted(file, rows, ended, within):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -153,7 +153,11 @@ def _parquet(path: Path, most: int | None, seed: int) -> Embeddings:
         first += batch.num_rows
     table = pyarrow.Table.from_batches(parts, schema=schema)
     vectors = table.column(EMBEDDING).combine_chunks()
-    values = vectors.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), -1)
+    values = (
+        vectors.flatten()
+        .to_numpy(zero_copy_only=False)
+        .reshape(len(rows), schema.field(EMBEDDING).type.list_size)
+    )
     columns = {
         name: _as_column(table.column(name).to_pandas().to_numpy())
         for name in schema.names
