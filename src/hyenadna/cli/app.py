@@ -29,6 +29,7 @@ COMMANDS = {
     "pretrain": "Train a model to predict the next nucleotide of one or more genomes.",
     "evaluate": "Measure how well a model predicts held-out bases, beside Markov models.",
     "embed": "Turn sequences or a genome into embeddings: hidden states of a layer, pooled.",
+    "project": "Draw embeddings in two dimensions, and measure how well they tell classes apart.",
     "generate": "Write new DNA: bases that the model draws after a prompt, one at a time.",
     "finetune": "Fit a model to labelled sequences, and measure it beside baselines.",
     "fewshot": "Ask a model for classes behind demonstrations; say whether it learns from them.",

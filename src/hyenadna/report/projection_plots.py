@@ -119,7 +119,9 @@ def _scatter(axes: Axes, points: npt.NDArray[np.float64], colours: Colouring | N
     if colours.numbers is not None:
         known = np.isfinite(colours.numbers)
         axes.scatter(*points[~known].T, color=GREY, **style)
-        return axes.scatter(*points[known].T, c=colours.numbers[known], cmap=_MAP, **style)
+        return axes.scatter(
+            points[known, 0], points[known, 1], c=colours.numbers[known], cmap=_MAP, **style
+        )
     assert colours.codes is not None
     counts = np.bincount(colours.codes, minlength=len(colours.classes))
     for number in sorted(range(len(colours.classes)), key=lambda i: -counts[i]):

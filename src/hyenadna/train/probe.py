@@ -128,7 +128,8 @@ def _assign(classes: Ints, groups: Ints, folds: int, seed: int, grouped: bool) -
 
     split = StratifiedGroupKFold if grouped else StratifiedKFold
     fold = np.zeros(len(classes), np.int64)
-    parts = split(folds, shuffle=True, random_state=seed).split(classes, classes, groups)
+    by = groups if grouped else None
+    parts = split(folds, shuffle=True, random_state=seed).split(classes, classes, by)
     for number, (_, held) in enumerate(parts):
         fold[held] = number
     return fold
