@@ -22,6 +22,7 @@ MAJORITY: Final = "majority class"
 DEPTH: Final = 3
 RATE: Final = 0.1
 PENALTY: Final = 1.0
+LEAF: Final = 5
 
 Ints = npt.NDArray[np.int64]
 Features = npt.NDArray[np.float32]
@@ -158,8 +159,8 @@ def probe(
 
     `HistGradientBoostingClassifier` with trees of depth 3 and learning rate 0.1, as the paper has
     them (of XGBoost, and 1,000 of them), and XGBoost's penalty of 1 on the leaves: without one a
-    class of a few dozen rows now and then blows up a fold. Nothing is chosen on the held-out fold.
-    progress: told (folds done, of how many).
+    class of a few dozen rows now and then blows up a fold. A leaf holds 5 rows or more. Nothing is
+    chosen on the held-out fold. progress: told (folds done, of how many).
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
 
@@ -168,7 +169,7 @@ def probe(
         held = folds.fold == number
         model = HistGradientBoostingClassifier(
             max_iter=trees, max_depth=DEPTH, learning_rate=RATE, l2_regularization=PENALTY,
-            early_stopping=False, random_state=seed,
+            min_samples_leaf=LEAF, early_stopping=False, random_state=seed,
         )  # fmt: skip
         model.fit(features[~held], folds.classes[~held])
         predicted[held] = model.predict(features[held])
