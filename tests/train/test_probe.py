@@ -61,6 +61,7 @@ def test_scores_by_hand():
     ]
     np.testing.assert_allclose(guess.f1, want)
     assert guess.confusion.tolist() == [[30, 0], [20, 0]] and guess.accuracy == 0.6
+    assert guess.f1_macro == pytest.approx(0.375)
     told = []
     telling = folds.classes[:, None].astype(np.float32)
     perfect = probe("x", telling, folds, seed=0, trees=30, progress=lambda *at: told.append(at))

@@ -330,10 +330,11 @@ def _match(choice: SourceChoice, found: Embeddings) -> list[Ids]:
 def _print_scores(console: Console, scores: Sequence[ProbeScore], folds: Folds) -> None:
     table = make_table(
         f"{len(folds.rows):,} rows, {len(folds.names)} classes, {folds.count} folds",
-        "features", "weighted F1", "sd", "lowest", "highest", "accuracy",
+        "features", "weighted F1", "sd", "lowest", "highest", "macro F1", "accuracy",
     )  # fmt: skip
     for each in scores:
-        numbers = (each.mean, each.spread, each.f1.min(), each.f1.max(), each.accuracy)
+        spread = (each.spread, each.f1.min(), each.f1.max())
+        numbers = (each.mean, *spread, each.f1_macro, each.accuracy)
         table.add_row(each.name, *(f"{number:.4f}" for number in numbers))
     console.print(table)
 
@@ -428,6 +429,7 @@ def _record(out: Path, result: _Result, begun: float) -> None:
     for score in result.scores:
         figures[f"weighted F1, {score.name}"] = score.mean
         figures[f"sd over folds, {score.name}"] = score.spread
+        figures[f"macro F1, {score.name}"] = score.f1_macro
     now = datetime.datetime.now(datetime.UTC).astimezone()
     write_record(
         out,

@@ -210,12 +210,17 @@ class FinishedRows:
             return "integer"
         return "text" if name == self.layout.id else self.kinds[name].kind
 
-    def embeddings(self) -> npt.NDArray[Any]:
-        """(rows, D) on disk, read as it is looked at."""
-        if not self.layout.rows:
-            return np.empty((0, self.layout.width), self.layout.numpy)
-        shape = (self.layout.rows, self.layout.width)
-        return np.memmap(self._rows, self.layout.numpy, "r", shape=shape)
+    def embeddings(self, first: int, last: int) -> npt.NDArray[Any]:
+        """Rows first .. last - 1, (rows, D).
+
+        Read, not mapped: pages of a mapped file count as memory of the process.
+        """
+        layout = self.layout
+        count = max(0, min(last, layout.rows) - first)
+        with self._rows.open("rb") as stream:
+            stream.seek(first * layout.row_bytes)
+            numbers = np.fromfile(stream, layout.numpy, count * layout.width)
+        return numbers.reshape(count, layout.width)
 
     def raw(self) -> Path:
         """The file of the numbers alone, row after row."""

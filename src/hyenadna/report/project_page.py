@@ -77,7 +77,8 @@ def _classes(page: ProjectPage) -> list[Block]:
         paragraph(
             "A boosted classifier is trained on all folds but one and asked about that one, in "
             "turn; every kind of features sees the same folds. Weighted F1 is the mean of the F1 "
-            "of the classes, weighted by their rows."
+            "of the classes, weighted by their rows: where one class is most of them, it says "
+            "little, and macro F1, in which all classes weigh the same, says more."
         ),
         *(paragraph(note[0].upper() + note[1:] + ".", soft=True) for note in page.folds.notes),
         records([dict(row) for row in scores_table(page.scores)]),

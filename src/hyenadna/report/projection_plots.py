@@ -111,7 +111,7 @@ def _colour(number: int, colours: Colouring) -> str:
 
 
 def _scatter(axes: Axes, points: npt.NDArray[np.float64], colours: Colouring | None) -> Any:
-    size = float(np.clip(3000 / len(points), 1.5, 25))
+    size = float(np.clip(12_000 / len(points), 2.5, 25))
     alpha = float(np.clip(150 / np.sqrt(len(points)) / 4, 0.25, 0.85))
     style: dict[str, Any] = {"s": size, "alpha": alpha, "linewidths": 0, "rasterized": True}
     if colours is None:

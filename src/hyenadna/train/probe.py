@@ -51,6 +51,8 @@ class ProbeScore:
     name: str
     f1: npt.NDArray[np.float64]
     """Weighted F1 of each fold."""
+    f1_macro: float
+    """Mean F1 of the classes, each of the same weight, over all rows."""
     accuracy: float
     """Over all rows."""
     confusion: Ints
@@ -189,8 +191,9 @@ def _score(name: str, folds: Folds, predicted: Ints) -> ProbeScore:
                 f1_score(folds.classes[held], predicted[held], average="weighted", zero_division=0)
             )
     table: Any = confusion_matrix(folds.classes, predicted, labels=range(len(folds.names)))
+    macro = float(f1_score(folds.classes, predicted, average="macro", zero_division=0))
     accuracy = float((folds.classes == predicted).mean())
-    return ProbeScore(name, np.array(f1), accuracy, table.astype(np.int64))
+    return ProbeScore(name, np.array(f1), macro, accuracy, table.astype(np.int64))
 
 
 def composition(sequences: Sequence[Ids], k: int) -> Features:
@@ -209,6 +212,7 @@ def scores_table(scores: Sequence[ProbeScore]) -> list[Mapping[str, Any]]:
             "sd over folds": score.spread,
             "lowest fold": float(score.f1.min()),
             "highest fold": float(score.f1.max()),
+            "macro F1": score.f1_macro,
             "accuracy": score.accuracy,
         }
         for score in scores

@@ -202,10 +202,9 @@ def _fill(array: Any, parts: Iterator[npt.NDArray[Any]]) -> None:
 
 def _slices(rows: FinishedRows) -> Iterator[npt.NDArray[Any]]:
     """The embeddings, whole chunks at a time."""
-    numbers = rows.embeddings()
     most = max(1, min(BLOCK_ROWS, _CHUNK_BYTES // rows.layout.row_bytes))
-    for first in range(0, len(numbers), most):
-        yield np.asarray(numbers[first : first + most])
+    for first in range(0, rows.layout.rows, most):
+        yield rows.embeddings(first, first + most)
 
 
 def _column(rows: FinishedRows, name: str) -> Iterator[npt.NDArray[Any]]:

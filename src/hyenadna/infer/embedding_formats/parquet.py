@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from hyenadna.infer.embeddings_spill import BLOCK_ROWS, FinishedRows
 
 EMBEDDING: Final = "embedding"
@@ -31,14 +29,13 @@ def write(path: Path, rows: FinishedRows, settings: Mapping[str, Any]) -> list[s
         metadata={METADATA: json.dumps(dict(settings), sort_keys=True).encode()},
     )
     most = max(1, min(BLOCK_ROWS, _GROUP_BYTES // layout.row_bytes))
-    numbers = rows.embeddings()
     # random mantissas pack badly by dictionary; the columns of words pack well
     texts = [names[name] for name in layout.names if rows.kind(name) == "text"]
     with pyarrow.parquet.ParquetWriter(
         path, schema, compression="zstd", use_dictionary=texts
     ) as writer:
         for block in rows.blocks(most=most):
-            flat = np.ascontiguousarray(numbers[block.first : block.first + len(block)]).reshape(-1)
+            flat = rows.embeddings(block.first, block.first + len(block)).reshape(-1)
             arrays = [
                 pyarrow.array(block.columns[name], types[rows.kind(name)], from_pandas=False)
                 for name in layout.names
