@@ -414,7 +414,7 @@ def _chunk_caveats(survey: _Survey, reading: Reading) -> list[str]:
         return [
             f"sequences longer than {reading.length:,} bases are read in windows of that length "
             f"that overlap by {reading.overlap:,}; each base counts once, in the window where it "
-            f"has the most bases before it, at least {reading.overlap:,} where there are"
+            f"has the most bases before it, at least {reading.overlap:,} or all there are"
         ]
     return [
         f"windows of {reading.length:,} bases stand side by side: the first bases of each have "
