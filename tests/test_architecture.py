@@ -95,7 +95,7 @@ def loaded_after(code: str) -> set[str]:
 def test_help_never_imports_torch():
     heavy = {
         "torch", "matplotlib", "pysam", "transformers", "huggingface_hub", "sklearn", "scipy",
-        "pyarrow",
+        "pyarrow", "anndata", "zarr", "h5py", "umap", "pandas",
     }  # fmt: skip
     commands = (
         "pretrain", "evaluate", "embed", "generate", "finetune", "fewshot", "prompt-tune",

@@ -19,10 +19,12 @@ from hyenadna.cli import predict as command
 from hyenadna.cli.app import run
 from hyenadna.config import ModelConfig
 from hyenadna.data.labelled_data import Task
+from hyenadna.data.records import ContigRecords
 from hyenadna.genome.fasta import Genome
-from hyenadna.infer.embed import embed, tile_genome
+from hyenadna.infer.embed import embed
 from hyenadna.infer.generate import generate
 from hyenadna.infer.predict import predict
+from hyenadna.infer.reading import make_reading
 from hyenadna.infer.rows_file import RowsFile
 from hyenadna.label_words import label_words
 from hyenadna.model.backbone import HyenaDNA
@@ -142,9 +144,9 @@ def test_embeddings_behind_a_prompt(place, capsys):
     assert "each window behind 6 soft tokens of p.safetensors" in capsys.readouterr().out
     prompted = load_prompt("p.safetensors", load("model"))
     genome = Genome.open("g.fa")
-    tiling = tile_genome(SHAPE, genome, bin=9, soft_tokens=6)
-    assert tiling.length == 54
-    want = [each.embeddings for each in embed(prompted, genome, tiling.windows(), bin=9)]
+    reading = make_reading(SHAPE, per="bin", bin=9, soft_tokens=6)
+    assert reading.length == 54
+    want = [each.embeddings for each in embed(prompted, ContigRecords(genome), reading)]
     with np.load("e.npz") as found:
         np.testing.assert_allclose(found["embeddings"], np.concatenate(want), atol=1e-5)
         settings = json.loads(str(found["settings"]))

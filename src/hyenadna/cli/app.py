@@ -28,7 +28,8 @@ app = App(
 COMMANDS = {
     "pretrain": "Train a model to predict the next nucleotide of one or more genomes.",
     "evaluate": "Measure how well a model predicts held-out bases, beside Markov models.",
-    "embed": "Turn a genome into embeddings: mean hidden states over each stretch of bases.",
+    "embed": "Turn sequences or a genome into embeddings: hidden states of a layer, pooled.",
+    "project": "Draw embeddings in two dimensions, and measure how well they tell classes apart.",
     "score": "Score the variants of a VCF: how likely a model finds each allele beside REF.",
     "track": "Write tracks for a genome browser: how surprised a model is at every base.",
     "generate": "Write new DNA: bases that the model draws after a prompt, one at a time.",

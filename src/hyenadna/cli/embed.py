@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -13,6 +15,8 @@ from rich.console import Console
 
 from hyenadna import __version__
 from hyenadna.cli.console import make_console
+from hyenadna.cli.embed_source import OpenSource, SourceChoice, open_source
+from hyenadna.cli.finetune_options import Outside
 from hyenadna.cli.memory import (
     explain_memory,
     fit_batch,
@@ -20,148 +24,273 @@ from hyenadna.cli.memory import (
     note_no_effect,
     peak_memory,
 )
-from hyenadna.cli.pretrain import comma_list
 from hyenadna.cli.process import (
     announce_native,
     announce_slow_bf16,
     available_memory,
     choose_device,
-    prepare_process,
-    set_threads,
 )
 from hyenadna.cli.progress import progress_bar
 from hyenadna.cli.prompt_option import load_maybe_prompted, soft_prompt_settings
+from hyenadna.cli.run_options import RunOptions, record_run
 from hyenadna.cli.units import bases, duration, size
 
 if TYPE_CHECKING:
-    import torch
-
-    from hyenadna.genome.fasta import Genome
-    from hyenadna.infer.embed import Tiling
+    from hyenadna.data.records import Record, Survey
     from hyenadna.infer.embeddings_file import EmbeddingsFile
+    from hyenadna.infer.reading import Reading
     from hyenadna.model.backbone import HyenaDNA
     from hyenadna.model.prompting.prompted import PromptedModel
+
+_MANY_CHUNKS = 50  # a sequence of more chunks is rather a contig to be tiled
 
 
 def embed(
     model: str,
-    genome: Path,
+    source: Path,
     /,
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    per: Literal["sequence", "bin", "base"] | None = None,
+    pool: Literal["mean", "last"] = "mean",
+    layer: int = -1,
     length: int | None = None,
+    overlap: int | None = None,
     bin: int | None = None,
     contigs: str = "",
+    sequence: str | None = None,
+    id: str | None = None,
+    genome: Path | None = None,
+    window: int | None = None,
+    outside: Outside = "refuse",
+    feature: str = "",
+    dtype: Literal["float32", "float16"] = "float32",
     prompt_file: Path | None = None,
     resume: bool = False,
-    max_memory: str | None = None,
-    precision: Literal["float32", "bf16"] = "float32",
-    device: str = "auto",
-    threads: int | None = None,
+    on: RunOptions = RunOptions(),  # noqa: B008 - frozen
 ) -> None:
-    """Turn a genome into embeddings: mean hidden states over each stretch of bases.
+    """Turn sequences or a genome into embeddings: hidden states of a layer, pooled.
 
-    They are the states after the final norm.
-    Each contig is read in windows, one after the other; a base sees the bases before it in its
-    window. N counts like any base, padding never does.
+    A row for each sequence, in the order of the input; with `--bin N` for each N bases of a genome,
+    with `--per base` for each base. A base sees the bases before it. N counts like any base,
+    padding never does. Sequences longer than the model are read in overlapping windows; a base
+    counts once, in the window where it has the most bases before it.
 
     Parameters
     ----------
     model
         Run folder, checkpoint folder or published name.
-    genome
-        FASTA, plain, gzip or bgzip.
+    source
+        FASTA; CSV, TSV or Parquet; BED, GFF or GTF with `--genome`. Other columns go along.
     out
-        New file, `.npz`: embeddings (rows, D); contig, start, stop of each row (from 0, half open).
+        New file: `.npz`, `.parquet`, `.h5ad` (AnnData) or `.zarr` (AnnData).
+    per
+        What a row is of; `bin` where `--bin` is given, and else `sequence`.
+    pool
+        Mean over the bases, or the state of the last base of a sequence.
+    layer
+        0: embedded tokens, k: after block k, -1: after the final norm.
     length
         Bases of a window; the longest that the model reads, less 2 (and less the tokens of a soft
         prompt), when left out. Cut down to a multiple of `--bin`.
+    overlap
+        Bases of a window that the one before has read too; half of it, and 0 for bins, when left
+        out.
     bin
         Bases of a row; the whole window when left out.
     contigs
-        Contigs to read, separated by commas; all when left out.
+        Records of a FASTA to read, separated by commas; all when left out.
+    sequence
+        Column of the sequences; the usual names when left out.
+    id
+        Column of the names; the usual ones when left out.
+    genome
+        FASTA to cut intervals or features from.
+    window
+        Bases around the middle of each interval; the interval itself when left out.
+    outside
+        What to do with a window past the end of a contig.
+    feature
+        Types of features of a GFF or GTF, separated by commas, such as `gene`; those on - are
+        reverse-complemented.
+    dtype
+        Type of the numbers in the file.
     prompt_file
         Soft prompt of `hyenadna prompt-tune` for this model: every window is read behind its
         vectors, which leave it less room.
     resume
         Go on with an interrupted run of the same command; one with other settings is refused.
-    max_memory
-        Memory that this process may take, such as `4GiB`; the result does not change beyond
-        rounding.
-    precision
-        Type of the matrix products.
-    device
-        `cpu`, `cuda`, …; `auto` takes a GPU where there is one.
-    threads
-        CPU threads; all cores when left out.
     """
-    prepare_process()
-    set_threads(threads)
+    on.prepare()
     from hyenadna.data.batches import BATCH_TOKENS
-    from hyenadna.genome.fasta import Genome
-    from hyenadna.infer.embed import tile_genome
     from hyenadna.infer.embeddings_file import require_free
     from hyenadna.infer.interrupted import stored_settings
+    from hyenadna.infer.reading import make_reading
+    from hyenadna.model.backbone import require_layer
     from hyenadna.model.digest import weights_digest
-    from hyenadna.train.loop import PRECISIONS
 
-    console = make_console()
+    console, begun = make_console(), time.monotonic()
+    per = per or ("sequence" if bin is None else "bin")
     require_free(out, resume=resume)
-    where = choose_device(device)
-    reader = Genome.open(genome)
-    network, prompted = load_maybe_prompted(model, prompt_file, where)
-    announce_native(console, network.config)
-    announce_slow_bf16(console, precision, where)
-    limit_memory(network, max_memory)
-    tiling = tile_genome(
+    choice = SourceChoice(
+        path=str(source),
+        contigs=contigs,
+        sequence=sequence,
+        id=id,
+        genome=None if genome is None else str(genome),
+        window=window,
+        outside=outside,
+        feature=feature,
+    )
+    opened = open_source(choice, tiled=per == "bin")
+    network, prompted = _load(model, prompt_file, on, console)
+    require_layer(network.config, layer)
+    reading = make_reading(
         network.config,
-        reader,
+        per=per,
+        pool=pool,
         length=length,
+        overlap=overlap,
         bin=bin,
-        contigs=comma_list(contigs),
         soft_tokens=0 if prompted is None else len(prompted.prompt),
     )
-    with progress_bar(console, f"reading {reader.name}") as show:
-        summary = reader.check(progress=show)
-    for warning in summary.warnings:
-        console.print(f"note: {warning}")
-    longest = min(tiling.length, max(tiling.contigs.values()))
+    survey = _survey(opened, reading, source, console)
+    longest = min(reading.length, survey.longest)
     # a resumed run must keep its batches, whatever memory there is now
     stored = stored_settings(out) if resume else {}
     batch_tokens, need = fit_batch(
         network,
         longest,
         _count(stored.get("batch_tokens"), BATCH_TOKENS),
-        precision=PRECISIONS[precision],
-        most=tiling.bases,
+        precision=on.dtype(),
+        most=survey.tokens,
         pass_memory=None if prompted is None else partial(prompted.pass_memory, answer=False),
     )
-    note_no_effect(console, max_memory, engine=need is not None)
+    note_no_effect(console, on.max_memory, engine=need is not None)
     settings = {
         "hyenadna": __version__,
         "model": model,
         "weights": weights_digest(network),
         **soft_prompt_settings(prompted),
-        "genome": reader.digest(),
-        "contigs": list(tiling.contigs),
-        "length": tiling.length,
-        "bin": tiling.bin,
-        "precision": precision,
+        "sequences": survey.digest,
+        "contigs": contigs,
+        "per": per,
+        "pool": pool,
+        "layer": layer,
+        "length": reading.length,
+        "overlap": reading.overlap,
+        "bin": reading.bin,
+        "dtype": dtype,
+        "precision": on.precision,
         "batch_tokens": batch_tokens,
     }
-    file = _open_file(out, tiling, network, settings, resume, console)
+    file = _open_file(out, opened, survey, reading, network, dtype, settings, resume, console)
     if need is None:
-        tokens = max(longest, min(batch_tokens, tiling.bases))
-        if prompted is not None:  # the vectors stand in front of every row
-            tokens += -(-tokens // longest) * len(prompted.prompt)
-        need = _plain_memory(network, tokens)
+        need = _plain_memory(network, prompted, longest, batch_tokens, survey)
     if prompted is not None:  # on a line of its own, the next one is long
         console.print(f"each window behind {len(prompted.prompt):,} soft tokens of {prompt_file}")
-    _announce(console, tiling, network, where, out, need)
+    caveats = _announce(console, opened, survey, reading, file, need, on, network)
+    work = _Work(file, prompted or network, opened, survey, reading, layer, batch_tokens)
     with explain_memory(
         "go on with --resume and a (smaller) --max-memory, or start over with a shorter --length"
     ):
-        _run(file, prompted or network, reader, batch_tokens, PRECISIONS[precision], console)
+        figures, notes = _run(work, on, console)
+    record_run(
+        out,
+        verb="embed",
+        model=model,
+        network=network,
+        options=on,
+        begun=begun,
+        inputs={
+            "source": choice.stored(),
+            opened.kind: survey.sequences,
+            "bases": survey.bases,
+            "longest": survey.longest,
+            "digest": survey.digest,
+            **({"soft_prompt": str(prompt_file)} if prompt_file else {}),
+        },
+        settings=settings,
+        figures=figures,
+        caveats=[*caveats, *notes],
+    )
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """What there is to read, and what will be of it."""
+
+    sequences: int
+    bases: int
+    longest: int
+    digest: str
+    chunks: int
+    tokens: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class _Work:
+    """All that a run needs."""
+
+    file: EmbeddingsFile
+    model: HyenaDNA | PromptedModel
+    source: OpenSource
+    survey: _Survey
+    reading: Reading
+    layer: int
+    batch_tokens: int
+
+
+def _load(
+    model: str, prompt_file: Path | None, on: RunOptions, console: Console
+) -> tuple[HyenaDNA, PromptedModel | None]:
+    where = choose_device(on.device)
+    network, prompted = load_maybe_prompted(model, prompt_file, where)
+    announce_native(console, network.config)
+    announce_slow_bf16(console, on.precision, where)
+    limit_memory(network, on.max_memory)
+    return network.eval(), prompted
+
+
+def _survey(opened: OpenSource, reading: Reading, path: Path, console: Console) -> _Survey:
+    """Read the whole input once: a bad row is told before the first window."""
+    from hyenadna.data.records import survey_records
+    from hyenadna.errors import InputError
+
+    chunks = tokens = rows = 0
+
+    def count(length: int) -> None:
+        nonlocal chunks, tokens, rows
+        chunks += reading.count(length)
+        tokens += reading.tokens(length)
+        rows += reading.rows(length)
+
+    for note in opened.notes:
+        console.print(f"note: {note}")
+    if opened.tiled is not None:
+        with progress_bar(console, f"reading {opened.tiled.name}") as show:
+            for warning in opened.tiled.check(progress=show).warnings:
+                console.print(f"note: {warning}")
+        found = _survey_contigs(opened, count)
+    else:
+        with console.status(f"reading {path} …"):
+            found = survey_records(opened.records, count)
+    if not found.sequences:
+        raise InputError(f"{path}: holds no {opened.kind} to embed")
+    return _Survey(found.sequences, found.bases, found.longest, found.digest, chunks, tokens, rows)
+
+
+def _survey_contigs(opened: OpenSource, count: Any) -> Survey:
+    """The same of a genome, whose letters are counted and looked at already."""
+    from hyenadna.data.records import Survey
+
+    assert opened.tiled is not None
+    lengths = []
+    for record in opened.records:
+        lengths.append(record.length)
+        count(record.length)
+    return Survey(len(lengths), sum(lengths), max(lengths), opened.tiled.digest())
 
 
 def _count(value: object, default: int) -> int:
@@ -171,94 +300,202 @@ def _count(value: object, default: int) -> int:
 
 def _open_file(
     out: Path,
-    tiling: Tiling,
+    opened: OpenSource,
+    survey: _Survey,
+    reading: Reading,
     network: HyenaDNA,
+    dtype: Literal["float32", "float16"],
     settings: dict[str, Any],
     resume: bool,
     console: Console,
 ) -> EmbeddingsFile:
     from hyenadna.infer.embeddings_file import EmbeddingsFile
+    from hyenadna.infer.embeddings_spill import RowLayout
 
-    width = network.config.d_model
+    places: tuple[str, ...] = ()
+    if reading.bin is not None:
+        places = ("position",) if settings["per"] == "base" else opened.places
+    layout = RowLayout(
+        rows=survey.rows,
+        width=network.config.d_model,
+        dtype=dtype,
+        id=opened.id,
+        columns=_renamed(opened.records.columns, {opened.id, *places}),
+        bin=reading.bin,
+        places=places,
+    )
     if not resume:
-        return EmbeddingsFile.start(out, tiling, width, settings)
-    file, note = EmbeddingsFile.resume(out, tiling, width, settings)
+        return EmbeddingsFile.start(out, layout, settings)
+    file, note = EmbeddingsFile.resume(out, layout, settings)
     if note:
         console.print(f"note: {note}")
     return file
 
 
-def _plain_memory(network: HyenaDNA, tokens: int) -> int:
+def _renamed(columns: tuple[str, ...], ours: set[str]) -> tuple[str, ...]:
+    """The columns of the input; one that is called as one of ours is `input_…`."""
+    found: list[str] = []
+    for name in columns:
+        while name in ours or name in found:
+            name = f"input_{name}"
+        found.append(name)
+    return tuple(found)
+
+
+def _plain_memory(
+    network: HyenaDNA,
+    prompted: PromptedModel | None,
+    longest: int,
+    batch_tokens: int,
+    survey: _Survey,
+) -> int:
     """Estimated bytes of the process in a pass of the plain modules."""
     from hyenadna.model.memory import inference_bytes
 
+    tokens = max(longest, min(batch_tokens, survey.tokens))
+    if prompted is not None:  # the vectors stand in front of every row
+        tokens += -(-tokens // longest) * len(prompted.prompt)
     return (peak_memory() or 0) + inference_bytes(network.config, tokens=tokens, engine=False)
 
 
 def _announce(
-    console: Console, tiling: Tiling, network: HyenaDNA, where: torch.device, out: Path, need: int
-) -> None:
+    console: Console,
+    opened: OpenSource,
+    survey: _Survey,
+    reading: Reading,
+    file: EmbeddingsFile,
+    need: int,
+    on: RunOptions,
+    network: HyenaDNA,
+) -> list[str]:
+    """Say what will be read and written; returns what the record should say of it."""
+    import shutil
+
     from hyenadna.model.engine.sizes import resident_bytes
 
-    free = available_memory()
+    rows_bytes = file.layout.row_bytes * survey.rows
     console.print(
-        f"{tiling.count:,} windows of up to {tiling.length:,} bases, {bases(tiling.bases)} in all; "
-        f"{tiling.rows:,} rows of {network.config.d_model} ({size(_file_bytes(tiling, network))}) "
-        f"for {out}; about {size(need)} of memory"
+        f"{survey.sequences:,} {opened.kind}, {bases(survey.bases)}, the longest "
+        f"{survey.longest:,}; {survey.chunks:,} windows of up to {reading.length:,} bases; "
+        f"{survey.rows:,} rows of {file.layout.width} ({size(rows_bytes)}) for {file.path}; "
+        f"about {size(need)} of memory"
     )
-    if where.type == "cpu" and free is not None and need - resident_bytes() > free:
+    free = available_memory()
+    on_cpu = network.head_weight.device.type == "cpu"
+    if on_cpu and free is not None and need - resident_bytes() > free:
         console.print(f"note: only {size(free)} are free; give --max-memory or a shorter --length")
+    room = shutil.disk_usage(file.path.absolute().parent).free
+    if 2 * rows_bytes > room:
+        console.print(
+            f"note: rows and file take {size(2 * rows_bytes)} of disk until the end, and "
+            f"{size(room)} are free; --dtype float16 takes half"
+        )
+    caveats = _chunk_caveats(survey, reading)
+    for caveat in caveats:
+        console.print(f"note: {caveat}")
+    if reading.bin is None and survey.longest > _MANY_CHUNKS * reading.length:
+        console.print(
+            f"note: a row for each of {survey.sequences:,} {opened.kind}, the longest of "
+            f"{bases(survey.longest)}; for rows along them give --bin"
+        )
+    return caveats
 
 
-def _file_bytes(tiling: Tiling, network: HyenaDNA) -> int:
-    return tiling.rows * network.config.d_model * 4
+def _chunk_caveats(survey: _Survey, reading: Reading) -> list[str]:
+    """How sequences that are longer than the model were read, in a sentence."""
+    if survey.longest <= reading.length:
+        return []
+    if reading.pool == "last":
+        return [
+            f"of sequences longer than {reading.length:,} bases the last {reading.length:,} are "
+            "read"
+        ]
+    if reading.overlap:
+        return [
+            f"sequences longer than {reading.length:,} bases are read in windows of that length "
+            f"that overlap by {reading.overlap:,}; each base counts once, in the window where it "
+            f"has the most bases before it, at least {reading.overlap:,} or all there are"
+        ]
+    return [
+        f"windows of {reading.length:,} bases stand side by side: the first bases of each have "
+        "little before them (--overlap)"
+    ]
 
 
-def _run(
-    file: EmbeddingsFile,
-    network: HyenaDNA | PromptedModel,
-    genome: Genome,
-    batch_tokens: int,
-    precision: torch.dtype | None,
-    console: Console,
-) -> None:
-    """Embed all windows that are left, finish the file, and say what it took."""
-    from hyenadna.infer.embed import batches, last_boundary
+def _run(work: _Work, on: RunOptions, console: Console) -> tuple[dict[str, Any], list[str]]:
+    """Embed all that is left, finish the file, and say what it took; figures and notes."""
     from hyenadna.infer.embed import embed as run
 
-    tiling = file.tiling
-    windows, rows, before = last_boundary(tiling, file.rows_done, batch_tokens)
-    file.keep(rows)
-    if windows:
-        console.print(f"resuming after window {windows:,}")
-    left = islice(tiling.windows(), windows, None)
-    first = sum(each.length for each in next(batches(left, batch_tokens), []))
-    left = islice(tiling.windows(), windows, None)
-    begun, done = time.monotonic(), before
-    try:
-        with progress_bar(console, f"embedding {genome.name}") as show:
-            for each in run(
-                network,
-                genome,
-                left,
-                bin=tiling.bin,
-                batch_tokens=batch_tokens,
-                precision=precision,
-            ):
-                file.append(each.embeddings)
-                if done == before:
-                    seconds = (tiling.bases - before) / first * (time.monotonic() - begun)
-                    console.print(f"about {duration(seconds)} by the first {bases(first)}")
-                done += each.window.length
-                show(done, tiling.bases)
-    except KeyboardInterrupt:
-        console.print(f"stopped at {bases(done)} of {bases(tiling.bases)}; go on with --resume")
-        raise
-    file.finish()
+    file, survey = work.file, work.survey
+    before = _tokens_done(work)
+    if file.rows_done:
+        console.print(f"resuming after {file.sequences_done:,} {work.source.kind}, {bases(before)}")
+    begun, done, rows, told = time.monotonic(), before, file.rows_done, False
+    with progress_bar(console, "embedding") as show:
+
+        def progress(tokens: int) -> None:
+            nonlocal done, told
+            done += tokens
+            show(done, survey.tokens)
+            if not told:
+                told = True
+                left = (survey.tokens - before) / tokens * (time.monotonic() - begun)
+                console.print(f"about {duration(left)} by the first {bases(tokens)}")
+
+        stretches = run(
+            work.model,
+            _left(work),
+            work.reading,
+            layer=work.layer,
+            within=file.chunks_done,
+            batch_tokens=work.batch_tokens,
+            precision=on.dtype(),
+            progress=progress,
+        )
+        try:
+            for stretch in stretches:
+                file.append(stretch.embeddings, stretch.ended, stretch.within)
+        except KeyboardInterrupt:
+            console.print(
+                f"stopped after {file.rows_done:,} of {survey.rows:,} rows; go on with --resume"
+            )
+            raise
+    notes = file.finish()
     seconds, peak = time.monotonic() - begun, peak_memory()
+    rows = survey.rows - rows
     console.print(
-        f"{tiling.rows - rows:,} rows in {duration(seconds)}, "
+        f"{rows:,} rows in {duration(seconds)}, "
         f"{bases((done - before) / max(seconds, 1e-9))} a second"
         + (f", at most {size(peak)} of memory" if peak is not None else "")
         + f": {file.path}"
     )
+    for note in notes:
+        console.print(f"note: {note}")
+    figures = {
+        "rows": survey.rows,
+        "width": file.layout.width,
+        "windows": survey.chunks,
+        "tokens_read": survey.tokens,
+        "rows_a_second": rows / max(seconds, 1e-9),
+        "bases_a_second": (done - before) / max(seconds, 1e-9),
+    }
+    return figures, notes
+
+
+def _left(work: _Work) -> Iterator[Record]:
+    """The sequences that are not done, the one in work first."""
+    return islice(iter(work.source.records), work.file.sequences_done, None)
+
+
+def _tokens_done(work: _Work) -> int:
+    """Tokens that were read before an interruption."""
+    file, reading = work.file, work.reading
+    if not (file.sequences_done or file.chunks_done):
+        return 0
+    done = 0
+    for number, record in enumerate(work.source.records):
+        if number == file.sequences_done:
+            first = islice(reading.chunks(record.length), file.chunks_done)
+            return done + sum(chunk.stop - chunk.start for chunk in first)
+        done += reading.tokens(record.length)
+    return done

@@ -181,6 +181,18 @@ def _read(
     return Annotation(path, tuple(wanted), tuple(contigs), tuple(sorted(seen)), frozenset(circular))
 
 
+def each_feature(path: str | Path, types: Collection[str] | None = None) -> Iterator[Feature]:
+    """The features of these types (all where left out), one after the other; none is held.
+
+    Nothing is inherited. Raises InputError as `read_annotation` does, but for a file without rows.
+    """
+    path = Path(path)
+    with open_text(path) as text:
+        for line, columns in _rows(path, text, {}):
+            if types is None or columns[2] in types:
+                yield _feature(f"{path}:{line}", line, columns, _attributes(columns[8]))
+
+
 def read_parents(path: str | Path) -> dict[str, tuple[str, ...]]:
     """The `Parent` of each `ID` (GFF3) that has one; raises InputError as `read_annotation`."""
     path, parents = Path(path), dict[str, tuple[str, ...]]()

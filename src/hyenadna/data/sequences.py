@@ -31,6 +31,8 @@ class SequenceRow(NamedTuple):
     """As the file has it, its white space as single spaces; the place where there is none."""
     ids: Ids
     """Tokens (L,), at least one; of a pair, with [SEP] between."""
+    cells: tuple[str, ...] = ()
+    """Values of the columns `others` of its file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,17 @@ class SequenceFile:
     outside: Outside = "refuse"
     """A window past the end of a contig is refused, or padded with N."""
 
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Columns of a table that are neither sequence nor id; none of a FASTA.
+
+        Raises InputError as iterating does.
+        """
+        if self.kind == "fasta":
+            return ()
+        table = open_table(self.path)
+        return self._others(table, self._chosen(table))
+
     def __iter__(self) -> Iterator[SequenceRow]:
         """The rows in their order.
 
@@ -58,10 +71,10 @@ class SequenceFile:
         table without the columns, an interval without a genome or off its contig.
         """
         rows = self._fasta() if self.kind == "fasta" else self._table()
-        for place, id, ids in rows:
+        for place, id, ids, cells in rows:
             if not len(ids):
                 raise InputError(f"{place}: the sequence is empty; take the row out")
-            yield SequenceRow(place, " ".join(id.split()) or place, ids)
+            yield SequenceRow(place, " ".join(id.split()) or place, ids, cells)
 
     @property
     def kind(self) -> str:
@@ -125,12 +138,11 @@ class SequenceFile:
 
     def _table(self) -> Iterator[SequenceRow]:
         table = open_table(self.path)
-        chosen = choose_columns(
-            table, self._names(table), genome=self.genome is not None, task=None
-        )
+        chosen = self._chosen(table)
         self._require_intervals(chosen)
+        others = self._others(table, chosen)
         single = (chosen.sequence, chosen.pair, chosen.strand, chosen.id)
-        columns = [c for c in (*(chosen.interval or ()), *single) if c is not None]
+        columns = [c for c in (*(chosen.interval or ()), *single, *others) if c is not None]
         wanted = list(dict.fromkeys(columns))
         for number, cells in table.rows(wanted):
             cell = dict(zip(wanted, cells, strict=True))
@@ -142,7 +154,17 @@ class SequenceFile:
                     raise InputError(f"{place}: a sequence of the pair is empty; take the row out")
                 ids = np.concatenate([ids, np.array([SEP], dtype=np.uint8), second])
             name = cell[chosen.id] if chosen.id is not None else ""
-            yield SequenceRow(place, name or f"{stem_of(self.path)}:{number}", ids)
+            said = tuple(cell[column] for column in others)
+            yield SequenceRow(place, name or f"{stem_of(self.path)}:{number}", ids, said)
+
+    def _chosen(self, table: Table) -> ChosenColumns:
+        names = self._names(table)
+        return choose_columns(table, names, genome=self.genome is not None, task=None)
+
+    @staticmethod
+    def _others(table: Table, chosen: ChosenColumns) -> tuple[str, ...]:
+        read = {chosen.sequence, chosen.pair, chosen.id}
+        return tuple(column for column in table.columns if column not in read)
 
     def _require_intervals(self, chosen: ChosenColumns | None) -> None:
         """Nothing, where there are intervals to cut, or no genome. Raises InputError otherwise."""

@@ -1,8 +1,8 @@
-"""Embeddings of a genome: the mean of the final hidden states over each stretch of bases."""
+"""Embeddings of sequences: hidden states of a layer, pooled over a sequence, a bin or a base."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,195 +12,174 @@ import torch
 from torch import Tensor
 
 from hyenadna.alphabet import PAD
-from hyenadna.config import ModelConfig
 from hyenadna.data.batches import BATCH_TOKENS
+from hyenadna.data.labelled_batches import padded
+from hyenadna.data.records import Record
 from hyenadna.errors import InputError
-from hyenadna.genome.fasta import GenomeReader
-from hyenadna.genome.intervals import Interval, unknown_contig
-from hyenadna.model.backbone import HyenaDNA
+from hyenadna.infer.predict import batches
+from hyenadna.infer.reading import Chunk, Reading
+from hyenadna.model.backbone import HyenaDNA, require_layer
 from hyenadna.model.prompting.prompted import PromptedModel
 
 _SUMMED_AT_ONCE: Final = 8192
+_AHEAD_BATCHES: Final = 16
+_AHEAD_UNITS: Final = 4096
+_AHEAD_BYTES: Final = 64 << 20
+
+Progress = Callable[[int], None]
+"""Told how many tokens more are read."""
 
 
 @dataclass(frozen=True)
-class Tiling:
-    """Contigs cut into windows, which the model reads, and into bins, each of which is one row.
+class Stretch:
+    """The rows of some sequences, or of a part of a long one, in order."""
 
-    Windows hold whole bins, so that the bins are those of the contig, wherever the windows end;
-    only the last of a contig is shorter.
-    """
-
-    contigs: Mapping[str, int]
-    """Lengths by name."""
-    length: int
-    """Bases of a window, a multiple of `bin`."""
-    bin: int
-    """Bases of a row."""
-
-    @property
-    def bases(self) -> int:
-        """Bases in all contigs."""
-        return sum(self.contigs.values())
-
-    @property
-    def rows(self) -> int:
-        """Number of bins."""
-        return sum(-(-bases // self.bin) for bases in self.contigs.values())
-
-    @property
-    def count(self) -> int:
-        """Number of windows."""
-        return sum(-(-bases // self.length) for bases in self.contigs.values())
-
-    def windows(self) -> Iterator[Interval]:
-        """The windows, contig by contig from front to end."""
-        for contig, bases in self.contigs.items():
-            for start in range(0, bases, self.length):
-                yield Interval(contig, start, min(start + self.length, bases))
-
-    def rows_of(self, window: Interval) -> int:
-        """Number of bins in a window."""
-        return -(-window.length // self.bin)
-
-
-@dataclass(frozen=True)
-class EmbeddedWindow:
-    """The rows of one window."""
-
-    window: Interval
     embeddings: npt.NDArray[np.float32]
-    """One row for each bin of the window, (rows, D)."""
-
-
-def tile_genome(
-    config: ModelConfig,
-    genome: GenomeReader,
-    *,
-    length: int | None = None,
-    bin: int | None = None,
-    contigs: Sequence[str] = (),
-    soft_tokens: int = 0,
-) -> Tiling:
-    """Windows and bins over a genome for a model of this shape.
-
-    length: bases of a window; the model's maximum less 2 when left out, and no more than that
-    maximum. It is cut down to whole bins. bin: bases of a row, 1 .. length; the whole window when
-    left out. contigs: names, all when left out; in the order of the genome. soft_tokens: vectors
-    before each window, which leave it so much less room.
-
-    Raises InputError for a length or bin out of range, an unknown contig, and where there is no
-    base.
-    """
-    longest = config.max_seq_len - soft_tokens
-    length = max(longest - 2, 1) if length is None else length
-    if not 1 <= length <= longest:
-        behind = f" behind {soft_tokens:,} soft tokens" if soft_tokens else ""
-        raise InputError(f"--length is {length}; this model reads 1 to {longest:,} bases{behind}")
-    bin = length if bin is None else bin
-    if not 1 <= bin <= length:
-        raise InputError(f"--bin is {bin}; it must be 1 to the length of a window, {length:,}")
-    for contig in contigs:
-        if contig not in genome.contigs:
-            raise InputError(unknown_contig(contig, genome.contigs, str(genome.path)))
-    chosen = {c: n for c, n in genome.contigs.items() if not contigs or c in contigs}
-    if not any(chosen.values()):
-        raise InputError(f"{genome.path}: no base to embed in {len(chosen)} contigs")
-    return Tiling(chosen, length // bin * bin, bin)
+    """(rows, D)."""
+    ended: tuple[Record, ...]
+    """The sequences whose last rows these are."""
+    within: int
+    """Chunks of the sequence behind them whose rows are there too."""
 
 
 def embed(
     model: HyenaDNA | PromptedModel,
-    genome: GenomeReader,
-    windows: Iterable[Interval],
+    sequences: Iterable[Record],
+    reading: Reading,
     *,
-    bin: int | None = None,
+    layer: int = -1,
+    within: int = 0,
     batch_tokens: int = BATCH_TOKENS,
     precision: torch.dtype | None = None,
-) -> Iterator[EmbeddedWindow]:
-    """The rows of each window, in order: means of the hidden states after the final norm.
+    progress: Progress | None = None,
+) -> Iterator[Stretch]:
+    """The rows of all sequences, in order, a stretch at a time.
 
-    model: or one behind a soft prompt: each window is then read behind its vectors, which are no
-    rows. windows: each is read by itself, so its first bases have little context. bin: bases of a
-    row, from the start of the window on (the last row has what is left); the whole window when
-    left out. Every base counts, N as well; padding never does. batch_tokens: short windows are put
-    together up to so many tokens. precision: type of the matrix products. The sums are kept in
-    float64. The model is in evaluation mode while the rows come, and as before at the end.
+    A row is the mean of the hidden states of its bases, or the state of the last one; see
+    `hyenadna.infer.reading`. Every base counts, N as well; padding never does. A row is the same
+    alone and in any batch, up to rounding; sums are kept in float64.
 
-    Raises InputError for a window that is not on the genome, empty, or too long for the model,
-    and for a bin below 1.
+    model: or one behind a soft prompt: each chunk is then read behind its vectors, which are no
+    rows. layer: see `HyenaDNA.layer_states`; behind a soft prompt -1 only. within: chunks of the
+    first sequence that are done. A stretch depends on nothing before it: a run that goes on after
+    one gives what an unbroken run gives, bit for bit. batch_tokens: chunks are put together up to
+    so many tokens with their padding, similar lengths in a batch. precision: type of the matrix
+    products. The model is in evaluation mode while rows come, and as before at the end.
+
+    Raises InputError for a layer that is not there, and for chunks too long for the model.
     """
-    if bin is not None and bin < 1:
-        raise InputError(f"bin is {bin}; it must be at least 1")
+    base = model.model if isinstance(model, PromptedModel) else model
+    require_layer(base.config, layer)
+    if isinstance(model, PromptedModel) and layer != -1:
+        raise InputError(
+            f"layer is {layer}; behind a soft prompt the states are those after the final norm (-1)"
+        )
     was_training = model.training
     model.eval()
     try:
-        for batch in batches(windows, batch_tokens):
-            yield from _embed_batch(model, genome, batch, bin, precision)
+        for units in _stretches(sequences, reading, batch_tokens, base.config.d_model, within):
+            rows = _embed_units(model, units, reading, layer, batch_tokens, precision, progress)
+            ended = tuple(unit.record for unit in units if unit.ends)
+            yield Stretch(rows, ended, 0 if units[-1].ends else units[-1].done)
     finally:
         model.train(was_training)
 
 
-def batches(
-    windows: Iterable[Interval], batch_tokens: int = BATCH_TOKENS
-) -> Iterator[list[Interval]]:
-    """Windows that make one forward pass together, in order.
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """What gives whole rows: all chunks of a sequence that is one row, and else one chunk."""
 
-    At most `batch_tokens` tokens with the padding (or one longer window), and none less than half
-    as long as the longest: padding costs time. A batch depends on no window before it, so that an
-    interrupted run can go on from the end of any of them.
-    """
-    batch: list[Interval] = []
-    for window in windows:
-        lengths = [window.length, *(other.length for other in batch)]
-        full = len(lengths) * max(lengths) > batch_tokens
-        if batch and (full or 2 * min(lengths) < max(lengths)):
-            yield batch
-            batch = []
-        batch.append(window)
-    if batch:
-        yield batch
+    record: Record
+    chunks: tuple[Chunk, ...]
+    done: int
+    """Chunks of the sequence that are done with this unit."""
+    ends: bool
+    """Whether it is the last of its sequence."""
 
 
-def last_boundary(
-    tiling: Tiling, rows: int, batch_tokens: int = BATCH_TOKENS
-) -> tuple[int, int, int]:
-    """Windows, rows and bases up to the last end of a batch that `rows` finished rows reach."""
-    done = (0, 0, 0)
-    for batch in batches(tiling.windows(), batch_tokens):
-        reached = (
-            done[0] + len(batch),
-            done[1] + sum(tiling.rows_of(window) for window in batch),
-            done[2] + sum(window.length for window in batch),
-        )
-        if reached[1] > rows:
-            break
-        done = reached
-    return done
+def _units(record: Record, reading: Reading, skip: int) -> Iterator[_Unit]:
+    if reading.bin is None:
+        yield _Unit(record, tuple(reading.chunks(record.length)), 0, True)
+        return
+    count = reading.count(record.length)
+    for number, chunk in enumerate(reading.chunks(record.length), start=1):
+        if number > skip:
+            yield _Unit(record, (chunk,), number, number == count)
+    if not count:
+        yield _Unit(record, (), 0, True)
+
+
+def _stretches(
+    sequences: Iterable[Record], reading: Reading, batch_tokens: int, width: int, within: int
+) -> Iterator[list[_Unit]]:
+    """Units in stretches of several batches, so that similar lengths can meet; rows are bounded."""
+    stretch: list[_Unit] = []
+    tokens = rows = 0
+    for record in sequences:
+        for unit in _units(record, reading, within):
+            stretch.append(unit)
+            tokens += sum(chunk.stop - chunk.start for chunk in unit.chunks)
+            rows += sum(_rows_of(chunk, reading) for chunk in unit.chunks) if reading.bin else 1
+            full = tokens >= _AHEAD_BATCHES * batch_tokens or len(stretch) >= _AHEAD_UNITS
+            if full or rows * width * 4 >= _AHEAD_BYTES:
+                yield stretch
+                stretch, tokens, rows = [], 0, 0
+        within = 0
+    if stretch:
+        yield stretch
+
+
+def _rows_of(chunk: Chunk, reading: Reading) -> int:
+    return reading.rows(chunk.stop - chunk.fresh)
+
+
+def _embed_units(
+    model: HyenaDNA | PromptedModel,
+    units: Sequence[_Unit],
+    reading: Reading,
+    layer: int,
+    batch_tokens: int,
+    precision: torch.dtype | None,
+    progress: Progress | None,
+) -> npt.NDArray[np.float32]:
+    """The rows of the units, in order, (rows, D)."""
+    work = [(number, chunk) for number, unit in enumerate(units) for chunk in unit.chunks]
+    width = (model.model if isinstance(model, PromptedModel) else model).config.d_model
+    whole = reading.bin is None
+    ends = np.cumsum(
+        [0, *(1 if whole else sum(_rows_of(c, reading) for c in u.chunks) for u in units)]
+    )
+    rows = np.zeros((int(ends[-1]), width), np.float64 if whole else np.float32)
+    for batch in batches([chunk.stop - chunk.start for _, chunk in work], batch_tokens):
+        chosen = [work[i] for i in batch]
+        ids = [units[number].record.tokens(chunk.start, chunk.stop) for number, chunk in chosen]
+        hidden = _states(model, padded(ids, PAD), layer, precision)
+        for (number, chunk), states in zip(chosen, hidden, strict=True):
+            counted = states[chunk.fresh - chunk.start : chunk.stop - chunk.start]
+            if whole:
+                rows[number] += _sum(counted[None])[0].cpu().numpy()
+            else:
+                means = bin_means(counted, reading.bin or 1)
+                rows[ends[number] : ends[number + 1]] = means.cpu().numpy()
+        if progress:
+            progress(sum(map(len, ids)))
+    if whole and reading.pool == "mean":
+        rows /= np.array([[max(unit.record.length, 1)] for unit in units])
+    return rows.astype(np.float32)
 
 
 @torch.inference_mode()
-def _embed_batch(
-    model: HyenaDNA | PromptedModel,
-    genome: GenomeReader,
-    batch: Sequence[Interval],
-    bin: int | None,
-    precision: torch.dtype | None,
-) -> list[EmbeddedWindow]:
-    longest = max(window.length for window in batch)
-    tokens = np.full((len(batch), longest), PAD, dtype=np.uint8)
-    for row, window in zip(tokens, batch, strict=True):
-        row[: window.length] = genome.tokens(window.contig, window.start, window.stop)
-    base, read = (
-        (model.model, model.states) if isinstance(model, PromptedModel) else (model, model.embed)
-    )
+def _states(
+    model: HyenaDNA | PromptedModel, tokens: Tensor, layer: int, precision: torch.dtype | None
+) -> Tensor:
+    """Hidden states (B, L, D) of right-padded tokens (B, L)."""
+    base = model.model if isinstance(model, PromptedModel) else model
     device = base.head_weight.device
+    tokens = tokens.to(device)
     with torch.autocast(device.type, dtype=precision, enabled=precision is not None):
-        hidden = read(torch.from_numpy(tokens).to(device))
-    return [
-        EmbeddedWindow(window, bin_means(states[: window.length], bin or longest).cpu().numpy())
-        for window, states in zip(batch, hidden, strict=True)
-    ]
+        if isinstance(model, PromptedModel):
+            return model.states(tokens)
+        return model.layer_states(tokens, layer)
 
 
 def bin_means(states: Tensor, bin: int) -> Tensor:
@@ -209,22 +188,24 @@ def bin_means(states: Tensor, bin: int) -> Tensor:
     Summed in float64, a few thousand rows at a time: exact to float32 rounding for every length,
     and without a second tensor of the size of `states`.
     """
+    if bin == 1:
+        return states.float()
     length, width = states.shape
     means = states.new_empty((-(-length // bin), width), dtype=torch.float32)
     whole = length // bin
     step = max(1, _SUMMED_AT_ONCE // bin)
     for first in range(0, whole, step):
         last = min(first + step, whole)
-        means[first:last] = _means(states[first * bin : last * bin].unflatten(0, (-1, bin)))
+        groups = states[first * bin : last * bin].unflatten(0, (-1, bin))
+        means[first:last] = _sum(groups) / bin
     if whole < len(means):
-        means[whole:] = _means(states[whole * bin :][None])
+        means[whole:] = _sum(states[whole * bin :][None]) / (length - whole * bin)
     return means
 
 
-def _means(groups: Tensor) -> Tensor:
-    """(G, K, D) -> (G, D): mean over K, in float64."""
-    count = groups.shape[1]
+def _sum(groups: Tensor) -> Tensor:
+    """(G, K, D) -> (G, D): sum over K, in float64."""
     total = groups.new_zeros((len(groups), groups.shape[2]), dtype=torch.float64)
-    for start in range(0, count, _SUMMED_AT_ONCE):
+    for start in range(0, groups.shape[1], _SUMMED_AT_ONCE):
         total += groups[:, start : start + _SUMMED_AT_ONCE].double().sum(1)
-    return total / count
+    return total

@@ -1,69 +1,81 @@
-"""Embeddings on disk: rows are appended to a file beside, which in the end becomes one `.npz`.
+"""Embeddings on disk: rows are appended beside, which in the end become one file.
 
-    OUT.npz.part/settings.json     what the rows were computed with
-    OUT.npz.part/embeddings.npy    the rows so far, behind a header for all of them
-    OUT.npz                        embeddings (rows, D) float32; contig, start, stop (0-based, half
-                                   open) of each row; model, settings (JSON)
+    .npz      embeddings (rows, D); an array for each column; model, settings (JSON)
+    .parquet  a column for each, and `embedding`, a list of D numbers
+    .h5ad     AnnData: X, obs with the columns, settings in uns
+    .zarr     the same AnnData as a zarr folder
 
 Nothing of it is held in memory, however many rows there are.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from hyenadna.data.records import Record
 from hyenadna.errors import InputError
 from hyenadna.infer import interrupted
-from hyenadna.infer.embed import Tiling
+from hyenadna.infer.embedding_formats import anndata_layout, npz, parquet
+from hyenadna.infer.embeddings_spill import (
+    DONE,
+    ROWS,
+    SEQUENCES,
+    FinishedRows,
+    RowLayout,
+    Spill,
+    as_stored,
+)
 
-_ROWS_AT_ONCE: Final = 1 << 16
-# Fixed, so that the same embeddings are the same file.
-_DATE: Final = (1980, 1, 1, 0, 0, 0)
-_FLOAT: Final = np.dtype("<f4")
+Writer = Callable[[Path, FinishedRows, Mapping[str, Any]], list[str]]
+"""Writes all rows with their settings to a path; returns notes for the user."""
+
+WRITERS: Final[Mapping[str, Writer]] = {
+    ".npz": npz.write,
+    ".parquet": parquet.write,
+    ".h5ad": anndata_layout.write_h5ad,
+    ".zarr": anndata_layout.write_zarr,
+}
+_FILES: Final = (ROWS, SEQUENCES, DONE, f"{DONE}.new", *(f"whole{suffix}" for suffix in WRITERS))
 
 
 def require_free(path: Path, *, resume: bool = False) -> None:
     """Nothing, where embeddings can be written to `path`. Raises InputError otherwise."""
-    if path.suffix != ".npz":
-        raise InputError(f"{path}: embeddings are written as .npz; give a name that ends so")
+    if path.suffix not in WRITERS:
+        raise InputError(
+            f"{path}: embeddings are written as {', '.join(WRITERS)}; give a name that ends so"
+        )
+    anndata_layout.require_packages(path)
+    if path.suffix == ".zarr" and path.exists():
+        raise InputError(f"{path}: exists; remove it, or give another --out")
     interrupted.require_free(path, what="rows", resume=resume)
 
 
 class EmbeddingsFile:
-    """The rows of one run on their way into an `.npz`; made by `start` or `resume`."""
+    """The rows of one run on their way into a file; made by `start` or `resume`."""
 
-    def __init__(self, path: Path, tiling: Tiling, width: int, settings: Mapping[str, Any]) -> None:
-        self.path, self.tiling, self.width = path, tiling, width
-        self.settings = dict(settings)
-        self._part = interrupted.Part(path, ("embeddings.npy", "whole.npz"))
-        self._folder = self._part.folder
-        self._spill = self._folder / "embeddings.npy"
-        self._data_from = 0  # bytes of the header
+    def __init__(self, path: Path, layout: RowLayout, settings: Mapping[str, Any]) -> None:
+        self.path, self.layout, self.settings = path, layout, dict(settings)
+        self._part = interrupted.Part(path, _FILES)
+        self._spill = Spill(self._part.folder, layout)
 
     @classmethod
-    def start(cls, path: Path, tiling: Tiling, width: int, settings: Mapping[str, Any]) -> Self:
+    def start(cls, path: Path, layout: RowLayout, settings: Mapping[str, Any]) -> Self:
         """A file without rows yet. Rows of an interrupted run are dropped.
 
-        width: D. settings: plain values that are stored with the rows.
+        settings: plain values that are stored with the rows, all that they depend on.
 
         Raises InputError where `path` cannot be written.
         """
         require_free(path, resume=True)
-        return cls(path, tiling, width, settings)._emptied()
+        return cls(path, layout, settings)._emptied()
 
     @classmethod
-    def resume(
-        cls, path: Path, tiling: Tiling, width: int, settings: Mapping[str, Any]
-    ) -> tuple[Self, str]:
+    def resume(cls, path: Path, layout: RowLayout, settings: Mapping[str, Any]) -> tuple[Self, str]:
         """The file of an interrupted run with its rows, and an empty text.
 
         Where there is none, or a damaged one, a file without rows and a line that says why. Raises
@@ -71,97 +83,53 @@ class EmbeddingsFile:
         written.
         """
         require_free(path, resume=True)
-        file = cls(path, tiling, width, settings)
+        file = cls(path, layout, settings)
         reason = file._part.why_not_resumed(settings)
-        if reason:
-            return file._emptied(), reason
-        try:
-            with file._spill.open("rb") as stream:
-                np.lib.format.read_magic(stream)
-                shape, _, _ = np.lib.format.read_array_header_1_0(stream)
-                file._data_from = stream.tell()
-        except (OSError, ValueError):
-            shape = ()
-        if shape != (tiling.rows, width):
-            return file._emptied(), file._part.damaged()
-        return file, ""
+        if not reason and not file._spill.restore():
+            reason = file._part.damaged()
+        return (file._emptied(), reason) if reason else (file, "")
 
     def _emptied(self) -> Self:
-        with self._part.cleared(self.settings), self._spill.open("wb") as stream:
-            _write_header(stream, _FLOAT, (self.tiling.rows, self.width))
-            self._data_from = stream.tell()
+        with self._part.cleared(self.settings):
+            self._spill.empty()
         return self
+
+    @property
+    def sequences_done(self) -> int:
+        """Sequences whose rows are all on disk."""
+        return self._spill.sequences
+
+    @property
+    def chunks_done(self) -> int:
+        """Chunks of the sequence behind them whose rows are on disk."""
+        return self._spill.within
 
     @property
     def rows_done(self) -> int:
         """Whole rows on disk."""
-        bytes_done = self._spill.stat().st_size - self._data_from
-        return bytes_done // (self.width * _FLOAT.itemsize)
+        return self._spill.rows
 
-    def keep(self, rows: int) -> None:
-        """Drop all rows but the first ones (and half a row that a kill may have left)."""
-        with self._spill.open("r+b") as stream:
-            stream.truncate(self._data_from + rows * self.width * _FLOAT.itemsize)
+    def append(
+        self, rows: npt.NDArray[np.float32], ended: Sequence[Record], within: int = 0
+    ) -> None:
+        """Add rows (R, D) behind those there are.
 
-    def append(self, rows: npt.NDArray[np.float32]) -> None:
-        """Add rows (R, D) behind those there are. Raises OSError when the disk is full."""
-        with self._spill.open("ab") as stream:
-            stream.write(np.ascontiguousarray(rows, dtype=_FLOAT).data)
-
-    def finish(self) -> None:
-        """Make the `.npz` of all rows under its own name, and remove what was beside it.
-
-        Raises OSError when the disk is full; the rows are then still beside, to be resumed.
+        ended: the sequences whose last rows these are. within: chunks of the one behind them that
+        are done. Raises InputError for numbers that the type of the file has not, and OSError when
+        the disk is full.
         """
-        assert self.rows_done == self.tiling.rows, (self.rows_done, self.tiling.rows)
-        whole = self._folder / "whole.npz"
-        tiling, rows = self.tiling, (self.tiling.rows,)
-        contig = np.dtype(f"<U{max(map(len, tiling.contigs))}")
-        with zipfile.ZipFile(whole, "w") as archive:
-            with _member(archive, "embeddings") as stream, self._spill.open("rb") as spill:
-                shutil.copyfileobj(spill, stream, 1 << 20)
-            columns: dict[str, tuple[np.dtype[Any], Column]] = {
-                "contig": (contig, lambda name, index, last: np.full(len(index), name)),
-                "start": (np.dtype("<i8"), lambda name, index, last: index * tiling.bin),
-                "stop": (
-                    np.dtype("<i8"),
-                    lambda name, index, last: np.minimum((index + 1) * tiling.bin, last),
-                ),
-            }
-            for key, (dtype, column) in columns.items():
-                with _member(archive, key) as stream:
-                    _write_header(stream, dtype, rows)
-                    for part in _column(tiling, column):
-                        stream.write(part.astype(dtype).tobytes())
-            texts = {"model": str(self.settings.get("model", "")), "settings": self._json()}
-            for key, text in texts.items():
-                with _member(archive, key) as stream:
-                    np.lib.format.write_array(stream, np.array(text))
+        self._spill.append(as_stored(rows, self.layout), ended, within)
+
+    def finish(self) -> list[str]:
+        """Make the file of all rows under its own name, and remove what was beside it.
+
+        Returns what the user should know. Raises OSError when the disk is full; the rows are then
+        still beside, to be resumed.
+        """
+        assert self.rows_done == self.layout.rows, (self.rows_done, self.layout.rows)
+        whole = self._part.folder / f"whole{self.path.suffix}"
+        interrupted.remove(whole)
+        rows = FinishedRows(self._part.folder, self.layout)
+        notes = WRITERS[self.path.suffix](whole, rows, self.settings)
         self._part.finish(whole)
-
-    def _json(self) -> str:
-        return json.dumps(self.settings, sort_keys=True)
-
-
-Column = Callable[[str, npt.NDArray[np.int64], int], npt.NDArray[Any]]
-"""Values of a column for the bins `index` of a contig of a name and a length."""
-
-
-def _column(tiling: Tiling, column: Column) -> Iterator[npt.NDArray[Any]]:
-    """A column in pieces, one value for each row."""
-    for contig, bases in tiling.contigs.items():
-        rows = -(-bases // tiling.bin)
-        for first in range(0, rows, _ROWS_AT_ONCE):
-            index = np.arange(first, min(first + _ROWS_AT_ONCE, rows), dtype=np.int64)
-            yield column(contig, index, bases)
-
-
-def _write_header(stream: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(stream, header)
-
-
-@contextmanager
-def _member(archive: zipfile.ZipFile, key: str) -> Iterator[IO[bytes]]:
-    with archive.open(zipfile.ZipInfo(f"{key}.npy", _DATE), "w", force_zip64=True) as stream:
-        yield stream
+        return notes

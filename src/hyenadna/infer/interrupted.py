@@ -87,7 +87,7 @@ class Part:
             )
         with write_errors(self.path):
             for name in self._own - {_LOCK}:
-                (self.folder / name).unlink(missing_ok=True)
+                remove(self.folder / name)
             yield self.folder
             (self.folder / _SETTINGS).write_text(json.dumps(dict(settings), indent=2) + "\n")
 
@@ -136,6 +136,14 @@ def _difference(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
             old, new = str(stored.get(key)), str(now.get(key))
             return f"other {key}" if len(old + new) > 80 else f"{key} {old}, not {new}"
     return ""
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

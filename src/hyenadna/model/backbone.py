@@ -238,20 +238,23 @@ class Backbone(nn.Module):
         held = work.stream if work.training and like.ndim == 3 else 0
         return make_pass(kernels, self.engine, work, self._spectra, held, besides)
 
-    def stream(self, h: Tensor, run: Pass | None, *, owned: bool) -> Tensor:
-        """The residual stream (B, L, D) after all blocks, before the final norm.
+    def stream(
+        self, h: Tensor, run: Pass | None, *, owned: bool, blocks: int | None = None
+    ) -> Tensor:
+        """The residual stream (B, L, D) after the first `blocks` blocks, before the final norm.
 
-        run: what `engine_pass` gave. owned: whether h may be overwritten.
+        run: what `engine_pass` gave. owned: whether h may be overwritten. blocks: all when left
+        out.
         """
         h = self.dropout(h)
+        first = self._blocks()[:blocks]
         if run is None:
-            for layer in self.layers:
-                h = layer(h)
+            for block in first:
+                h = block(h)
             return h
-        blocks = self._blocks()
-        if needs_gradients(blocks, h) or owned:
-            return run_blocks(run, blocks, h.contiguous())
-        return run_blocks(run, blocks, pages.copy_of(h))
+        if needs_gradients(first, h) or owned:
+            return run_blocks(run, first, h.contiguous())
+        return run_blocks(run, first, pages.copy_of(h))
 
     def norm(self, h: Tensor, run: Pass | None) -> Tensor:
         """The final norm of what `stream` gave, in its place where there is no graph."""
@@ -323,10 +326,27 @@ class HyenaDNA(nn.Module):
         h, run = self.residual_stream(tokens)
         return self.backbone.norm(h, run)
 
-    def residual_stream(self, tokens: Tensor | npt.ArrayLike) -> tuple[Tensor, Pass | None]:
-        """The stream (B, L, D) after all blocks, and the engine's pass that made it, if it did.
+    def layer_states(self, tokens: Tensor | npt.ArrayLike, layer: int = -1) -> Tensor:
+        """One of `hidden_states`, (B, L, D), and nothing of the blocks behind it.
 
-        Arguments and errors as for `forward`.
+        layer: 0 for the embedded tokens, k for the residual stream after block k, -1 for the states
+        after the final norm. Other arguments and errors as for `forward`; InputError for a layer
+        that is not there.
+        """
+        require_layer(self.config, layer)
+        if layer == -1:
+            return self.embed(tokens)
+        if layer == 0:
+            out: Tensor = self.backbone.embeddings(self._check(tokens))
+            return out
+        return self.residual_stream(tokens, blocks=layer)[0]
+
+    def residual_stream(
+        self, tokens: Tensor | npt.ArrayLike, *, blocks: int | None = None
+    ) -> tuple[Tensor, Pass | None]:
+        """The stream (B, L, D) after the first `blocks` blocks (all when left out), and the pass.
+
+        The engine's pass that made it, if it did. Arguments and errors as for `forward`.
         """
         ids = self._check(tokens)
         embeddings = self.backbone.embeddings
@@ -335,8 +355,8 @@ class HyenaDNA(nn.Module):
         bare = untouched(embeddings, frozenset({Embeddings, nn.Embedding}))
         if run is not None and bare and table.shape == (self.vocab_rows, self.config.d_model):
             h = embed_tokens(run.kernels, table, ids)
-            return self.backbone.stream(h, run, owned=True), run
-        return self.backbone.stream(embeddings(ids), run, owned=False), run
+            return self.backbone.stream(h, run, owned=True, blocks=blocks), run
+        return self.backbone.stream(embeddings(ids), run, owned=False, blocks=blocks), run
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (..., V) of hidden states (..., D) after the final norm.
@@ -433,6 +453,15 @@ class HyenaDNA(nn.Module):
     def reset_parameters(self) -> None:
         """Fresh weights as in the paper's code: see `initialise`."""
         initialise(self)
+
+
+def require_layer(config: ModelConfig, layer: int) -> None:
+    """Nothing, where `HyenaDNA.layer_states` has this layer. Raises InputError otherwise."""
+    if not -1 <= layer <= config.n_layer:
+        raise InputError(
+            f"layer is {layer}; this model has 0 (embedded tokens), 1 to {config.n_layer} (after "
+            "each block) and -1 (after the final norm)"
+        )
 
 
 @torch.no_grad()

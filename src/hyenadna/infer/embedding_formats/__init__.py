@@ -1,0 +1,1 @@
+"""The files that embeddings are written to, one module each."""
