@@ -311,7 +311,7 @@ def test_a_row_for_each_sequence(place, capsys):
     np.testing.assert_array_equal(embedded("f.npz").values, found.values)
     record = read_record(place / "e.parquet")
     assert record.verb == "embed" and record.inputs["sequences"] == 60
-    assert record.figures["rows"] == 60 and "overlap by 16" in record.caveats[0]
+    assert record.figures["rows"] == 60 and "overlap by 16" in record.caveats[1]
     assert (
         record.settings["layer"] == -1 and record.settings["weights"] == found.settings["weights"]
     )

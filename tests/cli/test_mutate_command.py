@@ -201,6 +201,17 @@ def test_longer_than_the_model(place, capsys):
     assert "long.fa:1: 'x': 200 bases are more than" in capsys.readouterr().err.replace("\n", " ")
 
 
+def test_contigs_under_their_other_name(place, capsys):
+    (place / "one.bed").write_text("1\t90\t99\n")
+    (place / "chr1.bed").write_text("chr1\t90\t99\n")
+    for name in ("one", "chr1"):
+        assert mutated("model", f"{name}.bed", "-o", f"{name}.csv", "--genome", "g.fa") == 0
+        assert ("1 is chr1" in capsys.readouterr().out) == (name == "one")
+    assert [row[1:] for row in read("one.csv")] == [row[1:] for row in read("chr1.csv")]
+    words = ["--region", "1:91-99", "--genome", "g.fa", "-o", "region.csv"]
+    assert mutated("model", *words) == 0 and "1 is chr1" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "words, said",
     [
@@ -215,7 +226,7 @@ def test_longer_than_the_model(place, capsys):
         (["i.bed", "-o", "m.csv"], "give the genome to cut them from"),
         (["past.bed", "-o", "m.csv", "--genome", "g.fa"], "past.bed:1: chr1:891-901 runs past"),
         (["none.bed", "-o", "m.csv", "--genome", "g.fa"], "none.bed:1: the interval holds no"),
-        (["other.bed", "-o", "m.csv", "--genome", "g.fa"], "it has 'chr1': rename one"),
+        (["other.bed", "-o", "m.csv", "--genome", "g.fa"], "has no contig 'chrX'"),
         (["-o", "m.csv"], "give a file of sequences or intervals, or --region"),
         (["s.fa", "-o", "m.csv", "--region", "chr1:1-9", "--genome", "g.fa"], "or --region"),
         (["-o", "m.csv", "--region", "chr1:1-9"], "give --genome as well"),
@@ -237,7 +248,7 @@ def test_refuses_in_one_line(place, capsys, words, said):
     (place / "odd.xyz").write_text("x")
     (place / "past.bed").write_text("chr1\t890\t901\n")
     (place / "none.bed").write_text("chr1\t90\t90\n")
-    (place / "other.bed").write_text("1\t90\t99\n")
+    (place / "other.bed").write_text("chrX\t90\t99\n")
     before = {p.name for p in place.iterdir()}
     assert mutated("model", *words) == 2
     printed = " ".join(capsys.readouterr().err.split())

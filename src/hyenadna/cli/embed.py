@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     from hyenadna.model.backbone import HyenaDNA
     from hyenadna.model.prompting.prompted import PromptedModel
 
+_ONE_STRAND = (
+    "The model reads each sequence from left to right, on the strand that is given: its reverse "
+    "complement has other embeddings, and the first bases of a window are read with little context."
+)
 _MANY_CHUNKS = 50  # a sequence of more chunks is rather a contig to be tiled
 
 
@@ -212,7 +216,7 @@ def embed(
         },
         settings=settings,
         figures=figures,
-        caveats=[*caveats, *notes],
+        caveats=[_ONE_STRAND, *caveats, *notes],
     )
 
 
@@ -257,6 +261,7 @@ def _survey(opened: OpenSource, reading: Reading, path: Path, console: Console) 
     """Read the whole input once: a bad row is told before the first window."""
     from hyenadna.data.records import survey_records
     from hyenadna.errors import InputError
+    from hyenadna.genome.contig_names import renamed_text
 
     chunks = tokens = rows = 0
 
@@ -278,6 +283,8 @@ def _survey(opened: OpenSource, reading: Reading, path: Path, console: Console) 
             found = survey_records(opened.records, count)
     if not found.sequences:
         raise InputError(f"{path}: holds no {opened.kind} to embed")
+    if opened.renamed:
+        console.print(f"note: {renamed_text(opened.renamed)}")
     return _Survey(found.sequences, found.bases, found.longest, found.digest, chunks, tokens, rows)
 
 

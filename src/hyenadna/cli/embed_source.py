@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -63,6 +63,8 @@ class OpenSource:
     tiled: Genome | None = None
     """The genome whose contigs are read piece by piece."""
     notes: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Contigs that the genome calls otherwise, as far as the source has been read."""
 
 
 def open_source(choice: SourceChoice, *, tiled: bool) -> OpenSource:
@@ -104,7 +106,7 @@ def open_source(choice: SourceChoice, *, tiled: bool) -> OpenSource:
     elif choice.sequence or choice.id:
         raise InputError(f"--sequence and --id name columns of a table; {path} is FASTA")
     records = RowRecords(file, comma_list(choice.contigs))
-    return OpenSource(records, "sequences")
+    return OpenSource(records, "sequences", renamed=file.renamed)
 
 
 def _open_contigs(path: Path, choice: SourceChoice) -> OpenSource:

@@ -102,6 +102,7 @@ def mutate(
     from hyenadna.checkpoint.task import is_task
     from hyenadna.cli.mutate_job import survey
     from hyenadna.data.stretches import alone, open_stretches
+    from hyenadna.genome.contig_names import renamed_text
     from hyenadna.genome.fasta import Genome
     from hyenadna.infer.interrupted import stored_settings
     from hyenadna.infer.rows_file import require_free
@@ -111,7 +112,10 @@ def mutate(
     for path in (picture, logo):
         _require_picture(path)
     reader = Genome.open(genome) if genome is not None else None
-    stretches = open_stretches(source, region, reader, sequence=sequence, id=id, window=window)
+    renamed: dict[str, str] = {}
+    stretches = open_stretches(
+        source, region, reader, sequence=sequence, id=id, window=window, renamed=renamed
+    )
     job: Job
     if output is not None or is_task(model):
         _refuse_for_tasks(after=after, context=context, strands=strands)
@@ -124,6 +128,8 @@ def mutate(
     name = str(source or region)
     with console.status(f"reading {name} …"):
         found = survey(job, stretches, name)
+    if renamed:
+        console.print(f"note: {renamed_text(renamed)}")
     # a resumed run must keep its passes, whatever memory there is now
     stored = stored_settings(out) if resume else {}
     job.row_tokens, need = fit_batch(

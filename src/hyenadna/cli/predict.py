@@ -262,6 +262,8 @@ def _survey(file: SequenceFile, crop: int | None, network: TaskModel, console: C
     crop: tokens that longer sequences are cropped to. Raises InputError for a sequence that is too
     long for the model, and for a file without rows.
     """
+    from hyenadna.genome.contig_names import renamed_text
+
     longest, behind = network.max_length, _behind(network)
     if crop is not None and not 1 <= crop <= longest:
         raise InputError(
@@ -283,6 +285,8 @@ def _survey(file: SequenceFile, crop: int | None, network: TaskModel, console: C
             digest.update(ids.tobytes())
     if not rows:
         raise InputError(f"{file.path}: holds no sequences")
+    if file.renamed:
+        console.print(f"note: {renamed_text(file.renamed)}")
     return _Survey(rows, tokens, most, digest.hexdigest())
 
 

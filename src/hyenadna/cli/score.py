@@ -171,6 +171,8 @@ def score(
 
 def _announce(console: Console, file: VariantFile, found: Survey, windows: Windows) -> None:
     """What the file holds, and what does not fit."""
+    from hyenadna.genome.contig_names import renamed_text
+
     if not found.records:
         where = " in these regions" if file.regions else ""
         console.print(f"note: {file.path} holds no records{where}; neither does the output")
@@ -181,9 +183,7 @@ def _announce(console: Console, file: VariantFile, found: Survey, windows: Windo
         f"the genome{f' ({kinds})' if kinds else ''}"
     )
     if found.renamed:
-        shown = ", ".join(f"{k} is {v}" for k, v in list(found.renamed.items())[:3])
-        more = f" and {len(found.renamed) - 3:,} more" if len(found.renamed) > 3 else ""
-        console.print(f"note: contigs by the genome's names: {shown}{more}")
+        console.print(f"note: {renamed_text(found.renamed)}")
     if found.unknown:
         shown = ", ".join(found.unknown[:3]) + (", …" if len(found.unknown) > 3 else "")
         console.print(f"note: {len(found.unknown):,} contigs are not in the genome: {shown}")

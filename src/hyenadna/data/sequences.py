@@ -6,7 +6,7 @@ Nothing is held: a file of any size is read row by row, in its order.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from hyenadna.data.sources import SourceFile, kind_of
 from hyenadna.data.tables import Table, open_table
 from hyenadna.data.text_files import open_text, stem_of
 from hyenadna.errors import InputError
+from hyenadna.genome.contig_names import known_name
 from hyenadna.genome.fasta import GenomeReader
 
 
@@ -52,6 +53,8 @@ class SequenceFile:
     """Bases around the middle of each interval; the interval itself when left out."""
     outside: Outside = "refuse"
     """A window past the end of a contig is refused, or padded with N."""
+    renamed: dict[str, str] = field(default_factory=dict, compare=False)
+    """Contigs met so far that the genome calls otherwise (`chr1` for `1`), with its name."""
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -93,9 +96,7 @@ class SequenceFile:
         if self.kind == "fasta":
             self._require_intervals(None)
         table = open_table(self.path)
-        chosen = choose_columns(
-            table, self._names(table), genome=self.genome is not None, task=None
-        )
+        chosen = self._chosen(table)
         self._require_intervals(chosen)
         if chosen.interval is None:
             raise InputError(f"{self.path}: holds sequences, not intervals")
@@ -189,4 +190,8 @@ class SequenceFile:
         assert chosen.interval is not None
         contig, start, stop = (cell[column].strip() for column in chosen.interval)
         strand = cell[chosen.strand].strip() if chosen.strand is not None else ""
-        return make_cut(place, contig, start, stop, strand, self.window)
+        return make_cut(place, self._contig(contig), start, stop, strand, self.window)
+
+    def _contig(self, name: str) -> str:
+        """The genome's name of a contig, or the file's where it has none."""
+        return name if self.genome is None else known_name(name, self.genome.contigs, self.renamed)

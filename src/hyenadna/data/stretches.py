@@ -14,6 +14,7 @@ from pathlib import Path
 from hyenadna.alphabet import Ids, reverse_complement_ids
 from hyenadna.data.sequences import SequenceFile
 from hyenadna.errors import InputError
+from hyenadna.genome.contig_names import known_name
 from hyenadna.genome.fasta import GenomeReader
 from hyenadna.genome.intervals import Interval, require_within
 
@@ -69,12 +70,16 @@ def interval_stretches(file: SequenceFile) -> Iterator[Stretch]:
         yield _on_genome(file.genome, interval, place, id, cut.reverse)
 
 
-def region_stretch(genome: GenomeReader, region: str) -> Stretch:
+def region_stretch(genome: GenomeReader, region: str, renamed: dict[str, str]) -> Stretch:
     """The stretch `chr1:101-200` (first and last base, from 1).
+
+    renamed: collects a contig that the genome calls otherwise.
 
     Raises InputError for other text, an unknown contig, and one that leaves its contig.
     """
-    interval = Interval.parse(region)
+    given = Interval.parse(region)
+    contig = known_name(given.contig, genome.contigs, renamed)
+    interval = Interval(contig, given.start, given.stop)
     return _on_genome(genome, interval, f"--region {region}", region.strip(), False)
 
 
@@ -108,23 +113,28 @@ def open_stretches(
     sequence: str | None = None,
     id: str | None = None,
     window: int | None = None,
+    renamed: dict[str, str] | None = None,
 ) -> Callable[[], Iterator[Stretch]]:
     """A function that reads the stretches from the start, each time it is called.
 
-    source: a file of sequences or intervals; or region, as `region_stretch` takes it. The others:
-    see `hyenadna.data.sequences.SequenceFile`.
+    source: a file of sequences or intervals; or region, as `region_stretch` takes it. renamed:
+    collects contigs that the genome calls otherwise, as they are read. The others: see
+    `hyenadna.data.sequences.SequenceFile`.
 
     Raises InputError unless there is one of the two, and without a genome where one is needed.
     """
+    renamed = {} if renamed is None else renamed
     if (source is None) == (region is None):
         raise InputError("give a file of sequences or intervals, or --region with --genome")
     if source is None:
         if genome is None:
             raise InputError("--region is cut from a genome; give --genome as well")
         assert region is not None
-        one = region_stretch(genome, region)
+        one = region_stretch(genome, region, renamed)
         return lambda: iter([one])
-    file = SequenceFile(path=source, genome=genome, sequence=sequence, id=id, window=window)
+    file = SequenceFile(
+        path=source, genome=genome, sequence=sequence, id=id, window=window, renamed=renamed
+    )
     if genome is None:
         if window is not None:
             raise InputError("--window is laid around intervals of a genome; give --genome as well")

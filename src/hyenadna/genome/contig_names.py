@@ -15,6 +15,24 @@ def contig_aliases(name: str) -> list[str]:
     return [form for form in names if form != name]
 
 
+def known_name(name: str, contigs: Collection[str], renamed: dict[str, str]) -> str:
+    """The name by which a genome has a contig; the name itself where it has none.
+
+    renamed: collects the names that were taken for others.
+    """
+    if name in contigs:
+        return name
+    known = next((alias for alias in contig_aliases(name) if alias in contigs), None)
+    return name if known is None else renamed.setdefault(name, known)
+
+
+def renamed_text(renamed: Mapping[str, str]) -> str:
+    """A note that names were taken for others, of at most three: `chr1 is 1`."""
+    shown = ", ".join(f"{name} is {known}" for name, known in list(renamed.items())[:3])
+    more = f", … ({len(renamed)} in all)" if len(renamed) > 3 else ""
+    return f"contigs by the genome's names: {shown}{more}"
+
+
 class ContigNames:
     """Names of contigs in a file of variants, looked up in a genome."""
 
