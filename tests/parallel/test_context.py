@@ -42,7 +42,7 @@ def results(model: HyenaDNA, inputs, targets, counted: int):
 
 
 def shared_results(rank, count, config, dtype, length, piece):
-    context.PIECE = piece
+    context.PIECE, context.MIXED = piece, piece * 16
     shards = SequenceShards()
     model = share_context(made(config, dtype), shards)
     inputs, targets = batch(length)

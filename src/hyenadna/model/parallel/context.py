@@ -1,15 +1,19 @@
 """Context parallelism: a model whose sequences lie over several ranks.
 
-`share_context` exchanges the parts of a model that look across positions: the mixer of each block,
-which trades positions for channels around its long convolutions, and the MLP, which takes its
-positions in pieces. Parameters and their names stay, and so does all code around them: the loss,
-checkpointing, FSDP, saving. The gradients of a rank are those of its positions; the sum over the
-ranks is that of the whole sequence.
+`share_context` gives the blocks of a model another forward pass: positions of this rank alone, but
+around the long convolutions, for which positions are traded for channels. Parameters and their
+names stay, and so does all code around the blocks: the loss, FSDP, saving. The gradients of a rank
+are those of its positions; the sum over the ranks is that of the whole sequence.
+
+A block keeps three arrays of its positions for the backward pass, and computes the rest again, a
+few channels or positions at a time.
 """
 
 from __future__ import annotations
 
-from typing import Final, cast
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -17,21 +21,22 @@ from torch.utils.checkpoint import checkpoint
 
 from hyenadna.conv import long_convolution, short_convolution
 from hyenadna.errors import InputError
-from hyenadna.model.backbone import MLP, Block, HyenaDNA
+from hyenadna.model.backbone import Block, HyenaDNA
 from hyenadna.model.filter import ImplicitFilter
 from hyenadna.model.operator import HyenaOperator
 from hyenadna.model.parallel.shards import SequenceShards
 
-PIECE: Final = 1 << 16
+PIECE: Final = 1 << 13
 """Positions that an MLP or a filter network takes at once."""
+MIXED: Final = 1 << 19
+"""Numbers (positions x channels) that a rank mixes at once, if that is a channel for each rank; the
+work space of a backward pass is about 50 of these."""
 
 
 def share_context(model: HyenaDNA, shards: SequenceShards) -> HyenaDNA:
     """The model, changed in place to read one stretch of each sequence on each rank.
 
-    Its inputs and outputs are then (B, L / R, ...), as `shards.part` cuts them. Blocks compute
-    their activations again in the backward pass, whatever `set_checkpointing` says of them later is
-    up to the caller.
+    Its inputs and outputs are then (B, L / R, ...), as `shards.part` cuts them.
 
     Raises InputError for a model without Hyena mixers, for one that has been changed already, and
     where the channels do not divide among the ranks.
@@ -44,95 +49,116 @@ def share_context(model: HyenaDNA, shards: SequenceShards) -> HyenaDNA:
             f"context parallel: {config.d_model} channels over {shards.count} ranks; the number of "
             "ranks must divide the width"
         )
-    for block in model.backbone.layers:
+    layers = model.backbone.layers
+    if any(type(block) is not Block for block in layers):
+        raise InputError("context parallel: the blocks have been changed already")
+    for i, block in enumerate(layers):
         assert isinstance(block, Block)
-        if not isinstance(block.mixer, HyenaOperator) or not isinstance(block.mlp, MLP):
-            raise InputError("context parallel: the blocks have been changed already")
-        block.mixer = SharedOperator(block.mixer, shards)
-        block.mlp = cast(MLP, PiecewiseMLP(block.mlp))
-    model.set_checkpointing(mixer=True, mlp=False)
+        layers[i] = SharedBlock(block, shards)
     return model
 
 
-class SharedOperator(nn.Module):
-    """A Hyena operator over (B, L / R, D): positions of this rank, with the parameters of `inner`.
+class SharedBlock(Block):
+    """A block over the positions of one rank, with the modules of `inner`.
 
     Equal to `inner` over the whole sequence.
     """
 
-    def __init__(self, inner: HyenaOperator, shards: SequenceShards) -> None:
-        super().__init__()
-        self.d_model, self.order, self.shards = inner.d_model, inner.order, shards
-        self.in_proj, self.out_proj = inner.in_proj, inner.out_proj
-        self.short_filter, self.filter_fn = inner.short_filter, inner.filter_fn
-        self.dropout = inner.dropout
+    def __init__(self, inner: Block, shards: SequenceShards) -> None:
+        nn.Module.__init__(self)  # the modules are those of `inner`, none is made
+        self.norm1, self.mixer = inner.norm1, inner.mixer  # in the order of the published names
+        self.norm2, self.mlp, self.dropout = inner.norm2, inner.mlp, inner.dropout
+        self.checkpoint_mixer = self.checkpoint_mlp = False
+        self.shards = shards
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, h: Tensor) -> Tensor:
         """(B, L / R, D) -> (B, L / R, D). Raises InputError for too short a stretch."""
-        projected = self.in_proj(x).transpose(1, 2)
-        dtype = torch.promote_types(projected.dtype, torch.float32)
-        filtered = self._short(projected.to(dtype, memory_format=torch.contiguous_format))
-        *gates, value = filtered.split(self.d_model, dim=1)
-        kernels = self._kernels(x.shape[1])
-        skips = self.filter_fn.bias.split(self.d_model)
-        for o, gate in enumerate(reversed(gates[1:])):
-            gated = self.dropout(value * gate)
-            mine = self.shards.to_channels(gated)
-            kernel = self.shards.to_channels(kernels[o][None])[0]
-            whole = long_convolution(mine, kernel)
-            value = self.shards.to_positions(whole) + skips[o][:, None].to(dtype) * gated
-        out: Tensor = self.out_proj((value * gates[0]).transpose(1, 2).to(x.dtype))
-        return out
+        mixed = self._mixed(self.norm1(h))
+        h = h + self.dropout(mixed).to(h.dtype)
+        pieces = [_again(self._feed, piece) for piece in h.split(PIECE, dim=1)]
+        return h + self.dropout(torch.cat(pieces, dim=1)).to(h.dtype)
 
-    def _short(self, p: Tensor) -> Tensor:
-        """The short filter, with the last positions of the rank before in front."""
-        weight, bias = self.short_filter.weight[:, 0], self.short_filter.bias
-        reach = weight.shape[-1] - 1
-        if p.shape[-1] < reach:
+    def _mixed(self, x: Tensor) -> Tensor:
+        """The operator's output (B, L / R, D), a few channels after the other."""
+        mixer = self.mixer
+        assert isinstance(mixer, HyenaOperator)
+        reach = mixer.short_filter.weight.shape[-1] - 1
+        if x.shape[1] < reach:
             raise InputError(
-                f"context parallel: {p.shape[-1]} positions a rank, but the short filter reaches "
+                f"context parallel: {x.shape[1]} positions a rank, but the short filter reaches "
                 f"{reach} back; give a longer sequence or fewer ranks"
             )
-        joined = torch.cat([self.shards.from_before(p, reach), p], dim=-1)
-        return short_convolution(joined, weight, bias)[..., reach:]
+        hidden, start = self._filter_network(mixer.filter_fn, x.shape[1])
+        out = None
+        for channels in self._groups(x, mixer.d_model):
+            part = _again(self._mix_channels, x, hidden, start, channels)
+            out = part if out is None else out + part
+        assert out is not None
+        return out if mixer.out_proj.bias is None else out + mixer.out_proj.bias.to(out.dtype)
 
-    def _kernels(self, length: int) -> tuple[Tensor, ...]:
-        """Each filter (D, L / R) at the lags that are this rank's stretch.
+    def _groups(self, x: Tensor, width: int) -> Iterator[slice]:
+        """Channels that are mixed together: as many for each rank."""
+        ranks = self.shards.count
+        each = ranks * max(1, MIXED // (x.shape[0] * x.shape[1] * ranks))
+        for first in range(0, width, each):
+            yield slice(first, min(first + each, width))
 
-        Lags are shared as positions are, so that no rank computes or holds all of them.
-        """
-        fn = self.filter_fn
-        start = self.shards.rank * length
-        # padding behind the longest sequence has no lags of its own, and needs none
-        stop = min(start + length, fn.max_seq_len)
-        pieces = [
-            checkpoint(_filters, fn, at, min(at + PIECE, stop), use_reentrant=False)
-            for at in range(start, stop, PIECE)
+    def _mix_channels(self, x: Tensor, hidden: Tensor, start: int, channels: slice) -> Tensor:
+        """What some channels add to the operator's output, before its bias."""
+        mixer = self.mixer
+        assert isinstance(mixer, HyenaOperator)
+        weight, bias = mixer.in_proj.weight, mixer.in_proj.bias
+        width = mixer.d_model
+        own = [
+            slice(o * width + channels.start, o * width + channels.stop)
+            for o in range(mixer.order + 1)
         ]
-        missing = start + length - max(stop, start)
-        if missing:
-            pieces.append(torch.zeros(fn.channels, missing, dtype=fn.dtype, device=fn.bias.device))
-        return torch.cat(pieces, dim=1).split(self.d_model)
+        chosen = torch.cat([weight[s] for s in own])
+        shift = None if bias is None else torch.cat([bias[s] for s in own])
+        projected = nn.functional.linear(x, chosen, shift).transpose(1, 2)
+        dtype = torch.promote_types(projected.dtype, torch.float32)
+        projected = projected.to(dtype, memory_format=torch.contiguous_format)
+        taps = torch.cat([mixer.short_filter.weight[s, 0] for s in own])
+        offset = torch.cat([mixer.short_filter.bias[s] for s in own])
+        *gates, value = self._short(projected, taps, offset).chunk(len(own), dim=1)
+        for o, gate in enumerate(reversed(gates[1:])):
+            gated = mixer.dropout(value * gate)
+            mine = self.shards.to_channels(gated)
+            kernel = self.shards.to_channels(
+                _padded(mixer.filter_fn.filters(hidden, start, own[o]), x.shape[1])[None]
+            )[0]
+            skip = mixer.filter_fn.bias[own[o], None].to(dtype)
+            value = self.shards.to_positions(long_convolution(mine, kernel)) + skip * gated
+        mixed = (value * gates[0]).transpose(1, 2).to(x.dtype)
+        return nn.functional.linear(mixed, mixer.out_proj.weight[:, channels])
+
+    def _short(self, p: Tensor, taps: Tensor, bias: Tensor) -> Tensor:
+        """The short filter, with the last positions of the rank before in front."""
+        reach = taps.shape[-1] - 1
+        joined = torch.cat([self.shards.from_before(p, reach), p], dim=-1)
+        return short_convolution(joined, taps, bias)[..., reach:]
+
+    def _filter_network(self, fn: ImplicitFilter, length: int) -> tuple[Tensor, int]:
+        """The last hidden layer of the filter network at the lags of this rank, and the first.
+
+        Lags are shared as positions are, so that no rank computes or holds all of them. Padding
+        behind the longest sequence has no lags of its own, and needs none.
+        """
+        start = min(self.shards.rank * length, fn.max_seq_len)
+        stop = min(start + length, fn.max_seq_len)
+        edges = [*range(start, stop, PIECE), stop]
+        pieces = [_again(fn.hidden, a, b) for a, b in pairwise(edges) if a < b]
+        return torch.cat(pieces) if pieces else fn.hidden(start, start), start
 
 
-def _filters(fn: ImplicitFilter, start: int, stop: int) -> Tensor:
-    return fn.filters(fn.hidden(start, stop), start)
+def _padded(filters: Tensor, length: int) -> Tensor:
+    """Filters (c, n) with zeros behind, up to a length."""
+    return nn.functional.pad(filters, (0, length - filters.shape[1]))
 
 
-class PiecewiseMLP(nn.Module):
-    """An MLP that takes its positions in pieces and computes each again in the backward pass."""
-
-    def __init__(self, inner: MLP) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = inner.fc1, inner.fc2
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, L, D) -> (B, L, D)."""
-        if not torch.is_grad_enabled():
-            return torch.cat([self._piece(x) for x in x.split(PIECE, dim=1)], dim=1)
-        pieces = [checkpoint(self._piece, p, use_reentrant=False) for p in x.split(PIECE, dim=1)]
-        return torch.cat(pieces, dim=1)
-
-    def _piece(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc2(nn.functional.gelu(self.fc1(x), approximate="tanh"))
-        return out
+def _again(function: Callable[..., Tensor], *arguments: object) -> Tensor:
+    """The value of a function that is computed again in the backward pass."""
+    if not torch.is_grad_enabled():
+        return function(*arguments)
+    out: Tensor = checkpoint(function, *arguments, use_reentrant=False)
+    return out
