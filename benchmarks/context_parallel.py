@@ -60,6 +60,7 @@ def measured(length: int, ranks: int) -> dict[str, Any]:
 
 def work(rank: int, ranks: int, length: int, folder: Path) -> None:
     """One rank: a forward pass, then a training step."""
+    from hyenadna.cli.process import return_freed_memory
     from hyenadna.config import ModelConfig
     from hyenadna.model.backbone import HyenaDNA
     from hyenadna.model.likelihood import target_nats
@@ -67,6 +68,7 @@ def work(rank: int, ranks: int, length: int, folder: Path) -> None:
     from hyenadna.model.parallel.context import share_context
     from hyenadna.model.parallel.shards import SequenceShards
 
+    return_freed_memory()
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group(

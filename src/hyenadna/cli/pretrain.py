@@ -216,7 +216,7 @@ def start_run(
     machine: RunMachine = RunMachine(),
 ) -> int:
     """Make a run folder and train to the end; returns the exit code."""
-    prepare_process()
+    prepare_process(spare_memory=machine.context_ranks > 1)
     set_threads(machine.threads)
     import torch
 
@@ -265,7 +265,7 @@ def _resume(
     from hyenadna.train.run_folder import RunFolder
 
     stored = RunFolder.open(out).description
-    prepare_process()
+    prepare_process(spare_memory=machine.context_ranks > 1)
     set_threads(stored["threads"] if machine.threads is None else machine.threads)
     import torch
 
