@@ -31,13 +31,15 @@ class Repeats:
     def __init__(self) -> None:
         self.served = 0
 
-    def batch(self, batch_size: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(
+        self, batch_size: int, length: int, *, rank: int = 0, ranks: int = 1
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         self.served += 1
         phase = torch.arange(batch_size)[:, None] + self.served
         tokens = 7 + (torch.arange(length + 1) + phase) % 4
         targets = tokens[:, 1:].clone()
         targets[0, : length // 2] = IGNORED
-        return tokens[:, :-1], targets
+        return tokens[rank::ranks, :-1], targets[rank::ranks]
 
     def state(self):
         return {"served": self.served}
@@ -288,7 +290,7 @@ def test_a_batch_without_targets_is_left_out():
     run = trainer()
     before = copy.deepcopy(run.model.state_dict())
     inputs, targets = Repeats().batch(8, 16)
-    run.stream.batch = lambda size, length: (inputs, torch.full_like(targets, IGNORED))
+    run.stream.batch = lambda size, length, **ranks: (inputs, torch.full_like(targets, IGNORED))
     report = run.step()
     assert report.skipped and math.isnan(report.loss) and run.steps_done == 1
     for name, value in run.model.state_dict().items():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +32,13 @@ from hyenadna.errors import InputError
 from hyenadna.training_config import PretrainConfig
 
 if TYPE_CHECKING:
+    import torch
+
     from hyenadna.data.corpus import CorpusGenome, SplitRule
     from hyenadna.model.backbone import HyenaDNA
     from hyenadna.train.loop import Trainer
     from hyenadna.train.pretrain import ValidBatches
+    from hyenadna.train.ranks import Ranks
     from hyenadna.train.run_folder import RunFolder
 
 Repeated = Parameter(consume_multiple=False)
@@ -61,6 +66,8 @@ def pretrain(
     device: str = "auto",
     threads: int | None = None,
     max_memory: str | None = None,
+    context_ranks: int = 1,
+    shard: bool = False,
     options: Annotated[PretrainConfig, Parameter(name="*")] = PretrainConfig(),  # noqa: B008
 ) -> int:
     """Train a model to predict the next nucleotide of one or more genomes.
@@ -110,6 +117,11 @@ def pretrain(
     max_memory
         Memory that this process may take, such as `4GiB`; the result does not change beyond
         rounding.
+    context_ranks
+        Ranks that each sequence lies over, where `torchrun` has started several: memory for a
+        sequence falls with their number. The rows of a batch fall to the rest.
+    shard
+        Keep parameters and moments in parts, one on each rank (FSDP2), in place of a copy on each.
     options
         Training options.
     """
@@ -129,10 +141,13 @@ def pretrain(
     }
     given = {k: v for k, v in chosen.items() if v is not None}
     console = make_console()
+    machine = RunMachine(device, threads, max_memory, context_ranks, shard)
+    if _restarted(out):
+        return _resume(out, list(fasta), options, machine, console)
     if resume:
         others = {"init": init, "weights": weights, "embed_dropout": embed_dropout}
         _refuse_on_resume(given | others | {"split": rule != SplitRule()})
-        return _resume(out, list(fasta), options, device, threads, max_memory, console)
+        return _resume(out, list(fasta), options, machine, console)
     if not fasta:
         raise InputError("no FASTA file given; name one or more genomes")
     if init and given:
@@ -149,7 +164,33 @@ def pretrain(
         embed_dropout=embed_dropout,
         options=options,
     )
-    return start_run(request, out, console, device=device, threads=threads, max_memory=max_memory)
+    return start_run(request, out, console, machine)
+
+
+@dataclass(frozen=True)
+class RunMachine:
+    """On what a run is to run, as the command takes it."""
+
+    device: str = "auto"
+    threads: int | None = None
+    max_memory: str | None = None
+    context_ranks: int = 1
+    shard: bool = False
+
+
+def _restarted(out: Path) -> bool:
+    """Whether torchrun starts the ranks of a run anew that has got to its first checkpoint.
+
+    A run that has not begins once more: what it had made goes.
+    """
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
+        return False
+    from hyenadna.checkpoint.folder import standing
+
+    if standing(out / "last") is not None:
+        return True
+    (out / "run.json").unlink(missing_ok=True)
+    return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,27 +213,25 @@ def start_run(
     request: Request,
     out: Path,
     console: Console,
-    *,
-    device: str = "auto",
-    threads: int | None = None,
-    max_memory: str | None = None,
+    machine: RunMachine = RunMachine(),
 ) -> int:
     """Make a run folder and train to the end; returns the exit code."""
-    prepare_process()
-    set_threads(threads)
+    prepare_process(spare_memory=machine.context_ranks > 1)
+    set_threads(machine.threads)
     import torch
 
     from hyenadna.data.corpus import split_as_bed
     from hyenadna.train.build import genome_records
     from hyenadna.train.run_folder import RunFolder, require_free
 
+    max_memory = machine.max_memory
+    where, ranks = _join(machine, machine.device)
     require_free(out)
-    where = choose_device(device)
     torch.manual_seed(request.options.seed)
     model = _new_model(request)
     limit_memory(model, max_memory)
     corpus = _open(request.fasta, request.rule, request.weights, console)
-    trainer, validation = _trainer(model.to(where), corpus, request.options)
+    trainer, validation = _trainer(model.to(where), corpus, request.options, ranks, machine)
     announce_native(console, model.config)
     announce_slow_bf16(console, request.options.precision, where)
     _announce(console, trainer, corpus, out, max_memory)
@@ -208,7 +247,9 @@ def start_run(
         "options": request.options.to_dict(),
         "genomes": genome_records(corpus),
     }
-    run = RunFolder.create(out, description, {g.name: split_as_bed(g.split) for g in corpus})
+    splits = {g.name: split_as_bed(g.split) for g in corpus}
+    ranks.wait()  # until all have found the folder free
+    run = RunFolder.create(out, description, splits, writes=ranks.first)
     run.save_last(trainer)
     return _train(run, trainer, validation, seconds, console)
 
@@ -217,25 +258,24 @@ def _resume(
     out: Path,
     fasta: list[Path],
     options: PretrainConfig,
-    device: str,
-    threads: int | None,
-    max_memory: str | None,
+    machine: RunMachine,
     console: Console,
 ) -> int:
     from hyenadna.data.corpus import SplitRule
     from hyenadna.train.run_folder import RunFolder
 
-    run = RunFolder.open(out)
-    stored = run.description
-    prepare_process()
-    set_threads(stored["threads"] if threads is None else threads)
+    stored = RunFolder.open(out).description
+    prepare_process(spare_memory=machine.context_ranks > 1)
+    set_threads(stored["threads"] if machine.threads is None else machine.threads)
     import torch
 
     from hyenadna.train.build import require_same_genomes
 
     own = PretrainConfig.from_dict(stored["options"])
     _require_same_options(out, options, own)
-    where = choose_device(stored["device"] if device == "auto" else device)
+    device = stored["device"] if machine.device == "auto" else machine.device
+    where, ranks = _join(machine, device)
+    run = RunFolder.open(out, writes=ranks.first)
     for what, now in (("torch", torch.__version__), ("device", str(where))):
         if stored.get(what) != now:
             console.print(
@@ -247,13 +287,14 @@ def _resume(
         raise InputError(
             f"{out}: stopped before its first checkpoint; remove the folder and start again"
         )
-    max_memory = stored.get("max_memory") if max_memory is None else max_memory
+    stored_memory = stored.get("max_memory")
+    max_memory = stored_memory if machine.max_memory is None else machine.max_memory
     limit_memory(model, max_memory)
     paths = fasta or [Path(genome["path"]) for genome in stored["genomes"]]
     weights = [genome["weight"] for genome in stored["genomes"]]
     corpus = _open(paths, SplitRule(beds=run.split_beds()), weights, console)
     require_same_genomes(stored["genomes"], corpus)
-    trainer, validation = _trainer(model.to(where), corpus, own)
+    trainer, validation = _trainer(model.to(where), corpus, own, ranks, machine)
     run.restore(trainer)
     _announce(console, trainer, corpus, out, max_memory)
     console.print(f"resuming after step {trainer.steps_done:,}")
@@ -287,12 +328,13 @@ def _train(
     from hyenadna.train.pretrain import pretrain as run_pretraining
 
     steps = trainer.config.steps
-    console.print(
-        f"about {duration(seconds)} for {steps - trainer.steps_done:,} steps "
-        "(evaluation not counted)\n"
-    )
+    left = f"{steps - trainer.steps_done:,} steps"
+    if math.isnan(seconds):
+        console.print(f"{left}; the time that is left is told after the first ones\n")
+    else:
+        console.print(f"about {duration(seconds)} for {left} (evaluation not counted)\n")
     line = TrainingLine(console, steps, trainer.tokens_after)
-    board = _TensorBoard(run.path, trainer.steps_done, console)
+    board = _TensorBoard(run.path, trainer.steps_done, console, writes=run.writes)
     with board, stop_on_signals() as stopped:
         with explain_memory(_less_memory(trainer)):
             for report in run_pretraining(
@@ -312,7 +354,9 @@ def _train(
 def _finish(console: Console, run: RunFolder, trainer: Trainer, signal: int | None) -> int:
     from hyenadna.report.plots import training_curve
 
-    training_curve(run.entries(), run.path / "curve.png")
+    if run.writes:
+        training_curve(run.entries(), run.path / "curve.png")
+    trainer.ranks.leave()
     if signal is not None and trainer.steps_done < trainer.config.steps:
         console.print(
             f"stopped after step {trainer.steps_done:,}; "
@@ -394,7 +438,11 @@ def _new_model(request: Request) -> HyenaDNA:
 
 
 def _trainer(
-    model: HyenaDNA, corpus: Sequence[CorpusGenome], options: PretrainConfig
+    model: HyenaDNA,
+    corpus: Sequence[CorpusGenome],
+    options: PretrainConfig,
+    ranks: Ranks,
+    machine: RunMachine,
 ) -> tuple[Trainer, dict[str, ValidBatches]]:
     """The trainer and its valid batches; both refuse useless data before anything is written."""
     from hyenadna.train.build import final_length, training_stream, validation_batches
@@ -403,7 +451,23 @@ def _trainer(
     length = final_length(model.config, options)
     stream = training_stream(corpus, options, length)
     validation = validation_batches(corpus, options, length)
-    return Trainer(model, stream, options, final_length=length), validation
+    trainer = Trainer(
+        model, stream, options, final_length=length, ranks=ranks, sharded=machine.shard
+    )
+    return trainer, validation
+
+
+def _join(machine: RunMachine, device: str) -> tuple[torch.device, Ranks]:
+    """The device of this process and its place among all; a GPU of its own for each."""
+    import torch
+
+    from hyenadna.train.ranks import Ranks, started_by_torchrun
+
+    where = choose_device(device)
+    if where.type == "cuda" and started_by_torchrun():
+        where = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(where)
+    return where, Ranks.join(where, machine.context_ranks)
 
 
 def _open(
@@ -454,6 +518,8 @@ def _announce(
         f"{options.steps:,} steps, {bases(trainer.tokens_after(0))} in all: {stages} bases; "
         f"{options.precision} on {trainer.device}, run in {out}"
     )
+    if trainer.ranks.together:
+        console.print(_ranks_text(trainer))
     need, free = peak_bytes(trainer), available_memory()
     console.print(f"about {size(need)} of memory")
     if trainer.device.type == "cpu" and free is not None and need - resident_bytes() > free:
@@ -461,11 +527,22 @@ def _announce(
     note_no_effect(console, max_memory, engine=runs_engine(trainer))
 
 
+def _ranks_text(trainer: Trainer) -> str:
+    ranks = trainer.ranks
+    shared = f", each sequence over {ranks.context}" if ranks.context > 1 else ""
+    parts = ", parameters in parts (FSDP2)" if trainer.parallel.sharded else ""
+    return f"{ranks.count} ranks{shared}{parts}; figures are of all together, memory of one"
+
+
 class _TensorBoard:
     """The log for TensorBoard; does nothing where that is not installed."""
 
-    def __init__(self, out: Path, steps_done: int, console: Console) -> None:
+    def __init__(
+        self, out: Path, steps_done: int, console: Console, *, writes: bool = True
+    ) -> None:
         self.writer: Any = None
+        if not writes:
+            return
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:

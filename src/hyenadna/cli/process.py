@@ -16,13 +16,19 @@ if TYPE_CHECKING:
 
     from hyenadna.config import ModelConfig
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
 
 
-def prepare_process() -> None:
-    """Make this process a good neighbour and a fast one; call before torch is imported."""
+def prepare_process(*, spare_memory: bool = False) -> None:
+    """Make this process a good neighbour and a fast one; call before torch is imported.
+
+    spare_memory: give freed memory back at once, which is slower, in place of keeping it.
+    """
     yield_idle_threads()
-    reuse_freed_memory()
+    if spare_memory:
+        return_freed_memory()
+    else:
+        reuse_freed_memory()
 
 
 def yield_idle_threads() -> None:
@@ -42,12 +48,24 @@ def reuse_freed_memory() -> bool:
     maps each of them anew. Native kernels, which reuse their own, gain 3 %; see
     docs/decisions/process-settings.md.
     """
+    return _tell_allocator({_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1})
+
+
+def return_freed_memory() -> bool:
+    """Tell glibc to give freed buffers back at once; returns whether it did.
+
+    Left alone it keeps what lies between buffers of many sizes: a rank of four that read 262,144
+    bases together held three times what its tensors need (benchmarks/context_parallel.py).
+    """
+    return _tell_allocator({_M_MMAP_THRESHOLD: 1 << 16, _M_ARENA_MAX: 1})
+
+
+def _tell_allocator(options: dict[int, int]) -> bool:
     if not sys.platform.startswith("linux"):
         return False
     try:
         libc = ctypes.CDLL(None)
-        kept = libc.mallopt(_M_MMAP_MAX, 0) and libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-        return bool(kept)
+        return all(libc.mallopt(option, value) for option, value in options.items())
     except (OSError, AttributeError):  # no glibc
         return False
 

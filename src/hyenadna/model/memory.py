@@ -90,6 +90,18 @@ def training_bytes(
     return int(weights + _TRAIN_OVERHEAD * activations)
 
 
+def context_bytes(
+    config: ModelConfig, *, batch: int, length: int, ranks: int, training: bool
+) -> int:
+    """Peak bytes of one rank in a float32 pass over (B, L) positions that lie over `ranks` ranks.
+
+    Beside the weights and their gradients; for hyena models, as `share_context` runs them.
+    """
+    d = config.d_model
+    here = batch * -(-length // ranks)
+    return 4 * here * d
+
+
 def _by_engine(config: ModelConfig, engine: bool | None) -> bool:
     able = config.mixer == "hyena" and config.hyena_order == 2
     return able if engine is None else engine

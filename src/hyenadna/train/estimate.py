@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 
 import torch
@@ -22,7 +23,7 @@ def rows_at_once(trainer: Trainer) -> dict[int, int]:
     config = trainer.config
     return {
         stage.length: max(
-            1, min(trainer.batch_size(stage.length), config.micro_batch_tokens // stage.length)
+            1, min(trainer.rows_of_rank(stage.length), config.micro_batch_tokens // stage.length)
         )
         for stage in trainer.stages
     }
@@ -81,10 +82,11 @@ def _peak(trainer: Trainer, rows: int, length: int) -> int:
     if need is not None:
         return need
     process = resident_bytes() if trainer.device.type == "cpu" else 0
+    context = trainer.ranks.context
     return process + training_bytes(
         trainer.model.config,
-        tokens=rows * length,
-        checkpointing=config.gradient_checkpointing,
+        tokens=rows * -(-length // context),
+        checkpointing=config.gradient_checkpointing or context > 1,
         precision=config.precision,
         average=config.ema is not None,
         engine=False,
@@ -96,7 +98,11 @@ def estimate(trainer: Trainer) -> float:
 
     Leaves the trainer and the random state untouched. Sequences longer than 16,384 are timed on
     that many tokens and scaled linearly, which is too low for very long ones and for attention.
+    What ranks tell each other is not counted. NaN where sequences or parameters lie over several
+    ranks: there is no copy of such a model.
     """
+    if trainer.parallel.changed:
+        return math.nan
     config = trainer.config
     devices = [trainer.device] if trainer.device.type == "cuda" else []
     done, seconds = trainer.steps_done, 0.0
@@ -108,7 +114,7 @@ def estimate(trainer: Trainer) -> float:
             done -= stage.steps - left
             if left == 0:
                 continue
-            batch_size = trainer.batch_size(stage.length)
+            batch_size = trainer.rows_of_rank(stage.length)
             length = min(stage.length, _PROBE_TOKENS)
             most = min(config.micro_batch_tokens, _PROBE_TOKENS) // length
             rows = max(1, min(batch_size, most))

@@ -8,24 +8,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from hyenadna.alphabet import IGNORED
+from hyenadna.alphabet import IGNORED, PAD
+from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.engine.alone import one_thread
-from hyenadna.model.likelihood import target_nats
 from hyenadna.train.optim import WeightAverage, learning_rate, make_optimizer
+from hyenadna.train.parallel import Parallel, spread, whole
+from hyenadna.train.ranks import Ranks
 from hyenadna.train.updates import count_bad, update
 from hyenadna.training_config import PretrainConfig, Stage, stage_at
 
+ALONE = Ranks()
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Stream(Protocol):
     """Where batches come from; its state is saved with the run."""
 
-    def batch(self, batch_size: int, length: int) -> tuple[Tensor, Tensor]: ...
+    def batch(
+        self, batch_size: int, length: int, *, rank: int = 0, ranks: int = 1
+    ) -> tuple[Tensor, Tensor]: ...
     def state(self) -> dict[str, Any]: ...
     def load_state(self, state: Mapping[str, Any]) -> None: ...
 
@@ -63,10 +69,22 @@ class Trainer:
     """
 
     def __init__(
-        self, model: HyenaDNA, stream: Stream, config: PretrainConfig, *, final_length: int
+        self,
+        model: HyenaDNA,
+        stream: Stream,
+        config: PretrainConfig,
+        *,
+        final_length: int,
+        ranks: Ranks = ALONE,
+        sharded: bool = False,
     ) -> None:
+        """ranks: the processes that train together; sharded: see `Parallel`."""
         self.model, self.stream, self.config = model, stream, config
+        self.ranks = ranks
         self.device = model.head_weight.device
+        if sharded and config.precision == "fp16":
+            raise InputError("--shard with --precision fp16: take bf16")
+        self.parallel = Parallel(model, ranks, sharded=sharded)
         self.stages = config.length_stages(final_length)
         self.optimizer = make_optimizer(model, config)
         self.average = (
@@ -79,8 +97,9 @@ class Trainer:
         self.bad_steps = 0
         self.best_bits: float | None = None
         """Lowest bits per base on the valid split so far."""
-        every_part = config.gradient_checkpointing
-        model.set_checkpointing(mixer=every_part, mlp=every_part)
+        # a sequence over several ranks is long, and its blocks are always computed again
+        every_part = config.gradient_checkpointing or ranks.context > 1
+        model.set_checkpointing(mixer=every_part, mlp=config.gradient_checkpointing)
         model.train()
 
     def stage(self) -> Stage:
@@ -95,6 +114,10 @@ class Trainer:
         """
         tokens = max(self.config.tokens_per_step, self.stages[-1].length)
         return max(1, round(tokens / length))
+
+    def rows_of_rank(self, length: int) -> int:
+        """Sequences of an optimiser step that each rank reads at this length."""
+        return -(-self.batch_size(length) // self.ranks.data_count)
 
     def tokens_after(self, step: int) -> int:
         """Tokens of all steps after `step`."""
@@ -114,10 +137,14 @@ class Trainer:
         length = self.stage().length
         batch_size = self.batch_size(length)
         lr = self._set_learning_rates()
-        inputs, targets = self.stream.batch(batch_size, length)
+        self._seed_step()
+        inputs, targets = self.stream.batch(
+            batch_size, length, rank=self.ranks.data_rank, ranks=self.ranks.data_count
+        )
         loss = self._accumulate(inputs, targets)
+        shape = (batch_size, length)
         if loss is None:
-            return self._report(math.nan, lr, math.nan, inputs, start, skipped=True)
+            return self._report(math.nan, lr, math.nan, shape, start, skipped=True)
         with one_thread():
             norm, finite = update(
                 self.optimizer, self.scaler, self.model.parameters(), clip=self.config.clip,
@@ -129,20 +156,37 @@ class Trainer:
             self.bad_steps, self.scaler, finite=finite, loss=loss, step=self.steps_done + 1,
             lr=self.config.lr,
         )  # fmt: skip
-        return self._report(loss, lr, norm, inputs, start, skipped=not finite)
+        return self._report(loss, lr, norm, shape, start, skipped=not finite)
+
+    def _seed_step(self) -> None:
+        """Random numbers of a step, for dropout, that no other rank and no other step has.
+
+        One process alone goes on with its generator, whose state is saved.
+        """
+        if self.ranks.together:
+            own = np.random.SeedSequence([self.config.seed, self.steps_done, self.ranks.rank])
+            torch.manual_seed(int(own.generate_state(1)[0]))
 
     def _report(
-        self, loss: float, lr: float, norm: float, inputs: Tensor, start: float, *, skipped: bool
+        self,
+        loss: float,
+        lr: float,
+        norm: float,
+        shape: tuple[int, int],
+        start: float,
+        *,
+        skipped: bool,
     ) -> StepReport:
+        batch_size, length = shape
         self.steps_done += 1
-        self.tokens += inputs.numel()
+        self.tokens += batch_size * length
         return StepReport(
             step=self.steps_done,
             loss=loss,
             lr=lr,
             grad_norm=norm,
-            length=inputs.shape[1],
-            batch_size=inputs.shape[0],
+            length=length,
+            batch_size=batch_size,
             tokens=self.tokens,
             seconds=time.perf_counter() - start,
             skipped=skipped,
@@ -157,34 +201,50 @@ class Trainer:
     def _accumulate(self, inputs: Tensor, targets: Tensor) -> float | None:
         """Gradients of the mean loss over the batch, in pieces of `micro_batch_tokens`.
 
-        Returns the mean; None, and no gradients, where no target counts.
+        inputs, targets: the rows of this rank. Returns the mean over all ranks; None, and no
+        gradients, where no target counts on any.
         """
-        counted = int((targets != IGNORED).sum())
+        counted = int(self._total(float((targets != IGNORED).sum()) / self.ranks.context))
         if not counted:
             return None
+        inputs, targets = self.parallel.part(*self._in_step(inputs, targets))
         rows = max(1, self.config.micro_batch_tokens // inputs.shape[1])
+        pieces = list(zip(inputs.split(rows), targets.split(rows), strict=True))
         total = 0.0
-        for piece, wanted in zip(inputs.split(rows), targets.split(rows), strict=True):
-            autocast = torch.autocast(
-                self.device.type, dtype=self.precision, enabled=self.precision is not None
+        for number, (piece, wanted) in enumerate(pieces, start=1):
+            total += self.parallel.backward(
+                piece.to(self.device),
+                wanted.to(self.device),
+                lambda nats: self.scaler.scale(nats / counted),
+                precision=self.precision,
+                last=number == len(pieces),
             )
-            with autocast:
-                nats = target_nats(self.model, piece.to(self.device), wanted.to(self.device))
-            loss = nats.sum() / counted
-            self.scaler.scale(loss).backward()
-            total += float(loss.detach())
-        return total
+        return self._total(total) / counted
+
+    def _in_step(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """As many rows on all ranks, so that they compute in step: some that do not count."""
+        missing = self.rows_of_rank(inputs.shape[1]) - len(inputs)
+        if not missing:
+            return inputs, targets
+        more = inputs.new_full((missing, inputs.shape[1]), PAD)
+        return torch.cat([inputs, more]), torch.cat([targets, torch.full_like(more, IGNORED)])
+
+    def _total(self, value: float) -> float:
+        return self.ranks.total([value], self.device)[0]
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors by name, and plain values, beyond the model's own weights."""
+        """Tensors by name, and plain values, beyond the model's own weights.
+
+        Whole ones, whatever the ranks hold; all ranks must ask.
+        """
         tensors: dict[str, Tensor] = {"rng.cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
         for name, parameter in self.model.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer.{name}.{key}"] = value
+                tensors[f"optimizer.{name}.{key}"] = whole(value)
         if self.average:
-            tensors |= {f"average.{k}": v for k, v in self.average.weights.items()}
+            tensors |= {f"average.{k}": whole(v) for k, v in self.average.weights.items()}
         plain = {
             "step": self.steps_done,
             "tokens": self.tokens,
@@ -208,11 +268,13 @@ class Trainer:
             entries = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
             if entries:
                 self.optimizer.state[parameter] = {
-                    k: v.to(parameter.device, copy=True) for k, v in entries.items()
+                    k: spread(v, parameter) for k, v in entries.items()
                 }
         if self.average:
             prefix = "average."
             weights = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+            own = dict(self.model.named_parameters())
+            weights = {name: spread(value, own[name]) for name, value in weights.items()}
             self.average.load(weights, int(plain["average_updates"]))
         torch.set_rng_state(tensors["rng.cpu"])
         if "rng.cuda" in tensors and self.device.type == "cuda":

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from hyenadna.alphabet import IGNORED
 from hyenadna.model.likelihood import mean_nats
 from hyenadna.train.loop import StepReport, Trainer
 from hyenadna.train.run_folder import RunFolder
@@ -55,14 +57,14 @@ def pretrain(
         done = trainer.steps_done == config.steps
         if validation and (done or trainer.steps_done % evaluate_every == 0):
             yield _evaluate(trainer, validation, run)
-        stop = should_stop()
+        stop = trainer.ranks.any(should_stop(), trainer.device)
         if run and (done or stop or trainer.steps_done % save_every == 0):
             run.save_last(trainer)
         if stop:
             return
     if run and trainer.average and not validation:
         with trainer.average.in_place():
-            run.save_best(trainer.model)
+            run.save_best(trainer.parallel.whole_model())
 
 
 def _evaluate(
@@ -70,10 +72,7 @@ def _evaluate(
 ) -> EvaluationReport:
     average = trainer.average
     with average.in_place() if average else nullcontext():
-        losses = {
-            name: mean_nats(trainer.model, batches(), precision=trainer.precision)
-            for name, batches in validation.items()
-        }
+        losses = {name: _mean_nats(trainer, batches()) for name, batches in validation.items()}
         nats = sum(loss * count for loss, count in losses.values())
         bits = nats / sum(count for _, count in losses.values()) / math.log(2)
         best = trainer.best_bits is None or bits < trainer.best_bits
@@ -84,8 +83,22 @@ def _evaluate(
         if run:
             run.log({"step": report.step, "valid": bits, "by_genome": by_genome})
             if best:
-                run.save_best(trainer.model)
+                run.save_best(trainer.parallel.whole_model())
     return report
+
+
+def _mean_nats(trainer: Trainer, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, int]:
+    """As `mean_nats`; each rank has its part of the batches."""
+    ranks = trainer.ranks
+    shared = (
+        trainer.parallel.part(inputs, targets if counts else torch.full_like(targets, IGNORED))
+        for (inputs, targets), counts in ranks.share(batches)
+    )
+    mean, count = mean_nats(trainer.model, shared, precision=trainer.precision)
+    if not ranks.together:
+        return mean, count
+    nats, number = ranks.total([mean * count if count else 0.0, count], trainer.device)
+    return nats / number, int(number)
 
 
 def _step_entry(report: StepReport) -> dict[str, float | int | bool]:

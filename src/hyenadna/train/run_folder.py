@@ -47,18 +47,29 @@ def require_free(path: Path) -> None:
 class RunFolder:
     """Reads and writes one run folder; see the module for its layout."""
 
-    def __init__(self, path: Path, description: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, description: Mapping[str, Any], *, writes: bool = True) -> None:
+        """writes: whether this process is the one of its ranks that writes; others read only."""
         self.path = path
         self.description = description
+        self.writes = writes
 
     @classmethod
-    def create(cls, path: Path, description: Mapping[str, Any], splits: Mapping[str, str]) -> Self:
+    def create(
+        cls,
+        path: Path,
+        description: Mapping[str, Any],
+        splits: Mapping[str, str],
+        *,
+        writes: bool = True,
+    ) -> Self:
         """A new run at `path`. `splits`: text of the BED file of each genome, in order, by name.
 
         Raises InputError when there is something at `path` already or it cannot be made.
         """
+        run = cls(path, {"version": _VERSION} | dict(description), writes=writes)
+        if not writes:
+            return run
         require_free(path)
-        run = cls(path, {"version": _VERSION} | dict(description))
         try:
             (path / "splits").mkdir(parents=True, exist_ok=True)
             for index, (name, text) in enumerate(splits.items()):
@@ -72,7 +83,7 @@ class RunFolder:
         return run
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path, *, writes: bool = True) -> Self:
         """The existing run at `path`. Raises InputError where there is none that can be read."""
         file = path / "run.json"
         try:
@@ -86,7 +97,7 @@ class RunFolder:
             raise InputError(f"{file}: damaged, there is no {', '.join(sorted(missing))} in it")
         if description["version"] != _VERSION:
             raise InputError(f"{file}: version {description['version']}, not {_VERSION}")
-        return cls(path, description)
+        return cls(path, description, writes=writes)
 
     def split_beds(self) -> tuple[Path, ...]:
         """The BED files of the run's split, one a genome, in the order of the genomes."""
@@ -95,6 +106,8 @@ class RunFolder:
 
     def log(self, entry: Mapping[str, Any]) -> None:
         """Append one line to log.jsonl."""
+        if not self.writes:
+            return
         with (self.path / "log.jsonl").open("a") as file:
             file.write(json.dumps(_finite(entry)) + "\n")
 
@@ -120,17 +133,22 @@ class RunFolder:
     def save_last(self, trainer: Trainer) -> None:
         """Write the newest checkpoint with all that `restore` needs. Raises InputError if the disk
         is full; the previous checkpoint is then still whole."""
-        tensors, plain = trainer.state()
+        tensors, plain = trainer.state()  # all ranks take part in gathering
+        model = trainer.parallel.whole_model()
+        if model is None or not self.writes:
+            return
         extra: dict[str, bytes | str] = {
             "trainer.safetensors": safetensors.torch.save(
                 {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
             ),
             "trainer.json": json.dumps(plain, indent=2),
         }
-        save(trainer.model, self.path / "last", tables=False, extra_files=extra)
+        save(model, self.path / "last", tables=False, extra_files=extra)
 
-    def save_best(self, model: HyenaDNA) -> None:
-        """Write the best model so far."""
+    def save_best(self, model: HyenaDNA | None) -> None:
+        """Write the best model so far; None on ranks that have none to write."""
+        if model is None or not self.writes:
+            return
         save(model, self.path / "best")
 
     def last_model(self) -> HyenaDNA | None:
@@ -155,7 +173,8 @@ class RunFolder:
                 raise InputError(
                     f"{last}: damaged, cannot resume from it ({type(error).__name__}: {error})"
                 ) from error
-        self.rewind_log(trainer.steps_done)
+        if self.writes:
+            self.rewind_log(trainer.steps_done)
 
 
 def _finite(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hyenadna.errors import InputError
+from hyenadna.train.parallel import whole
 
 MAX_BAD_STEPS: Final = 20
 """Steps in a row with a loss or gradient that is not finite before the run is given up."""
@@ -33,7 +34,7 @@ def update(
     scaler.unscale_(optimizer)
     if factor != 1:
         torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], factor)
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, clip))
+    norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, clip)))
     finite = math.isfinite(norm) and math.isfinite(loss)
     if finite:
         scaler.step(optimizer)

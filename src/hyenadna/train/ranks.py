@@ -1,0 +1,133 @@
+"""The processes that train one model together, as torchrun starts them."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final, Self, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from hyenadna.errors import InputError
+
+_TIMEOUT: Final = datetime.timedelta(minutes=30)
+"""How long a rank waits for the others: reading a large genome takes some longer than others."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all. Ranks next to each other share sequences where `context` > 1."""
+
+    rank: int = 0
+    count: int = 1
+    context: int = 1
+    """Ranks that one sequence lies over."""
+
+    def __post_init__(self) -> None:
+        if self.context < 1 or self.count % self.context:
+            raise InputError(
+                f"--context-ranks is {self.context} of {self.count} ranks; it must divide them"
+            )
+
+    @classmethod
+    def join(
+        cls, device: torch.device, context: int = 1, environment: Mapping[str, str] = os.environ
+    ) -> Self:
+        """This process of those that torchrun started, joined with the others; alone without it.
+
+        Raises InputError where `context` does not divide the number of ranks, and where the others
+        cannot be reached.
+        """
+        if not started_by_torchrun(environment):
+            return cls(context=context)
+        ranks = cls(int(environment["RANK"]), int(environment["WORLD_SIZE"]), context)
+        if not dist.is_initialized():
+            try:
+                dist.init_process_group(
+                    "nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT
+                )
+            except (RuntimeError, ValueError) as error:
+                reason = str(error).splitlines()[0]
+                raise InputError(f"torchrun: the ranks cannot meet ({reason})") from error
+        return ranks
+
+    def leave(self) -> None:
+        """Part from the others; at the end of the work."""
+        if self.together and dist.is_initialized():
+            dist.destroy_process_group()
+
+    @property
+    def together(self) -> bool:
+        """Whether there are several, or one that torchrun started."""
+        return self.count > 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes and prints."""
+        return self.rank == 0
+
+    @property
+    def data_rank(self) -> int:
+        """Which rows of a batch are for this process and those that share them."""
+        return self.rank // self.context
+
+    @property
+    def data_count(self) -> int:
+        """Into how many parts the rows of a batch fall."""
+        return self.count // self.context
+
+    def context_group(self) -> dist.ProcessGroup | None:
+        """The ranks that share sequences with this one. All ranks must ask at the same time."""
+        if self.context == self.count:
+            return None  # all
+        own = None
+        for first in range(0, self.count, self.context):
+            members = list(range(first, first + self.context))
+            group = dist.new_group(members)
+            if self.rank in members:
+                own = group
+        return own
+
+    def total(self, values: Sequence[float], device: torch.device) -> list[float]:
+        """Sums over all ranks, in float64 where the device has it."""
+        if not self.together:
+            return list(values)
+        kind = torch.float64 if device.type in ("cpu", "cuda") else torch.float32
+        sums = torch.tensor(values, dtype=kind, device=device)
+        dist.all_reduce(sums)
+        return [float(value) for value in sums]
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether it is so on any rank."""
+        return self.total([float(flag)], device)[0] > 0
+
+    def wait(self) -> None:
+        """Until all ranks are here."""
+        if self.together:
+            dist.barrier()
+
+    def share(self, items: Iterable[T]) -> Iterator[tuple[T, bool]]:
+        """This rank's part of the items, with whether it counts: all ranks get as many.
+
+        The items go around by `data_rank`; where they run out, a rank gets one of the others once
+        more, which must not count. So collective work on each item is in step.
+        """
+        iterator = iter(items)
+        while group := list(islice(iterator, self.data_count)):
+            mine = self.data_rank < len(group)
+            yield group[self.data_rank if mine else 0], mine
+
+
+def started_by_torchrun(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process is one of several ranks, or the only one, of torchrun."""
+    return all(key in environment for key in ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE"))
+
+
+def restarted(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether torchrun has started the ranks anew after one of them had gone."""
+    return int(environment.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
