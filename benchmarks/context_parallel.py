@@ -5,8 +5,9 @@
 Each LENGTH:RANKS (such as 262144:4) is measured in fresh processes of this machine, one thread
 each: a forward pass and a training step of a small model, as `pretrain --context-ranks RANKS` makes
 it. The table gives seconds, the peak memory of a rank beside what the interpreter with torch takes,
-what `context_bytes` predicts for it, and the loss, which must not depend on the ranks. Writes
-docs/benchmarks/context_parallel.md. Left out: 262,144 on 1, 2 and 4 ranks, 2 and 4 million on 4.
+what `context_bytes` predicts for it, and the loss, which must not depend on the ranks. Measurements
+are kept in benchmarks/results; writes docs/benchmarks/context_parallel.md of the newest. Cells left
+out: 262,144 on 1, 2 and 4 ranks, 2 and 4 million on 4.
 """
 
 from __future__ import annotations
@@ -25,19 +26,28 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from hyenadna.config import ModelConfig
+from hyenadna.model.memory import context_bytes
+
 PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "context_parallel.md"
+RESULTS: Final = Path(__file__).with_name("results") / "context_parallel.jsonl"
 CELLS: Final = ("262144:1", "262144:2", "262144:4", "2097152:4", "4194304:4")
 WIDTH, LAYERS = 64, 2
 
 
 def main() -> None:
     """Measure all cells, print and write the page."""
-    rows = []
     for cell in sys.argv[1:] or CELLS:
         length, ranks = map(int, cell.split(":"))
-        rows.append(measured(length, ranks))
-        print(json.dumps(rows[-1]), flush=True)
-    PAGE.write_text(page(rows))
+        row = measured(length, ranks)
+        print(json.dumps(row), flush=True)
+        with RESULTS.open("a") as stream:
+            stream.write(json.dumps(row) + "\n")
+    rows = {}
+    for line in RESULTS.read_text().splitlines():
+        row = json.loads(line)
+        rows[row["length"], row["ranks"]] = row  # the newest of each
+    PAGE.write_text(page([rows[key] for key in sorted(rows)]))
     print(PAGE.read_text())
 
 
@@ -53,7 +63,6 @@ def measured(length: int, ranks: int) -> dict[str, Any]:
         "forward": max(e["forward"] for e in each),
         "step": max(e["step"] for e in each),
         "peak": max(e["peak"] for e in each),
-        "predicted": each[0]["predicted"],
         "loss": sum(e["nats"] for e in each) / length,
     }
 
@@ -61,10 +70,8 @@ def measured(length: int, ranks: int) -> dict[str, Any]:
 def work(rank: int, ranks: int, length: int, folder: Path) -> None:
     """One rank: a forward pass, then a training step."""
     from hyenadna.cli.process import return_freed_memory
-    from hyenadna.config import ModelConfig
     from hyenadna.model.backbone import HyenaDNA
     from hyenadna.model.likelihood import target_nats
-    from hyenadna.model.memory import context_bytes
     from hyenadna.model.parallel.context import share_context
     from hyenadna.model.parallel.shards import SequenceShards
 
@@ -74,12 +81,9 @@ def work(rank: int, ranks: int, length: int, folder: Path) -> None:
     dist.init_process_group(
         "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=ranks
     )
-    config = ModelConfig(
-        d_model=WIDTH, n_layer=LAYERS, d_inner=4 * WIDTH, max_seq_len=length, embed_dropout=0
-    )
     torch.manual_seed(0)
     shards = SequenceShards()
-    model = share_context(HyenaDNA(config), shards)
+    model = share_context(HyenaDNA(shape(length)), shards)
     generator = torch.Generator().manual_seed(1)
     rows = torch.randint(7, 11, (1, length + 1), generator=generator)
     inputs, targets = shards.part(rows[:, :-1], 4), shards.part(rows[:, 1:], -100)
@@ -100,11 +104,17 @@ def work(rank: int, ranks: int, length: int, folder: Path) -> None:
         "forward": forward,
         "step": time.perf_counter() - begun,
         "peak": peak() - before,
-        "predicted": context_bytes(config, batch=1, length=length, ranks=ranks, training=True),
         "nats": nats,
     }
     (folder / f"{rank}.json").write_text(json.dumps(figures))
     dist.destroy_process_group()
+
+
+def shape(length: int) -> ModelConfig:
+    """The model that is measured."""
+    return ModelConfig(
+        d_model=WIDTH, n_layer=LAYERS, d_inner=4 * WIDTH, max_seq_len=length, embed_dropout=0
+    )
 
 
 def peak() -> int:
@@ -127,9 +137,12 @@ def page(rows: list[dict[str, Any]]) -> str:
         "|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
+        need = context_bytes(
+            shape(row["length"]), batch=1, length=row["length"], ranks=row["ranks"]
+        )
         lines.append(
             f"| {row['length']:,} | {row['ranks']} | {row['forward']:.1f} s | {row['step']:.1f} s "
-            f"| {row['peak'] / 2**30:.2f} GiB | {row['predicted'] / 2**30:.2f} GiB "
+            f"| {row['peak'] / 2**30:.2f} GiB | {need / 2**30:.2f} GiB "
             f"| {row['loss']:.7f} |"
         )
     return "\n".join(lines) + "\n"
