@@ -119,7 +119,7 @@ def test_killed_again_and_again_at_random_moments(genome, tmp_path):
     broken = tmp_path / "broken"
     process = start([*arguments, "--out", str(broken)])
     dice, kills, loaded = random.Random(1), 0, 0
-    for _ in range(60):
+    for _ in range(1500):  # a busy machine takes its time to start a process
         time.sleep(dice.uniform(0.05, 0.4))
         if process.poll() is not None:
             assert process.returncode == 0, process.stderr.read()
@@ -134,7 +134,7 @@ def test_killed_again_and_again_at_random_moments(genome, tmp_path):
             load(broken)  # loadable at any moment
             loaded += 1
             process = start(["pretrain", "--out", str(broken), "--resume"])
-    process.wait(timeout=60)
+    process.wait(timeout=600)
     assert process.returncode == 0, process.stderr.read()
     assert kills >= 2 and loaded >= 2
     assert_same_run(tmp_path / "whole", broken)
