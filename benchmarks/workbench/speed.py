@@ -144,6 +144,7 @@ def _mutate(model: HyenaDNA, genome: Genome, length: int) -> Comparison:
             found.append(scores.score)
         return np.stack(found)
 
+    @torch.no_grad()
     def plain() -> np.ndarray:
         model.set_engine("plain")
         return np.stack([one_pass(model, ids, start, AFTER, length) for start in starts])

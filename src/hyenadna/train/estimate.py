@@ -12,7 +12,7 @@ from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.engine.sizes import resident_bytes
 from hyenadna.model.likelihood import target_nats
-from hyenadna.model.memory import training_bytes
+from hyenadna.model.memory import context_bytes, training_bytes
 from hyenadna.train.loop import Trainer
 
 _PROBE_TOKENS = 16384
@@ -82,11 +82,14 @@ def _peak(trainer: Trainer, rows: int, length: int) -> int:
     if need is not None:
         return need
     process = resident_bytes() if trainer.device.type == "cpu" else 0
-    context = trainer.ranks.context
+    shape, context = trainer.model.config, trainer.ranks.context
+    if context > 1:
+        weights = shape.num_parameters() * (20 if config.ema else 16)
+        return process + weights + context_bytes(shape, batch=rows, length=length, ranks=context)
     return process + training_bytes(
-        trainer.model.config,
-        tokens=rows * -(-length // context),
-        checkpointing=config.gradient_checkpointing or context > 1,
+        shape,
+        tokens=rows * length,
+        checkpointing=config.gradient_checkpointing,
         precision=config.precision,
         average=config.ema is not None,
         engine=False,

@@ -23,14 +23,12 @@ from hyenadna.conv import long_convolution, short_convolution
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import Block, HyenaDNA
 from hyenadna.model.filter import ImplicitFilter
+from hyenadna.model.memory import MIXED
 from hyenadna.model.operator import HyenaOperator
 from hyenadna.model.parallel.shards import SequenceShards
 
 PIECE: Final = 1 << 13
 """Positions that an MLP or a filter network takes at once."""
-MIXED: Final = 1 << 19
-"""Numbers (positions x channels) that a rank mixes at once, if that is a channel for each rank; the
-work space of a backward pass is about 50 of these."""
 
 
 def share_context(model: HyenaDNA, shards: SequenceShards) -> HyenaDNA:
