@@ -218,7 +218,10 @@ def test_regions(place, capsys):
 
 def test_background(place, capsys):
     assert run(words("v.vcf", "s.vcf.gz", "--background", "40", "--length", "40")) == 0
-    assert "background of 40 random variants of each of 2 classes" in _joined(capsys)
+    assert (
+        "background of 40 random variants for each class and length (snv, deletion 2)"
+        in _joined(capsys)
+    )
     found = scored(place / "s.vcf.gz")
     ranks = [a.values["llr_percentile"] for a in found]
     assert all(0 <= rank <= 100 for rank in ranks) and len(set(ranks)) > 1
@@ -227,7 +230,7 @@ def test_background(place, capsys):
     assert (np.diff(snvs[order]) >= 0).all()
     assert math.isnan(found[3].values["llr_allele_percentile"])
     figures = read_record(place / "s.vcf.gz").figures
-    assert set(figures["background"]) == {"snv", "deletion"}
+    assert set(figures["background"]) == {"snv", "deletion 2"}
     assert run(words("v.vcf", "t.tsv", "--background", "40", "--length", "40")) == 0
     assert [a.values["llr_percentile"] for a in scored(place / "t.tsv")] == ranks
     assert run(words("v.vcf", "u.tsv", "--background", "40", "--length", "40", "--seed", "1")) == 0

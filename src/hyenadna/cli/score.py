@@ -80,8 +80,9 @@ def score(
     after
         Bases behind the allele that count; 128, at most a quarter of a window, when left out.
     background
-        Random variants of the genome for each class that occurs (snv, insertion, …), of the same
-        allele lengths: scores then also have a percentile among them. 1000 is a good number.
+        Random variants of the genome for each class (snv, insertion, …) and length (1, 2, 3, 4-5,
+        6-9, 10-19, 20-49, 50+) that occur: scores then also have a percentile among them. 1000 is a
+        good number.
     seed
         For the random variants.
     method
@@ -248,23 +249,24 @@ def _background(
     """Scores of random variants; those of the interrupted run where there are some."""
     import numpy as np
 
-    from hyenadna.genome.variants import KINDS
-    from hyenadna.infer.score_background import Background, random_alleles
+    from hyenadna.infer.score_background import Background, random_alleles, shapes_to_draw
 
     if not count:
         return None
     kept = target.kept()
     if isinstance(kept, dict):
         return Background(kept)
-    shapes = {str(kind): found.shapes[kind] for kind in KINDS if kind in found.shapes}
+    shapes = shapes_to_draw(found.shapes, scorer.windows)
+    if not shapes:
+        return Background({})
     drawn = random_alleles(genome, shapes, count, np.random.default_rng(seed))
     begun = time.monotonic()
-    with progress_bar(console, f"scoring {count:,} random variants of each class") as show:
+    with progress_bar(console, f"scoring {count:,} random variants of each kind") as show:
         scores = iter(scorer.scores([a for own in drawn.values() for a in own], progress=show))
-    ranked = Background.of({kind: list(islice(scores, count)) for kind in drawn})
+    ranked = Background.of({group: list(islice(scores, count)) for group in drawn})
     console.print(
-        f"background of {count:,} random variants of each of {len(drawn)} classes in "
-        f"{duration(time.monotonic() - begun)}"
+        f"background of {count:,} random variants for each class and length ({', '.join(drawn)}) "
+        f"in {duration(time.monotonic() - begun)}"
     )
     target.keep(ranked.to_dict())
     return ranked
@@ -379,7 +381,7 @@ def _caveats(on: RunOptions, background: int) -> Sequence[str]:
     if not background:
         told.append(
             "Raw differences mean little by themselves: they depend on the class and the length of "
-            "the variant. Give --background 1000 for percentiles among random variants."
+            "the variant. Give --background 1000 for percentiles among random variants alike."
         )
     else:
         told.append(

@@ -14,9 +14,10 @@ from hyenadna.errors import InputError
 from hyenadna.genome.fasta import GenomeReader
 from hyenadna.genome.variant_file import VariantFile
 from hyenadna.genome.variants import Allele, AlleleReader, Note, Record
+from hyenadna.infer.score_background import group_of
 
 SHAPES: Final = 1000
-"""Alleles of each class whose lengths are kept."""
+"""Alleles of each class and length whose lengths are kept."""
 _TOLD_EVERY: Final = 1000
 
 
@@ -47,8 +48,10 @@ class Survey:
     """What records use, as (INFO, FORMAT or FILTER, ID), and whether it is a flag; only on request.
     """
     shapes: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
-    """By class the lengths of ref and alt, without what they share, of at most 1,000 alleles drawn
-    at random."""
+    """By group of `score_background.group_of` the lengths of ref and alt, without what they share,
+    of at most 1,000 alleles drawn at random."""
+    groups: Counter[str] = field(default_factory=Counter)
+    """Alleles in each group."""
 
 
 def survey(
@@ -102,13 +105,16 @@ def _count(
             found.notes[allele] += 1
             continue
         found.alleles += 1
-        kind = allele.kind
-        found.kinds[kind] += 1
-        shape, kept = (len(allele.ref), len(allele.alt)), found.shapes.setdefault(kind, [])
+        found.kinds[allele.kind] += 1
+        group = group_of(allele)
+        if not group:
+            continue
+        found.groups[group] += 1
+        shape, kept = (len(allele.ref), len(allele.alt)), found.shapes.setdefault(group, [])
         if len(kept) < SHAPES:
             kept.append(shape)
         else:
-            at = int(rng.integers(0, found.kinds[kind]))
+            at = int(rng.integers(0, found.groups[group]))
             if at < SHAPES:
                 kept[at] = shape
 
