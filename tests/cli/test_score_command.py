@@ -8,6 +8,7 @@ import json
 import math
 
 import numpy as np
+import pyarrow.parquet
 import pysam
 import pysam.bcftools
 import pytest
@@ -15,6 +16,7 @@ import torch
 
 from hyenadna.alphabet import decode
 from hyenadna.checkpoint.save import save
+from hyenadna.checkpoint.task import SavedTask, save_task
 from hyenadna.cli import score as command
 from hyenadna.cli.app import run
 from hyenadna.config import ModelConfig
@@ -22,6 +24,7 @@ from hyenadna.infer.run_record import read_record
 from hyenadna.infer.score_file import VcfRows
 from hyenadna.infer.score_reading import read_scored, summarise
 from hyenadna.model.backbone import HyenaDNA
+from hyenadna.model.heads import TaskModel
 
 CONFIG = ModelConfig(d_model=8, n_layer=1, max_seq_len=66, filter_order=8)
 LETTERS = decode(np.random.default_rng(0).integers(7, 11, 900))
@@ -109,6 +112,10 @@ def test_all_forms_of_output_say_the_same(place):
         "chrom", "pos", "id", "ref", "alt", "llr", "llr_forward", "llr_reverse", "llr_allele",
         "dist", "note",
     ]  # fmt: skip
+    symbolic = (place / "s.csv").read_text().splitlines()[6]
+    assert symbolic.endswith(",<DEL>,,,,,,SYMBOLIC")  # empty, as in tables of other commands
+    table = pyarrow.parquet.read_table(place / "s.parquet")
+    assert table["llr"].null_count == 2 and table["llr"].to_pylist()[5] is None
     assert summarise(place / "s.bcf").kinds == {"snv": 5, "deletion": 1}
 
 
@@ -262,7 +269,7 @@ def test_an_interrupted_run_goes_on(place, out, capsys, monkeypatch):
     assert run(words("v.vcf", out, *more)) == 2
     assert "go on with --resume, or remove it" in capsys.readouterr().err
     assert run(words("v.vcf", out, *more, "--resume", "--strands", "forward")) == 2
-    assert "strands both, not forward" in capsys.readouterr().err
+    assert "strands average, not forward" in capsys.readouterr().err
     assert run(words("v.vcf", out, *more, "--resume")) == 0
     printed = _joined(capsys)
     assert "resuming after record 3" in printed and "background of" not in printed
@@ -336,6 +343,15 @@ def test_bad_options(place, capsys, more, message):
     assert run([*plain, *(word for pair in wanted.items() for word in pair)]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_a_fine_tuned_model_is_refused(place, capsys):
+    task = SavedTask(kind="classes", names=("a", "b"), pooling="mean")
+    save_task(TaskModel(HyenaDNA(CONFIG), task), place / "tuned")
+    assert run(["score", "tuned", *words()[2:]]) == 2
+    error = capsys.readouterr().err
+    assert "tuned: is a fine-tuned model" in error and "the model it came from" in error
+    assert error.count("\n") == 1 and not list(place.glob("s.vcf.gz*"))
 
 
 def test_scoring_twice_replaces_the_fields(place):

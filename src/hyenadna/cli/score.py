@@ -42,7 +42,7 @@ def score(
     genome: Path,
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
     region: list[str] | None = None,
-    strands: Literal["both", "forward", "reverse"] = "both",
+    strands: Literal["average", "forward", "reverse"] = "average",
     length: int | None = None,
     context: int | None = None,
     after: int | None = None,
@@ -72,7 +72,7 @@ def score(
         Only records that overlap, such as `chr22:17,000,000-18,000,000` or `chr22`; may be
         repeated, or separated by blanks. Needs a bgzipped VCF or a BCF with its index.
     strands
-        Read both strands and average, or one alone.
+        Read both strands and take the average, or one alone.
     length
         Bases of a window; the longest that the model reads less 2, at most 8,192, when left out.
     context
@@ -92,6 +92,7 @@ def score(
         Go on with an interrupted run of the same command; one with other settings is refused.
     """
     on.prepare()
+    from hyenadna.checkpoint.task import is_task
     from hyenadna.genome.fasta import Genome
     from hyenadna.genome.variant_file import VariantFile
     from hyenadna.infer.score import Scorer, plan_windows
@@ -101,6 +102,11 @@ def score(
 
     console = make_console()
     require_free(out, resume=resume)
+    if is_task(model):
+        raise InputError(
+            f"{model}: is a fine-tuned model, whose likelihoods were not trained along; score with "
+            "the model it came from"
+        )
     if background < 0:
         raise InputError(f"--background is {background}; give the number of random variants, or 0")
     regions = [each for text in region or [] for each in text.split()]

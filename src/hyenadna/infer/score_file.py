@@ -82,7 +82,7 @@ def columns(*, background: bool) -> dict[str, ColumnType]:
 
 
 def info_lines(*, after: int, background: int) -> list[str]:
-    """Lines of a header that declare what is added. background: random variants of a class and length."""
+    """Lines of a header that declare what is added. background: as the option."""
     lines = [
         _info(short, "A", "Float", text.format(after=after)) for short, text in _SCORES.values()
     ]
@@ -149,12 +149,12 @@ def vcf_row(
     return [*before, ";".join(kept) or ".", *([record.rest[1:]] if record.rest else [])]
 
 
-def number(value: float, missing: str = "nan") -> str:
+def number(value: float, missing: str = "") -> str:
     """As text, six digits: float32 holds no more."""
     return missing if math.isnan(value) else f"{value:.6g}"
 
 
-def _percent(value: float, missing: str = "nan") -> str:
+def _percent(value: float, missing: str = "") -> str:
     return missing if math.isnan(value) else f"{value:.4g}"
 
 

@@ -130,8 +130,9 @@ def _ranks(ranks: npt.NDArray[np.float64]) -> Block:
     axes.axhline(len(ranks) / 20, color=INK, linewidth=0.8, linestyle="--")
     return picture(
         figure,
-        "Where the alleles stand among random variants of their class and length: flat, at the dashed line, "
-        f"if they were random themselves. {(ranks < 5).mean():.1%} are below the 5th percentile.",
+        "Where the alleles stand among random variants of their class and length: flat, at the "
+        f"dashed line, if they were random themselves. {(ranks < 5).mean():.1%} are below "
+        "the 5th percentile.",
     )
 
 
