@@ -219,8 +219,24 @@ def test_regions(place, capsys):
     assert run(words("v.vcf.gz", "t.tsv", "--region", "chr1:1-5 chr1:800-900")) == 0
     assert [a.pos for a in scored(place / "t.tsv")] == [5, 880]
     capsys.readouterr()
+    assert run(words("v.vcf.gz", "u.tsv", "--region", " ")) == 2
+    assert "--region is empty" in capsys.readouterr().err
     assert run(words("v.vcf", "u.tsv", "--region", "chr1:1-5")) == 2
     assert "--region needs bgzip and an index" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("end", ["tsv", "parquet", "vcf.gz", "bcf"])
+def test_text_that_is_not_utf8(place, end, capsys):
+    (place / "v.vcf").write_bytes((HEAD + ROWS[0] + ROWS[1]).encode().replace(b"rs3", b"\xe93"))
+    code = run(words("v.vcf", f"s.{end}"))
+    if end == "bcf":
+        error = capsys.readouterr().err
+        assert code == 2 and "record 2 holds text that is not UTF-8" in error
+        assert "write .vcf.gz" in error and not list(place.glob("s.bcf*"))
+        return
+    assert code == 0
+    said = "\udce9300" if end == "vcf.gz" else "?300"
+    assert [a.id for a in scored(place / f"s.{end}")] == ["rs5", said]
 
 
 def test_background(place, capsys):

@@ -110,6 +110,8 @@ def score(
     if background < 0:
         raise InputError(f"--background is {background}; give the number of random variants, or 0")
     regions = [each for text in region or [] for each in text.split()]
+    if region and not regions:
+        raise InputError("--region is empty; give contig or contig:first-last, or leave it out")
     file = VariantFile.open(variants, regions=regions)
     reader = Genome.open(genome)
     network = on.load(model, console)
@@ -121,7 +123,7 @@ def score(
         def told(records: int) -> None:
             status.update(f"reading {variants}: {records:,} records …")
 
-        found = read_all(file, reader, seed=seed, tags=out.suffix == ".bcf", progress=told)
+        found = read_all(file, reader, seed=seed, bcf=out.suffix == ".bcf", progress=told)
     _announce(console, file, found, windows)
     with console.status(f"reading {genome} …"):
         genome_digest = reader.digest()

@@ -59,18 +59,21 @@ def survey(
     genome: GenomeReader,
     *,
     seed: int = 0,
-    tags: bool = False,
+    bcf: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Survey:
     """What a file of variants holds.
 
-    seed: for the draw of allele lengths. tags: note the IDs that records use, which takes a while.
-    progress: told how many records have been read, now and then. Raises InputError for a line that
-    is no record, and where there are alleles of sequence, but none fits the genome.
+    seed: for the draw of allele lengths. bcf: that the records become BCF: note the IDs that they
+    use, and refuse text that it cannot hold. progress: told how many records have been read, now
+    and then. Raises InputError for a line that is no record, for such text, and where there are
+    alleles of sequence, but none fits the genome.
     """
     found, reader = Survey(), AlleleReader(genome)
     digest = hashlib.sha256(file.header.text.encode("utf-8", "surrogateescape"))
     rng = np.random.default_rng(seed)
+    if bcf:
+        _require_utf8(file, file.header.text, 0)
     last, seen = ("", -1), set[str]()
     for record in file.records():
         digest.update("\t".join([*record.columns, record.rest]).encode("utf-8", "surrogateescape"))
@@ -85,7 +88,8 @@ def survey(
             found.in_order = False
         last = (contig, record.start)
         _count(found, record, reader.alleles(record), rng)
-        if tags:
+        if bcf:
+            _require_utf8(file, "\t".join([*record.columns, record.rest]), found.records)
             _note_tags(found.tags, record)
         if progress and found.records % _TOLD_EVERY == 0:
             progress(found.records)
@@ -117,6 +121,18 @@ def _count(
             at = int(rng.integers(0, found.groups[group]))
             if at < SHAPES:
                 kept[at] = shape
+
+
+def _require_utf8(file: VariantFile, text: str, record: int) -> None:
+    """Refuse text in another encoding, which a BCF is not read back with."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        where = f"record {record:,}" if record else "the header"
+        raise InputError(
+            f"{file.path}: {where} holds text that is not UTF-8, which a BCF cannot have; write "
+            ".vcf.gz"
+        ) from None
 
 
 def _note_tags(tags: dict[tuple[str, str], bool], record: Record) -> None:
