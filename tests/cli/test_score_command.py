@@ -20,6 +20,7 @@ from hyenadna.checkpoint.task import SavedTask, save_task
 from hyenadna.cli import score as command
 from hyenadna.cli.app import run
 from hyenadna.config import ModelConfig
+from hyenadna.genome.variant_file import VariantFile
 from hyenadna.infer.run_record import read_record
 from hyenadna.infer.score_file import VcfRows
 from hyenadna.infer.score_reading import read_scored, summarise
@@ -134,9 +135,7 @@ def test_what_cannot_be_scored_has_a_note(place, capsys):
     (place / "v.vcf").write_text(HEAD + "".join(rows))
     assert run(words("v.vcf", "s.vcf")) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert (
-        "1 is chr1, chrM is MT" in printed and "1 contigs are not in the genome: chrUn" in printed
-    )
+    assert "1 is chr1, chrM is MT" in printed and "1 contig is not in the genome: chrUn" in printed
     lines = (place / "s.vcf").read_text().splitlines()
     notes = [line.partition("HDNA_NOTE=")[2] for line in lines if not line.startswith("#")]
     assert notes[0].endswith("SYMBOLIC,SPANNING_DELETION,BREAKEND,NOT_ACGT")
@@ -258,6 +257,31 @@ def test_background(place, capsys):
     assert [a.values["llr_percentile"] for a in scored(place / "t.tsv")] == ranks
     assert run(words("v.vcf", "u.tsv", "--background", "40", "--length", "40", "--seed", "1")) == 0
     assert [a.values["llr_percentile"] for a in scored(place / "u.tsv")] != ranks
+
+
+def test_background_of_a_file_without_sequence(place, capsys):
+    (place / "v.vcf").write_text(HEAD + at(5, alt="<DEL>"))
+    assert run(words("v.vcf", "s.tsv", "--background", "10")) == 0
+    printed = _joined(capsys)
+    assert "1 record with 1 alternative allele; 0 fit the genome" in printed
+    assert "background of" not in printed
+    (only,) = scored(place / "s.tsv")
+    assert only.note == "SYMBOLIC" and math.isnan(only.values["llr_percentile"])
+
+
+def test_chunks_are_bounded_in_letters(place, monkeypatch):
+    long = [f"{row[:-1]}\tGT\t{'0/1' * 100}\n" for row in ROWS]
+    (place / "v.vcf").write_text("".join([*long, *ROWS]))
+    file = VariantFile.open(place / "v.vcf")
+    monkeypatch.setattr(command, "_CHUNK_LETTERS", 600)
+
+    def sizes(skip, samples):
+        return [len(each) for each in command._chunks(file, skip=skip, samples=samples)]
+
+    assert sizes(0, True) == [2, 2, 6] and sizes(2, True) == [2, 6] and sizes(10, True) == []
+    assert sizes(0, False) == [10]
+    (chunk,) = command._chunks(file, skip=0, samples=False)
+    assert all(not record.rest for record in chunk)
 
 
 @pytest.mark.parametrize("out", ["s.vcf.gz", "s.parquet"])

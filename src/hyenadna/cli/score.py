@@ -16,7 +16,7 @@ from hyenadna.cli.console import make_console
 from hyenadna.cli.memory import explain_memory, peak_memory
 from hyenadna.cli.progress import progress_bar
 from hyenadna.cli.run_options import RunOptions, record_run
-from hyenadna.cli.units import duration, size
+from hyenadna.cli.units import counted, duration, size
 from hyenadna.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _FIRST_CHUNK: Final = 128
 """Records after which the time of all is estimated."""
 _CHUNK: Final = 2048
+_CHUNK_LETTERS: Final = 1 << 24
+"""Letters of records, with which a chunk ends before: records of many samples are long."""
 _USUAL: Final = RunOptions()
 
 
@@ -156,8 +158,8 @@ def score(
             _run(target, scorer, file, reader, ranked, found, console)
         except KeyboardInterrupt:
             console.print(
-                f"stopped after {target.inputs_done:,} of {found.records:,} records; go on with "
-                "--resume"
+                f"stopped after {target.inputs_done:,} of {counted(found.records, 'record')}; "
+                "go on with --resume"
             )
             raise
     seconds = time.monotonic() - scoring
@@ -188,14 +190,15 @@ def _announce(console: Console, file: VariantFile, found: Survey, windows: Windo
         return
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in found.kinds.most_common())
     console.print(
-        f"{found.records:,} records with {found.alts:,} alternative alleles; {found.alleles:,} fit "
-        f"the genome{f' ({kinds})' if kinds else ''}"
+        f"{counted(found.records, 'record')} with {counted(found.alts, 'alternative allele')}; "
+        f"{counted(found.alleles, 'fits', 'fit')} the genome{f' ({kinds})' if kinds else ''}"
     )
     if found.renamed:
         console.print(f"note: {renamed_text(found.renamed)}")
     if found.unknown:
         shown = ", ".join(found.unknown[:3]) + (", …" if len(found.unknown) > 3 else "")
-        console.print(f"note: {len(found.unknown):,} contigs are not in the genome: {shown}")
+        many = counted(len(found.unknown), "contig is", "contigs are")
+        console.print(f"note: {many} not in the genome: {shown}")
     if found.notes:
         shown = ", ".join(f"{count:,} {note.value}" for note, count in found.notes.most_common())
         console.print(f"note: without a score, with a note instead: {shown}")
@@ -298,7 +301,7 @@ def _run(
         console.print(f"resuming after record {before:,}")
     begun, total = time.monotonic(), found.records
     with progress_bar(console, f"scoring {file.path.name}") as show:
-        for chunk in _chunks(file, skip=before):
+        for chunk in _chunks(file, skip=before, samples=isinstance(target, VcfRows)):
             done = target.inputs_done
             alleles = [reader.alleles(record) for record in chunk]
             flat = [allele for own in alleles for allele in own]
@@ -318,17 +321,29 @@ def _run(
             if done == before and target.inputs_done < total:
                 each = (time.monotonic() - begun) / len(chunk)
                 seconds = each * (total - target.inputs_done)
-                console.print(f"about {duration(seconds)} by the first {len(chunk):,} records")
+                console.print(
+                    f"about {duration(seconds)} by the first {counted(len(chunk), 'record')}"
+                )
             show(target.inputs_done, total)
 
 
-def _chunks(file: VariantFile, *, skip: int) -> Iterator[list[Record]]:
-    """Records after the first `skip`, always cut at the same places."""
-    rest = islice(file.records(), skip, None)
+def _chunks(file: VariantFile, *, skip: int, samples: bool) -> Iterator[list[Record]]:
+    """Records after the first `skip`, always cut at the same places.
+
+    samples: with FORMAT and samples, which tables do not hold.
+    """
     most = _CHUNK if skip else _FIRST_CHUNK
-    while chunk := list(islice(rest, most)):
+    chunk: list[Record] = []
+    letters = 0
+    for record in islice(file.records(), skip, None):
+        kept = record if samples else record._replace(rest="")
+        chunk.append(kept)
+        letters += sum(map(len, kept.columns)) + len(kept.rest)
+        if len(chunk) >= most or letters >= _CHUNK_LETTERS:
+            yield chunk
+            most, chunk, letters = _CHUNK, [], 0
+    if chunk:
         yield chunk
-        most = _CHUNK
 
 
 def _finish(target: RowsFile, contigs: Mapping[str, int], console: Console) -> None:
@@ -407,7 +422,7 @@ def _conclude(
     peak = peak_memory()
     left = found.records - before
     console.print(
-        f"{left:,} records, {figures['scored']:,} alleles scored in all, in "
+        f"{counted(left, 'record')}, {counted(figures['scored'], 'allele')} scored in all, in "
         f"{duration(figures['scoring_seconds'])}, {figures['variants_per_second']:.1f} a second"
         + (f", at most {size(peak)} of memory" if peak is not None else "")
         + f": {out}"

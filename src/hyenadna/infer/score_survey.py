@@ -163,4 +163,7 @@ def _require_some(found: Survey, file: VariantFile, genome: GenomeReader) -> Non
         cause = f"positions lie past the ends of contigs of {genome.path}: another assembly?"
     else:
         cause = f"REF is not what {genome.path} has there: another assembly?"
-    raise InputError(f"{file.path}: none of {found.records:,} records fits the genome: {cause}")
+    raise InputError(
+        f"{file.path}: none of {found.records:,} record{'s'[: found.records != 1]} fits "
+        f"the genome: {cause}"
+    )
