@@ -404,7 +404,7 @@ def _caveats(on: RunOptions, background: int) -> Sequence[str]:
     if not background:
         told.append(
             "Raw differences mean little by themselves: they depend on the class and the length of "
-            "the variant. Give --background 1000 for percentiles among random variants alike."
+            "the variant. Give --background 1000 for percentiles among variants drawn at random."
         )
     else:
         told.append(
