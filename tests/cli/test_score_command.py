@@ -8,6 +8,7 @@ import json
 import math
 
 import numpy as np
+import pyarrow.parquet
 import pysam
 import pysam.bcftools
 import pytest
@@ -15,13 +16,16 @@ import torch
 
 from hyenadna.alphabet import decode
 from hyenadna.checkpoint.save import save
+from hyenadna.checkpoint.task import SavedTask, save_task
 from hyenadna.cli import score as command
 from hyenadna.cli.app import run
 from hyenadna.config import ModelConfig
+from hyenadna.genome.variant_file import VariantFile
 from hyenadna.infer.run_record import read_record
 from hyenadna.infer.score_file import VcfRows
 from hyenadna.infer.score_reading import read_scored, summarise
 from hyenadna.model.backbone import HyenaDNA
+from hyenadna.model.heads import TaskModel
 
 CONFIG = ModelConfig(d_model=8, n_layer=1, max_seq_len=66, filter_order=8)
 LETTERS = decode(np.random.default_rng(0).integers(7, 11, 900))
@@ -109,6 +113,10 @@ def test_all_forms_of_output_say_the_same(place):
         "chrom", "pos", "id", "ref", "alt", "llr", "llr_forward", "llr_reverse", "llr_allele",
         "dist", "note",
     ]  # fmt: skip
+    symbolic = (place / "s.csv").read_text().splitlines()[6]
+    assert symbolic.endswith(",<DEL>,,,,,,SYMBOLIC")  # empty, as in tables of other commands
+    table = pyarrow.parquet.read_table(place / "s.parquet")
+    assert table["llr"].null_count == 2 and table["llr"].to_pylist()[5] is None
     assert summarise(place / "s.bcf").kinds == {"snv": 5, "deletion": 1}
 
 
@@ -127,9 +135,7 @@ def test_what_cannot_be_scored_has_a_note(place, capsys):
     (place / "v.vcf").write_text(HEAD + "".join(rows))
     assert run(words("v.vcf", "s.vcf")) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert (
-        "1 is chr1, chrM is MT" in printed and "1 contigs are not in the genome: chrUn" in printed
-    )
+    assert "1 is chr1, chrM is MT" in printed and "1 contig is not in the genome: chrUn" in printed
     lines = (place / "s.vcf").read_text().splitlines()
     notes = [line.partition("HDNA_NOTE=")[2] for line in lines if not line.startswith("#")]
     assert notes[0].endswith("SYMBOLIC,SPANNING_DELETION,BREAKEND,NOT_ACGT")
@@ -212,13 +218,32 @@ def test_regions(place, capsys):
     assert run(words("v.vcf.gz", "t.tsv", "--region", "chr1:1-5 chr1:800-900")) == 0
     assert [a.pos for a in scored(place / "t.tsv")] == [5, 880]
     capsys.readouterr()
+    assert run(words("v.vcf.gz", "u.tsv", "--region", " ")) == 2
+    assert "--region is empty" in capsys.readouterr().err
     assert run(words("v.vcf", "u.tsv", "--region", "chr1:1-5")) == 2
     assert "--region needs bgzip and an index" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("end", ["tsv", "parquet", "vcf.gz", "bcf"])
+def test_text_that_is_not_utf8(place, end, capsys):
+    (place / "v.vcf").write_bytes((HEAD + ROWS[0] + ROWS[1]).encode().replace(b"rs3", b"\xe93"))
+    code = run(words("v.vcf", f"s.{end}"))
+    if end == "bcf":
+        error = capsys.readouterr().err
+        assert code == 2 and "record 2 holds text that is not UTF-8" in error
+        assert "write .vcf.gz" in error and not list(place.glob("s.bcf*"))
+        return
+    assert code == 0
+    said = "\udce9300" if end == "vcf.gz" else "?300"
+    assert [a.id for a in scored(place / f"s.{end}")] == ["rs5", said]
+
+
 def test_background(place, capsys):
     assert run(words("v.vcf", "s.vcf.gz", "--background", "40", "--length", "40")) == 0
-    assert "background of 40 random variants of each of 2 classes" in _joined(capsys)
+    assert (
+        "background of 40 random variants for each class and length (snv, deletion 2)"
+        in _joined(capsys)
+    )
     found = scored(place / "s.vcf.gz")
     ranks = [a.values["llr_percentile"] for a in found]
     assert all(0 <= rank <= 100 for rank in ranks) and len(set(ranks)) > 1
@@ -227,11 +252,36 @@ def test_background(place, capsys):
     assert (np.diff(snvs[order]) >= 0).all()
     assert math.isnan(found[3].values["llr_allele_percentile"])
     figures = read_record(place / "s.vcf.gz").figures
-    assert set(figures["background"]) == {"snv", "deletion"}
+    assert set(figures["background"]) == {"snv", "deletion 2"}
     assert run(words("v.vcf", "t.tsv", "--background", "40", "--length", "40")) == 0
     assert [a.values["llr_percentile"] for a in scored(place / "t.tsv")] == ranks
     assert run(words("v.vcf", "u.tsv", "--background", "40", "--length", "40", "--seed", "1")) == 0
     assert [a.values["llr_percentile"] for a in scored(place / "u.tsv")] != ranks
+
+
+def test_background_of_a_file_without_sequence(place, capsys):
+    (place / "v.vcf").write_text(HEAD + at(5, alt="<DEL>"))
+    assert run(words("v.vcf", "s.tsv", "--background", "10")) == 0
+    printed = _joined(capsys)
+    assert "1 record with 1 alternative allele; 0 fit the genome" in printed
+    assert "background of" not in printed
+    (only,) = scored(place / "s.tsv")
+    assert only.note == "SYMBOLIC" and math.isnan(only.values["llr_percentile"])
+
+
+def test_chunks_are_bounded_in_letters(place, monkeypatch):
+    long = [f"{row[:-1]}\tGT\t{'0/1' * 100}\n" for row in ROWS]
+    (place / "v.vcf").write_text("".join([*long, *ROWS]))
+    file = VariantFile.open(place / "v.vcf")
+    monkeypatch.setattr(command, "_CHUNK_LETTERS", 600)
+
+    def sizes(skip, samples):
+        return [len(each) for each in command._chunks(file, skip=skip, samples=samples)]
+
+    assert sizes(0, True) == [2, 2, 6] and sizes(2, True) == [2, 6] and sizes(10, True) == []
+    assert sizes(0, False) == [10]
+    (chunk,) = command._chunks(file, skip=0, samples=False)
+    assert all(not record.rest for record in chunk)
 
 
 @pytest.mark.parametrize("out", ["s.vcf.gz", "s.parquet"])
@@ -259,7 +309,7 @@ def test_an_interrupted_run_goes_on(place, out, capsys, monkeypatch):
     assert run(words("v.vcf", out, *more)) == 2
     assert "go on with --resume, or remove it" in capsys.readouterr().err
     assert run(words("v.vcf", out, *more, "--resume", "--strands", "forward")) == 2
-    assert "strands both, not forward" in capsys.readouterr().err
+    assert "strands average, not forward" in capsys.readouterr().err
     assert run(words("v.vcf", out, *more, "--resume")) == 0
     printed = _joined(capsys)
     assert "resuming after record 3" in printed and "background of" not in printed
@@ -333,6 +383,15 @@ def test_bad_options(place, capsys, more, message):
     assert run([*plain, *(word for pair in wanted.items() for word in pair)]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_a_fine_tuned_model_is_refused(place, capsys):
+    task = SavedTask(kind="classes", names=("a", "b"), pooling="mean")
+    save_task(TaskModel(HyenaDNA(CONFIG), task), place / "tuned")
+    assert run(["score", "tuned", *words()[2:]]) == 2
+    error = capsys.readouterr().err
+    assert "tuned: is a fine-tuned model" in error and "the model it came from" in error
+    assert error.count("\n") == 1 and not list(place.glob("s.vcf.gz*"))
 
 
 def test_scoring_twice_replaces_the_fields(place):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 
 import numpy as np
 import pysam
@@ -94,6 +95,8 @@ def test_what_cannot_be_scored_says_why(genome):
     assert note("chr1", 12, "C", "A") == ["snv"] and note("1", 12, "C", "CA") == ["insertion"]
     for pos, ref in ((13, "A"), (12, "CA"), (0, "A")):
         assert note("chr1", pos, ref, "T") == [Note.PAST_THE_END]
+    with pytest.raises(InputError, match="chr1:5: REF is empty"):
+        AlleleReader(genome).allele("chr1", 4, "", "A")
     assert note("chrX", 1, "A", "C") == [Note.CONTIG_UNKNOWN]
     assert note("chrM", 1, "A", "C") == note("M", 1, "A", "C") == ["snv"]
 
@@ -114,6 +117,8 @@ def test_names_of_contigs(genome):
         ("1\tx\t.\tA\tC\t.\t.\t.", "v.vcf:7: POS is 'x', not a whole number"),
         ("1\t-5\t.\tA\tC\t.\t.\t.", "POS is '-5'"),
         ("1\t5\t.\t\tC\t.\t.\t.", "REF is empty"),
+        (f"1\t{'x' * 300}\t.\tA\tC\t.\t.\t.", f"POS is '{'x' * 40}…', not"),
+        ("1\tx\0y\t.\tA\tC\t.\t.\t.", "v.vcf:7: holds NUL bytes: this is no VCF"),
     ],
 )
 def test_bad_lines(line, message):
@@ -165,15 +170,37 @@ def test_regions(tmp_path):
     assert starts("chr1:8-9", "chr1:1-1") == [1, 8]
     assert starts("chr1:3-3", "chr1:4-8", "chr1:4-4") == [3, 8]
     assert starts("chr1") == [1, 3, 8] and starts("chr1:5-7") == []
-    for region, message in (("chr2", "has no contig 'chr2'; it has chr1"), ("chr1:9-3", "behind")):
+    for region, message in (
+        ("chr2", "has no contig 'chr2'; it has chr1"),
+        ("chr1:9-3", "--region: interval 'chr1:9-3'.* behind"),
+        ("chr1:7", "--region 'chr1:7': write contig or contig:first-last"),
+        ("1:5-", "--region '1:5-': write contig or contig:first-last"),
+        ("chr1:3000000000-3000000001", "at most 2,147,483,647"),
+    ):
         with pytest.raises(InputError, match=message):
             starts(region)
     path.with_name("v.vcf.gz.tbi").unlink()
     with pytest.raises(InputError, match=r"needs an index; make it: tabix -p vcf"):
         starts("chr1")
-    plain = written(tmp_path / "v.vcf", "gzip", HEAD + COLUMNS + ROWS[0])
-    with pytest.raises(InputError, match="gzip that is not bgzip; bcftools sort"):
-        starts("chr1", path=plain)
+    for name in ("v 1.vcf.gz", "v 1.vcf"):  # what is advised must not overwrite the file itself
+        plain = written(tmp_path / name, "gzip", HEAD + COLUMNS + ROWS[0])
+        made = re.escape(f"'{tmp_path / 'v 1.sorted.vcf.gz'}'")
+        advice = f"gzip that is not bgzip; bcftools sort '{re.escape(str(plain))}' -O z -o {made}"
+        with pytest.raises(InputError, match=advice):
+            starts("chr1", path=plain)
+
+
+def test_text_that_is_not_utf8(tmp_path):
+    row = b"chr1\t1\tcaf\xe9\tA\tC\t.\t.\tX=\xc3\xa9\n"  # Latin-1, then UTF-8
+    head = (HEAD + COLUMNS.replace("\tFORMAT\tS 1", "")).encode()
+    (tmp_path / "plain").write_bytes(head + row)
+    path = tmp_path / "v.vcf.gz"
+    pysam.tabix_compress(str(tmp_path / "plain"), str(path))
+    pysam.tabix_index(str(path), preset="vcf")
+    for regions in ((), ("chr1",)):
+        (record,) = VariantFile.open(path, regions=regions).records()
+        assert "\t".join(record.columns).encode("utf-8", "surrogateescape") + b"\n" == row
+        assert record.columns[7] == "X=é"
 
 
 def test_bcf(tmp_path):

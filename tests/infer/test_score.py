@@ -219,7 +219,7 @@ def test_both_strands_are_the_mean_of_each(genome):
     windows = plan_windows(CONFIG, length=LENGTH)
     both, forward, reverse = (
         list(score(MODEL, genome, variants, windows=windows, strands=s))
-        for s in ("both", "forward", "reverse")
+        for s in ("average", "forward", "reverse")
     )
     for b, f, r in zip(both, forward, reverse, strict=True):
         np.testing.assert_allclose(b.llr_forward, f.llr, atol=1e-5)
@@ -233,7 +233,7 @@ def test_ends_of_a_contig(genome):
     windows = plan_windows(CONFIG, length=LENGTH)
     both, forward, reverse = (
         next(score(MODEL, genome, [first], windows=windows, strands=s))
-        for s in ("both", "forward", "reverse")
+        for s in ("average", "forward", "reverse")
     )
     assert both.note == Note.ONE_STRAND and math.isnan(both.llr_forward)
     assert both.llr == both.llr_reverse and not math.isnan(both.llr)

@@ -42,6 +42,8 @@ def test_what_the_page_shows(tmp_path, end):
     lowest = html.index("1:2,000 A&gt;C")
     assert "−99" in html[lowest : lowest + 300] and "1:2,001 A&gt;C" in html
     assert "symbolic allele, such as &lt;DEL&gt;" in html and "percentile" in html
+    assert "302 alleles of one length (snv, mnv), correlation 1.00" in html
+    assert "Where 302 alleles of one length (snv, mnv) stand among" in html
     assert "ACACACACACAC… (40)" not in html  # indels are not compared with substitutions
 
 
@@ -49,6 +51,7 @@ def test_indels_alone_and_no_background(tmp_path):
     rows = [row(i, -1.0 * i, ref="AC" * 20, alt="A", ranked=False) for i in range(1, 4)]
     html = page_html("t", blocks(written(tmp_path / "s.csv", rows, background=False), RECORD))
     assert "ACACACACACAC… (40)&gt;A" in html and "Percentiles" not in html
+    assert "LLR on both strands, 3 of 3 alleles of all classes" in html
 
 
 def test_nothing_scored(tmp_path):

@@ -16,7 +16,7 @@ from hyenadna.cli.console import make_console
 from hyenadna.cli.memory import explain_memory, peak_memory
 from hyenadna.cli.progress import progress_bar
 from hyenadna.cli.run_options import RunOptions, record_run
-from hyenadna.cli.units import duration, size
+from hyenadna.cli.units import counted, duration, size
 from hyenadna.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _FIRST_CHUNK: Final = 128
 """Records after which the time of all is estimated."""
 _CHUNK: Final = 2048
+_CHUNK_LETTERS: Final = 1 << 24
+"""Letters of records, with which a chunk ends before: records of many samples are long."""
 _USUAL: Final = RunOptions()
 
 
@@ -42,7 +44,7 @@ def score(
     genome: Path,
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
     region: list[str] | None = None,
-    strands: Literal["both", "forward", "reverse"] = "both",
+    strands: Literal["average", "forward", "reverse"] = "average",
     length: int | None = None,
     context: int | None = None,
     after: int | None = None,
@@ -72,7 +74,7 @@ def score(
         Only records that overlap, such as `chr22:17,000,000-18,000,000` or `chr22`; may be
         repeated, or separated by blanks. Needs a bgzipped VCF or a BCF with its index.
     strands
-        Read both strands and average, or one alone.
+        Read both strands and take the average, or one alone.
     length
         Bases of a window; the longest that the model reads less 2, at most 8,192, when left out.
     context
@@ -80,8 +82,9 @@ def score(
     after
         Bases behind the allele that count; 128, at most a quarter of a window, when left out.
     background
-        Random variants of the genome for each class that occurs (snv, insertion, …), of the same
-        allele lengths: scores then also have a percentile among them. 1000 is a good number.
+        Random variants of the genome for each class (snv, insertion, …) and length (1, 2, 3, 4-5,
+        6-9, 10-19, 20-49, 50+) that occur: scores then also have a percentile among them. 1000 is a
+        good number.
     seed
         For the random variants.
     method
@@ -91,6 +94,7 @@ def score(
         Go on with an interrupted run of the same command; one with other settings is refused.
     """
     on.prepare()
+    from hyenadna.checkpoint.task import is_task
     from hyenadna.genome.fasta import Genome
     from hyenadna.genome.variant_file import VariantFile
     from hyenadna.infer.score import Scorer, plan_windows
@@ -100,9 +104,16 @@ def score(
 
     console = make_console()
     require_free(out, resume=resume)
+    if is_task(model):
+        raise InputError(
+            f"{model}: is a fine-tuned model, whose likelihoods were not trained along; score with "
+            "the model it came from"
+        )
     if background < 0:
         raise InputError(f"--background is {background}; give the number of random variants, or 0")
     regions = [each for text in region or [] for each in text.split()]
+    if region and not regions:
+        raise InputError("--region is empty; give contig or contig:first-last, or leave it out")
     file = VariantFile.open(variants, regions=regions)
     reader = Genome.open(genome)
     network = on.load(model, console)
@@ -114,7 +125,7 @@ def score(
         def told(records: int) -> None:
             status.update(f"reading {variants}: {records:,} records …")
 
-        found = read_all(file, reader, seed=seed, tags=out.suffix == ".bcf", progress=told)
+        found = read_all(file, reader, seed=seed, bcf=out.suffix == ".bcf", progress=told)
     _announce(console, file, found, windows)
     with console.status(f"reading {genome} …"):
         genome_digest = reader.digest()
@@ -147,8 +158,8 @@ def score(
             _run(target, scorer, file, reader, ranked, found, console)
         except KeyboardInterrupt:
             console.print(
-                f"stopped after {target.inputs_done:,} of {found.records:,} records; go on with "
-                "--resume"
+                f"stopped after {target.inputs_done:,} of {counted(found.records, 'record')}; "
+                "go on with --resume"
             )
             raise
     seconds = time.monotonic() - scoring
@@ -179,14 +190,15 @@ def _announce(console: Console, file: VariantFile, found: Survey, windows: Windo
         return
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in found.kinds.most_common())
     console.print(
-        f"{found.records:,} records with {found.alts:,} alternative alleles; {found.alleles:,} fit "
-        f"the genome{f' ({kinds})' if kinds else ''}"
+        f"{counted(found.records, 'record')} with {counted(found.alts, 'alternative allele')}; "
+        f"{counted(found.alleles, 'fits', 'fit')} the genome{f' ({kinds})' if kinds else ''}"
     )
     if found.renamed:
         console.print(f"note: {renamed_text(found.renamed)}")
     if found.unknown:
         shown = ", ".join(found.unknown[:3]) + (", …" if len(found.unknown) > 3 else "")
-        console.print(f"note: {len(found.unknown):,} contigs are not in the genome: {shown}")
+        many = counted(len(found.unknown), "contig is", "contigs are")
+        console.print(f"note: {many} not in the genome: {shown}")
     if found.notes:
         shown = ", ".join(f"{count:,} {note.value}" for note, count in found.notes.most_common())
         console.print(f"note: without a score, with a note instead: {shown}")
@@ -248,23 +260,24 @@ def _background(
     """Scores of random variants; those of the interrupted run where there are some."""
     import numpy as np
 
-    from hyenadna.genome.variants import KINDS
-    from hyenadna.infer.score_background import Background, random_alleles
+    from hyenadna.infer.score_background import Background, random_alleles, shapes_to_draw
 
     if not count:
         return None
     kept = target.kept()
     if isinstance(kept, dict):
         return Background(kept)
-    shapes = {str(kind): found.shapes[kind] for kind in KINDS if kind in found.shapes}
+    shapes = shapes_to_draw(found.shapes, scorer.windows)
+    if not shapes:
+        return Background({})
     drawn = random_alleles(genome, shapes, count, np.random.default_rng(seed))
     begun = time.monotonic()
-    with progress_bar(console, f"scoring {count:,} random variants of each class") as show:
+    with progress_bar(console, f"scoring {count:,} random variants of each kind") as show:
         scores = iter(scorer.scores([a for own in drawn.values() for a in own], progress=show))
-    ranked = Background.of({kind: list(islice(scores, count)) for kind in drawn})
+    ranked = Background.of({group: list(islice(scores, count)) for group in drawn})
     console.print(
-        f"background of {count:,} random variants of each of {len(drawn)} classes in "
-        f"{duration(time.monotonic() - begun)}"
+        f"background of {count:,} random variants for each class and length ({', '.join(drawn)}) "
+        f"in {duration(time.monotonic() - begun)}"
     )
     target.keep(ranked.to_dict())
     return ranked
@@ -288,7 +301,7 @@ def _run(
         console.print(f"resuming after record {before:,}")
     begun, total = time.monotonic(), found.records
     with progress_bar(console, f"scoring {file.path.name}") as show:
-        for chunk in _chunks(file, skip=before):
+        for chunk in _chunks(file, skip=before, samples=isinstance(target, VcfRows)):
             done = target.inputs_done
             alleles = [reader.alleles(record) for record in chunk]
             flat = [allele for own in alleles for allele in own]
@@ -308,17 +321,29 @@ def _run(
             if done == before and target.inputs_done < total:
                 each = (time.monotonic() - begun) / len(chunk)
                 seconds = each * (total - target.inputs_done)
-                console.print(f"about {duration(seconds)} by the first {len(chunk):,} records")
+                console.print(
+                    f"about {duration(seconds)} by the first {counted(len(chunk), 'record')}"
+                )
             show(target.inputs_done, total)
 
 
-def _chunks(file: VariantFile, *, skip: int) -> Iterator[list[Record]]:
-    """Records after the first `skip`, always cut at the same places."""
-    rest = islice(file.records(), skip, None)
+def _chunks(file: VariantFile, *, skip: int, samples: bool) -> Iterator[list[Record]]:
+    """Records after the first `skip`, always cut at the same places.
+
+    samples: with FORMAT and samples, which tables do not hold.
+    """
     most = _CHUNK if skip else _FIRST_CHUNK
-    while chunk := list(islice(rest, most)):
+    chunk: list[Record] = []
+    letters = 0
+    for record in islice(file.records(), skip, None):
+        kept = record if samples else record._replace(rest="")
+        chunk.append(kept)
+        letters += sum(map(len, kept.columns)) + len(kept.rest)
+        if len(chunk) >= most or letters >= _CHUNK_LETTERS:
+            yield chunk
+            most, chunk, letters = _CHUNK, [], 0
+    if chunk:
         yield chunk
-        most = _CHUNK
 
 
 def _finish(target: RowsFile, contigs: Mapping[str, int], console: Console) -> None:
@@ -379,7 +404,7 @@ def _caveats(on: RunOptions, background: int) -> Sequence[str]:
     if not background:
         told.append(
             "Raw differences mean little by themselves: they depend on the class and the length of "
-            "the variant. Give --background 1000 for percentiles among random variants."
+            "the variant. Give --background 1000 for percentiles among variants drawn at random."
         )
     else:
         told.append(
@@ -397,7 +422,7 @@ def _conclude(
     peak = peak_memory()
     left = found.records - before
     console.print(
-        f"{left:,} records, {figures['scored']:,} alleles scored in all, in "
+        f"{counted(left, 'record')}, {counted(figures['scored'], 'allele')} scored in all, in "
         f"{duration(figures['scoring_seconds'])}, {figures['variants_per_second']:.1f} a second"
         + (f", at most {size(peak)} of memory" if peak is not None else "")
         + f": {out}"

@@ -21,6 +21,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """A number of things: 1 record, 2,185 records. many: where it is not `one` with an s."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 def bases(count: float) -> str:
     """A number of bases: 999 bp, 12.2 Mb, 3.10 Gb."""
     for limit, unit in ((1e3, "bp"), (1e6, "kb"), (1e9, "Mb")):

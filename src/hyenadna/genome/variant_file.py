@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import shlex
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ _BCF: Final = b"BCF"
 _INDEX: Final = (".csi", ".tbi")
 _COLUMN_LINE: Final = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"
 _ID: Final = re.compile(r"##(?P<kind>\w+)=<(?:.*,)?ID=(?P<id>[^,>]+)")
+_NO_PLACE: Final = re.compile(r".+:[\d,.\-]*")
 _PLACE: Final = re.compile(r"(?P<contig>.+?)(?::(?P<first>[\d,]+)-(?P<last>[\d,]+))?")
 
 
@@ -166,16 +168,18 @@ class VariantFile:
             (self.path.with_name(self.path.name + end) for end in _INDEX
              if self.path.with_name(self.path.name + end).is_file()), None,
         )  # fmt: skip
+        here = shlex.quote(str(self.path))
         if self.packing in ("plain", "gzip"):
-            made = f"bcftools sort {self.path} -O z -o {self.path.stem.removesuffix('.vcf')}.vcf.gz"
+            name = f"{self.path.name.removesuffix('.gz').removesuffix('.vcf')}.sorted.vcf.gz"
+            made = shlex.quote(str(self.path.with_name(name)))
             raise InputError(
                 f"{self.path}: --region needs bgzip and an index, but this is "
-                f"{'plain text' if self.packing == 'plain' else 'gzip that is not bgzip'}; {made}, "
-                "then tabix -p vcf on that"
+                f"{'plain text' if self.packing == 'plain' else 'gzip that is not bgzip'}; "
+                f"bcftools sort {here} -O z -o {made}, then tabix -p vcf {made}, and give that"
             )
         if index is None:
             how = "bcftools index" if self.packing == "bcf" else "tabix -p vcf"
-            raise InputError(f"{self.path}: --region needs an index; make it: {how} {self.path}")
+            raise InputError(f"{self.path}: --region needs an index; make it: {how} {here}")
         names = self._names()
         return [_region(text, names, self.path) for text in regions]
 
@@ -184,8 +188,8 @@ class VariantFile:
             if self.packing == "bcf":
                 with pysam.VariantFile(str(self.path)) as file:
                     return [str(name) for name in file.header.contigs]
-            with pysam.TabixFile(str(self.path)) as table:
-                return list(table.contigs)
+            with pysam.TabixFile(str(self.path), encoding=_BYTES) as table:
+                return [_of_bytes(name) for name in table.contigs]
 
     def _within(self) -> Iterator[Record]:
         last: Interval | None = None
@@ -200,15 +204,23 @@ class VariantFile:
             last = region
 
     def _fetched(self, region: Interval) -> Iterator[str]:
-        place = (region.contig, region.start, region.stop)
         if self.packing == "bcf":
             with pysam.VariantFile(str(self.path)) as file:
-                for row in file.fetch(*place):
+                for row in file.fetch(region.contig, region.start, region.stop):
                     yield str(row).rstrip("\n")
             return
-        with pysam.TabixFile(str(self.path), encoding="utf-8") as table:
-            for line in table.fetch(*place):
-                yield line.rstrip("\r\n")
+        contig = region.contig.encode("utf-8", "surrogateescape").decode(_BYTES)
+        with pysam.TabixFile(str(self.path), encoding=_BYTES) as table:
+            for line in table.fetch(contig, region.start, region.stop):
+                yield _of_bytes(line).rstrip("\r\n")
+
+
+_BYTES: Final = "latin-1"
+"""What pysam reads text as, so that each byte is a letter, whatever the text is in."""
+
+
+def _of_bytes(text: str) -> str:
+    return text if text.isascii() else text.encode(_BYTES).decode("utf-8", "surrogateescape")
 
 
 def _packing(path: Path) -> Packing:
@@ -235,16 +247,24 @@ def _region(text: str, names: Sequence[str], path: Path) -> Interval:
     if text in names:
         return Interval(text, 0, _END)
     found = _PLACE.fullmatch(text.strip())
-    assert found is not None or not text.strip()
     contig = found["contig"] if found else ""
     known = next((name for name in (contig, *contig_aliases(contig)) if name in names), None)
     if known is None:
+        if _NO_PLACE.fullmatch(contig):
+            raise InputError(
+                f"{path}: --region {text!r}: write contig or contig:first-last, such as chr1:1-100"
+            )
         shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
         raise InputError(f"{path}: --region {text!r}: has no contig {contig!r}; it has {shown}")
     if found is None or found["first"] is None:
         return Interval(known, 0, _END)
-    parsed = Interval.parse(text)
-    return Interval(known, parsed.start, parsed.stop)
+    try:
+        parsed = Interval.parse(text)
+    except InputError as error:
+        raise InputError(f"{path}: --region: {error}") from None
+    if parsed.start >= _END:
+        raise InputError(f"{path}: --region {text!r}: positions are at most {_END:,}")
+    return Interval(known, parsed.start, min(parsed.stop, _END))
 
 
 _END: Final = (1 << 31) - 1
@@ -260,6 +280,11 @@ def _damage(path: Path) -> Iterator[None]:
         raise
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path}: truncated or damaged ({error}); download it again") from None
+    except UnicodeDecodeError:
+        raise InputError(
+            f"{path}: holds text that is not UTF-8; make a VCF of it: "
+            f"bcftools view {shlex.quote(str(path))} -O z -o NEW.vcf.gz"
+        ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise InputError(f"{path}: cannot be read ({reason})") from None

@@ -23,6 +23,8 @@ COLUMNS: Final = 8
 
 _LETTERS: Final = re.compile(r"[A-Za-z]+")
 _STRETCH: Final = 1 << 16
+_SHOWN: Final = 40
+"""Letters of a value in a message."""
 
 
 class Note(StrEnum):
@@ -105,8 +107,11 @@ KINDS: Final = ("snv", "mnv", "insertion", "deletion", "indel")
 def parse_record(line: str, where: str) -> Record:
     """The record of a line without its line end.
 
-    Raises InputError, with `where`, for too few columns, and for POS that is no whole number.
+    Raises InputError, with `where`, for too few columns, for POS that is no whole number, and for
+    bytes that no text has.
     """
+    if "\0" in line:
+        raise InputError(f"{where}: holds NUL bytes: this is no VCF")
     columns = line.split("\t", COLUMNS)
     if len(columns) < COLUMNS:
         hint = " (columns are split at tabs)" if "\t" not in line else ""
@@ -116,11 +121,15 @@ def parse_record(line: str, where: str) -> Record:
         )
     pos = columns[1]
     if not (pos.isascii() and pos.isdigit()):
-        raise InputError(f"{where}: POS is {pos!r}, not a whole number")
+        raise InputError(f"{where}: POS is {_cut(pos)!r}, not a whole number")
     if not columns[0] or not columns[3]:
         raise InputError(f"{where}: {'REF' if columns[0] else 'CHROM'} is empty")
     rest = "\t" + columns.pop() if len(columns) > COLUMNS else ""
     return Record(columns, rest, int(pos) - 1)
+
+
+def _cut(value: str) -> str:
+    return value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
 
 
 def trimmed(contig: str, start: int, ref: Ids, alt: Ids) -> Allele:
@@ -195,8 +204,13 @@ class AlleleReader:
     def allele(self, contig: str, start: int, ref: str, alt: str) -> Allele | Note:
         """The change of letters `ref` at `start` (0-based) to `alt`, or why it is none.
 
-        Raises InputError where the genome cannot be read.
+        Raises InputError where `ref` is empty, and where the genome cannot be read.
         """
+        if not ref:
+            raise InputError(
+                f"variant at {contig}:{start + 1}: REF is empty; give the base before an insertion "
+                "in both alleles, as a VCF does"
+            )
         place = self._reference(contig, start, ref)
         if isinstance(place, Note):
             return _without_letters(alt) or place

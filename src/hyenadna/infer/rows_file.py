@@ -132,7 +132,8 @@ class RowsFile:
         text = stream.getvalue()
         if self.path.suffix == ".parquet":
             self._longest = max(self._longest, max(map(len, text.split("\n")), default=0))
-        return text.encode("utf-8")
+        # bytes of the input that are not UTF-8, which a table cannot hold, become "?"
+        return text.encode("utf-8", "replace")
 
     def _emptied(self, settings: Mapping[str, Any]) -> Self:
         header = self._text([list(self.columns)])

@@ -33,7 +33,7 @@ from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.decoding.shared_reading import read_whole
 from hyenadna.model.decoding.trunk import Trunk, TrunkReader
 
-Strands = Literal["both", "forward", "reverse"]
+Strands = Literal["average", "forward", "reverse"]
 Method = Literal["shared", "whole"]
 
 LONGEST_WINDOW: Final = 8192
@@ -136,7 +136,7 @@ def score(
     variants: Iterable[Allele | Note],
     *,
     windows: Windows | None = None,
-    strands: Strands = "both",
+    strands: Strands = "average",
     method: Method = "shared",
     precision: torch.dtype | None = None,
 ) -> Iterator[Score]:
@@ -198,14 +198,14 @@ class Scorer:
         genome: GenomeReader,
         *,
         windows: Windows | None = None,
-        strands: Strands = "both",
+        strands: Strands = "average",
         method: Method = "shared",
         precision: torch.dtype | None = None,
     ) -> None:
         self.model, self.contigs = model, genome.contigs
         self.windows = windows or plan_windows(model.config)
         self.method, self.precision = method, precision
-        self.reverses = {"both": (False, True), "forward": (False,), "reverse": (True,)}[strands]
+        self.reverses = {"average": (False, True), "forward": (False,), "reverse": (True,)}[strands]
         self.device = model.head_weight.device
         self._stretches = Stretches(genome)
         self._reader = TrunkReader(model) if method == "shared" else None

@@ -16,7 +16,7 @@ from hyenadna.genome.variants import NOTE_TEXTS, Allele, Note, Record
 from hyenadna.infer import interrupted
 from hyenadna.infer.rows_file import ColumnType, RowsFile
 from hyenadna.infer.score import Score
-from hyenadna.infer.score_background import RANKED, Background
+from hyenadna.infer.score_background import LENGTHS, RANKED, Background
 
 TABLES: Final = (".csv", ".tsv", ".parquet")
 VARIANTS: Final = (".vcf.gz", ".vcf", ".bcf")
@@ -82,7 +82,7 @@ def columns(*, background: bool) -> dict[str, ColumnType]:
 
 
 def info_lines(*, after: int, background: int) -> list[str]:
-    """Lines of a header that declare what is added. background: random variants of a class."""
+    """Lines of a header that declare what is added. background: as the option."""
     lines = [
         _info(short, "A", "Float", text.format(after=after)) for short, text in _SCORES.values()
     ]
@@ -91,7 +91,8 @@ def info_lines(*, after: int, background: int) -> list[str]:
             _info(
                 short, "A", "Float",
                 f"percentile of {_SCORES[name][0]} among {background} random variants of the same "
-                "class in the same genome, 0 to 100, ties count half",
+                f"class and length ({', '.join(LENGTHS)}: the longer of REF and ALT without what "
+                "they share) in the same genome, 0 to 100, ties count half",
             )
             for name, short in _PERCENTILES.items()
         ]  # fmt: skip
@@ -116,7 +117,7 @@ def table_rows(
     for alt, allele, score in zip(record.alts or ["."], alleles, scores, strict=True):
         numbers = [number(getattr(score, name)) for name in _SCORES]
         if background is not None:
-            numbers += map(_percent, background.percentiles(kind_of(allele), score))
+            numbers += map(_percent, background.percentiles(allele, score))
         yield [chrom, pos, id, ref, alt, *numbers, score.note.value if score.note else ""]
 
 
@@ -136,7 +137,7 @@ def vcf_row(
             kept.append(f"{PREFIX}{short}={values}")
         if background is not None:
             rows = [
-                background.percentiles(kind_of(allele), score)
+                background.percentiles(allele, score)
                 for allele, score in zip(alleles, scores, strict=True)
             ]
             for index, short in enumerate(_PERCENTILES.values()):
@@ -148,17 +149,12 @@ def vcf_row(
     return [*before, ";".join(kept) or ".", *([record.rest[1:]] if record.rest else [])]
 
 
-def kind_of(allele: Allele | Note) -> str:
-    """Class of an allele; empty where there is none."""
-    return "" if isinstance(allele, Note) else allele.kind
-
-
-def number(value: float, missing: str = "nan") -> str:
+def number(value: float, missing: str = "") -> str:
     """As text, six digits: float32 holds no more."""
     return missing if math.isnan(value) else f"{value:.6g}"
 
 
-def _percent(value: float, missing: str = "nan") -> str:
+def _percent(value: float, missing: str = "") -> str:
     return missing if math.isnan(value) else f"{value:.4g}"
 
 

@@ -95,8 +95,8 @@ def _of_row(row: Mapping[str, Any]) -> ScoredAllele:
         raise InputError(f"scores: no column {error}; this is no table of `score`") from None
 
 
-def _number(value: str | float) -> float:
-    return math.nan if value in (".", "") else float(value)
+def _number(value: str | float | None) -> float:
+    return math.nan if value is None or value in (".", "") else float(value)
 
 
 @dataclass

@@ -14,9 +14,10 @@ from hyenadna.errors import InputError
 from hyenadna.genome.fasta import GenomeReader
 from hyenadna.genome.variant_file import VariantFile
 from hyenadna.genome.variants import Allele, AlleleReader, Note, Record
+from hyenadna.infer.score_background import group_of
 
 SHAPES: Final = 1000
-"""Alleles of each class whose lengths are kept."""
+"""Alleles of each class and length whose lengths are kept."""
 _TOLD_EVERY: Final = 1000
 
 
@@ -47,8 +48,10 @@ class Survey:
     """What records use, as (INFO, FORMAT or FILTER, ID), and whether it is a flag; only on request.
     """
     shapes: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
-    """By class the lengths of ref and alt, without what they share, of at most 1,000 alleles drawn
-    at random."""
+    """By group of `score_background.group_of` the lengths of ref and alt, without what they share,
+    of at most 1,000 alleles drawn at random."""
+    groups: Counter[str] = field(default_factory=Counter)
+    """Alleles in each group."""
 
 
 def survey(
@@ -56,18 +59,21 @@ def survey(
     genome: GenomeReader,
     *,
     seed: int = 0,
-    tags: bool = False,
+    bcf: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Survey:
     """What a file of variants holds.
 
-    seed: for the draw of allele lengths. tags: note the IDs that records use, which takes a while.
-    progress: told how many records have been read, now and then. Raises InputError for a line that
-    is no record, and where there are alleles of sequence, but none fits the genome.
+    seed: for the draw of allele lengths. bcf: that the records become BCF: note the IDs that they
+    use, and refuse text that it cannot hold. progress: told how many records have been read, now
+    and then. Raises InputError for a line that is no record, for such text, and where there are
+    alleles of sequence, but none fits the genome.
     """
     found, reader = Survey(), AlleleReader(genome)
     digest = hashlib.sha256(file.header.text.encode("utf-8", "surrogateescape"))
     rng = np.random.default_rng(seed)
+    if bcf:
+        _require_utf8(file, file.header.text, 0)
     last, seen = ("", -1), set[str]()
     for record in file.records():
         digest.update("\t".join([*record.columns, record.rest]).encode("utf-8", "surrogateescape"))
@@ -82,7 +88,8 @@ def survey(
             found.in_order = False
         last = (contig, record.start)
         _count(found, record, reader.alleles(record), rng)
-        if tags:
+        if bcf:
+            _require_utf8(file, "\t".join([*record.columns, record.rest]), found.records)
             _note_tags(found.tags, record)
         if progress and found.records % _TOLD_EVERY == 0:
             progress(found.records)
@@ -102,15 +109,30 @@ def _count(
             found.notes[allele] += 1
             continue
         found.alleles += 1
-        kind = allele.kind
-        found.kinds[kind] += 1
-        shape, kept = (len(allele.ref), len(allele.alt)), found.shapes.setdefault(kind, [])
+        found.kinds[allele.kind] += 1
+        group = group_of(allele)
+        if not group:
+            continue
+        found.groups[group] += 1
+        shape, kept = (len(allele.ref), len(allele.alt)), found.shapes.setdefault(group, [])
         if len(kept) < SHAPES:
             kept.append(shape)
         else:
-            at = int(rng.integers(0, found.kinds[kind]))
+            at = int(rng.integers(0, found.groups[group]))
             if at < SHAPES:
                 kept[at] = shape
+
+
+def _require_utf8(file: VariantFile, text: str, record: int) -> None:
+    """Refuse text in another encoding, which a BCF is not read back with."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        where = f"record {record:,}" if record else "the header"
+        raise InputError(
+            f"{file.path}: {where} holds text that is not UTF-8, which a BCF cannot have; write "
+            ".vcf.gz"
+        ) from None
 
 
 def _note_tags(tags: dict[tuple[str, str], bool], record: Record) -> None:
@@ -141,4 +163,7 @@ def _require_some(found: Survey, file: VariantFile, genome: GenomeReader) -> Non
         cause = f"positions lie past the ends of contigs of {genome.path}: another assembly?"
     else:
         cause = f"REF is not what {genome.path} has there: another assembly?"
-    raise InputError(f"{file.path}: none of {found.records:,} records fits the genome: {cause}")
+    raise InputError(
+        f"{file.path}: none of {found.records:,} record{'s'[: found.records != 1]} fits "
+        f"the genome: {cause}"
+    )

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from hyenadna.genome.variants import KINDS, NOTE_TEXTS, Note
 from hyenadna.infer.run_record import RunRecord
@@ -67,13 +66,20 @@ def _pictures(found: Summary) -> list[Block]:
     scores = (("llr", "LLR, nats"), ("dist", "DIST"))
     drawn = [_of_group(found, *score, group) for score in scores for group in _groups(found)]
     out = [each for each in drawn if each is not None]
-    strands = _strands(found)
-    if strands is not None:
-        out.append(strands)
-    ranks = found.values("llr_percentile")
-    if len(ranks):
-        out.append(_ranks(ranks))
+    for each in (_strands(found), _ranks(found)):
+        out += [each] if each is not None else []
     return out
+
+
+def _compared(found: Summary) -> tuple[tuple[str, ...], str]:
+    """Classes that can be drawn together, and how to call their alleles.
+
+    Those of one length where there are some: by length alone, indels are far from them, and from
+    each other.
+    """
+    if found.kinds["snv"] + found.kinds["mnv"]:
+        return ("snv", "mnv"), "alleles of one length (snv, mnv)"
+    return KINDS, "alleles of all classes"
 
 
 def _groups(found: Summary) -> list[Group]:
@@ -105,7 +111,10 @@ def _of_group(found: Summary, name: str, label: str, group: Group) -> Block | No
 
 def _strands(found: Summary) -> Block | None:
     """The two strands against each other; None where only one was read."""
-    pairs = [(a.values["llr_forward"], a.values["llr_reverse"]) for a in found.sample]
+    kinds, about = _compared(found)
+    pairs = [
+        (a.values["llr_forward"], a.values["llr_reverse"]) for a in found.sample if a.kind in kinds
+    ]
     array = np.array([pair for pair in pairs if not math.isnan(sum(pair))]).reshape(-1, 2)
     if len(array) < 2:
         return None
@@ -119,19 +128,25 @@ def _strands(found: Summary) -> Block | None:
         said = f", correlation {np.corrcoef(array.T)[0, 1]:.2f}"
     return picture(
         figure,
-        f"LLR on both strands, {len(shown):,} of {len(array):,} alleles{said}. Both estimate how "
+        f"LLR on both strands, {len(shown):,} of {len(array):,} {about}{said}. Both estimate how "
         "likely the same stretch is; far from the line they disagree.",
     )
 
 
-def _ranks(ranks: npt.NDArray[np.float64]) -> Block:
+def _ranks(found: Summary) -> Block | None:
+    """Percentiles of LLR; None without a background."""
+    kinds, about = _compared(found)
+    ranks = found.values("llr_percentile", kinds)
+    if not len(ranks):
+        return None
     figure, axes = new_axes("Percentiles of LLR", "percentile among random variants", "alleles")
     axes.hist(ranks, list(range(0, 105, 5)), color=BLUE, alpha=0.6)
     axes.axhline(len(ranks) / 20, color=INK, linewidth=0.8, linestyle="--")
     return picture(
         figure,
-        "Where the alleles stand among random variants of their class: flat, at the dashed line, "
-        f"if they were random themselves. {(ranks < 5).mean():.1%} are below the 5th percentile.",
+        f"Where {len(ranks):,} {about} stand among random variants of their class and length: "
+        "flat, at the dashed line, if they were random themselves. "
+        f"{(ranks < 5).mean():.1%} are below the 5th percentile.",
     )
 
 
