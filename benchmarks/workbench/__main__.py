@@ -42,7 +42,7 @@ def main() -> None:
             variants.section(model, data, folder),
             substitutions.section(model, data, folder),
         ]
-    write_sections(PAGE, [[line for line in s if line is not None] for s in sections])
+    write_sections(PAGE, ["\n".join(s).rstrip("\n").split("\n") for s in sections])
     print(PAGE.read_text())
 
 
