@@ -101,7 +101,7 @@ def mutate(
     on.prepare()
     from hyenadna.checkpoint.task import is_task
     from hyenadna.cli.mutate_job import survey
-    from hyenadna.data.stretches import alone, open_stretches
+    from hyenadna.data.stretches import open_stretches
     from hyenadna.genome.contig_names import renamed_text
     from hyenadna.genome.fasta import Genome
     from hyenadna.infer.interrupted import stored_settings
@@ -119,8 +119,7 @@ def mutate(
     job: Job
     if output is not None or is_task(model):
         _refuse_for_tasks(after=after, context=context, strands=strands)
-        job, read = _task_job(model, output, on, console), stretches
-        stretches = lambda: map(alone, read())  # noqa: E731
+        job = _task_job(model, output, reader is not None, on, console)
     else:
         job = _likelihood_job(
             model, after, context, strands or "average", reader is not None, on, console
@@ -229,7 +228,9 @@ def _likelihood_job(
     )
 
 
-def _task_job(model: str, output: str | None, on: RunOptions, console: Console) -> Job:
+def _task_job(
+    model: str, output: str | None, genome: bool, on: RunOptions, console: Console
+) -> Job:
     from hyenadna.checkpoint.task import load_task
     from hyenadna.cli.mutate_job import TaskJob
 
@@ -237,7 +238,7 @@ def _task_job(model: str, output: str | None, on: RunOptions, console: Console) 
     announce_native(console, task_model.model.config)
     announce_slow_bf16(console, on.precision, task_model.device)
     limit_memory(task_model.model, on.max_memory)
-    return TaskJob(task_model, output, precision=on.dtype())
+    return TaskJob(task_model, output, genome=genome, precision=on.dtype())
 
 
 def _open_target(

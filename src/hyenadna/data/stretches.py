@@ -7,11 +7,11 @@ read of it does not end where it does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from hyenadna.alphabet import Ids, reverse_complement_ids
+from hyenadna.alphabet import Ids
 from hyenadna.data.sequences import SequenceFile
 from hyenadna.errors import InputError
 from hyenadna.genome.contig_names import known_name
@@ -140,19 +140,3 @@ def open_stretches(
             raise InputError("--window is laid around intervals of a genome; give --genome as well")
         return lambda: sequence_stretches(file)
     return lambda: interval_stretches(file)
-
-
-def alone(stretch: Stretch) -> Stretch:
-    """The same bases as a text of their own, in the direction of the strand that it is about."""
-    ids = stretch.text(stretch.start, stretch.stop)
-    if stretch.reverse:
-        ids = reverse_complement_ids(ids)
-    return replace(
-        stretch,
-        contig=None,
-        start=0,
-        stop=len(ids),
-        length=len(ids),
-        reverse=False,
-        text=partial(_slice, ids),
-    )
