@@ -61,6 +61,17 @@ def test_sequences_of_one_name_are_two(tmp_path):
     assert [each.letters for each in first_maps(tmp_path / "a.csv", count=9)] == ["AN", "AN"]
 
 
+def test_intervals_of_one_name_are_several(tmp_path):
+    """As the exons of a gene, on one contig or two; nothing is drawn between them."""
+    places = [("I", 100), ("I", 101), ("I", 100_000), ("II", 100_001)]
+    lines = [f"x,{contig},{at},A,{alt},1" for contig, at in places for alt in "CGT"]
+    (tmp_path / "a.csv").write_text("\n".join(["id,contig,position,ref,alt,score", *lines, ""]))
+    found = first_maps(tmp_path / "a.csv", count=9)
+    got = [(each.contig, each.first, each.letters) for each in found]
+    assert got == [("I", 100, "AA"), ("I", 100_000, "A"), ("II", 100_001, "A")]
+    assert first_maps(tmp_path / "a.csv", count=9, positions=1)[0].cut
+
+
 @pytest.mark.parametrize("length", [1, 50, 120, 121, 1999])
 def test_rows_wrap(tmp_path, length):
     write(tmp_path / "a.csv", {"x": "ACGT" * (length // 4) + "ACGT"[: length % 4]})
