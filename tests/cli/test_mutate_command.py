@@ -249,11 +249,18 @@ def test_contigs_under_their_other_name(place, capsys):
         (["-o", "m.csv"], "give a file of sequences or intervals, or --region"),
         (["s.fa", "-o", "m.csv", "--region", "chr1:1-9", "--genome", "g.fa"], "or --region"),
         (["-o", "m.csv", "--region", "chr1:1-9"], "give --genome as well"),
-        (["-o", "m.csv", "--region", "chr1", "--genome", "g.fa"], "contig:first-last"),
+        (
+            ["-o", "m.csv", "--region", "chr1", "--genome", "g.fa"],
+            "--region: interval 'chr1' is not",
+        ),
         (["-o", "m.csv", "--region", "chr1:1-901", "--genome", "g.fa"], "runs past the end"),
         (["i.bed", "-o", "m.csv", "--genome", "g.fa", "--after", "all"], "give a number"),
         (["i.bed", "-o", "m.csv", "--genome", "g.fa", "--context", "60"], "do not fit"),
         (["s.fa", "-o", "m.csv", "--after", "-1"], "--after is -1"),
+        (["s.fa", "-o", "m.csv", "--after", "x"], "--after is 'x'; give a number of bases or all"),
+        (["s.fa", "-o", "m.csv", "--context", "-1"], "--context is -1"),
+        (["s.csv", "-o", "m.csv", "--sequence", "seqq"], "no column 'seqq'; it has name, sequence"),
+        (["s.fa", "-o", "m.csv", "--picture", "folder.png"], "folder.png: is a folder"),
         (["s.fa", "-o", "m.csv", "--window", "9"], "give --genome as well"),
         (["s.fa", "-o", "m.csv", "--picture", "p.bmp"], "written as .png, .svg, .pdf"),
         (["s.fa", "-o", "m.csv", "--logo", "no/p.png"], "there is no folder no"),
@@ -261,6 +268,7 @@ def test_contigs_under_their_other_name(place, capsys):
     ],
 )
 def test_refuses_in_one_line(place, capsys, words, said):
+    (place / "folder.png").mkdir()
     (place / "empty.fa").write_text(">x\n>y\nACGT\n")
     (place / "nothing.fa").write_text("")
     (place / "odd.fa").write_text(">x\nACJT\n")

@@ -34,7 +34,7 @@ def mutate(
     /,
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
-    after: int | Literal["all"] | None = None,
+    after: str | None = None,
     context: int | None = None,
     strands: Literal["forward", "reverse", "average"] | None = None,
     output: str | None = None,
@@ -111,6 +111,9 @@ def mutate(
     require_free(out, what="scores", resume=resume)
     for path in (picture, logo):
         _require_picture(path)
+    behind = _behind(after)
+    if context is not None and context < 0:
+        raise InputError(f"--context is {context}; it must be at least 0")
     reader = Genome.open(genome) if genome is not None else None
     renamed: dict[str, str] = {}
     stretches = open_stretches(
@@ -122,7 +125,7 @@ def mutate(
         job = _task_job(model, output, reader is not None, on, console)
     else:
         job = _likelihood_job(
-            model, after, context, strands or "average", reader is not None, on, console
+            model, behind, context, strands or "average", reader is not None, on, console
         )
     name = str(source or region)
     with console.status(f"reading {name} …"):
@@ -184,8 +187,23 @@ def _require_picture(path: Path | None) -> None:
         raise InputError(
             f"{path}: pictures are written as {', '.join(PICTURES)}; give a name that ends so"
         )
+    if path is not None and path.is_dir():
+        raise InputError(f"{path}: is a folder; give the name of a file")
     if path is not None and not path.parent.is_dir():
         raise InputError(f"{path}: there is no folder {path.parent}; make it first")
+
+
+def _behind(after: str | None) -> int | Literal["all"] | None:
+    """What `--after` says. Raises InputError for anything but a number of bases and `all`."""
+    if after is None or after == "all":
+        return after
+    try:
+        count = int(after)
+    except ValueError:
+        raise InputError(f"--after is {after!r}; give a number of bases or all") from None
+    if count < 0:
+        raise InputError(f"--after is {count}; it must be at least 0")
+    return count
 
 
 def _refuse_for_tasks(**given: object) -> None:
@@ -264,7 +282,11 @@ def _work(found: Survey, need: int | None) -> str:
         + (f", about {size(need)} of memory" if need is not None else "")
     )
     if found.unknown:
-        text += f"\nnote: {found.unknown:,} positions are not A, C, G or T; they have no scores"
+        text += (
+            f"\nnote: {found.unknown:,} positions are not A, C, G or T; they have no scores"
+            if found.unknown > 1
+            else "\nnote: 1 position is not A, C, G or T; it has no scores"
+        )
     return text
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from hyenadna.alphabet import Ids
-from hyenadna.data.sequences import SequenceFile
+from hyenadna.data.sequences import SequenceFile, require_column
 from hyenadna.errors import InputError
 from hyenadna.genome.contig_names import known_name
 from hyenadna.genome.fasta import GenomeReader
@@ -77,7 +77,10 @@ def region_stretch(genome: GenomeReader, region: str, renamed: dict[str, str]) -
 
     Raises InputError for other text, an unknown contig, and one that leaves its contig.
     """
-    given = Interval.parse(region)
+    try:
+        given = Interval.parse(region)
+    except InputError as error:
+        raise InputError(f"--region: {error}") from None
     contig = known_name(given.contig, genome.contigs, renamed)
     interval = Interval(contig, given.start, given.stop)
     return _on_genome(genome, interval, f"--region {region}", region.strip(), False)
@@ -121,7 +124,8 @@ def open_stretches(
     collects contigs that the genome calls otherwise, as they are read. The others: see
     `hyenadna.data.sequences.SequenceFile`.
 
-    Raises InputError unless there is one of the two, and without a genome where one is needed.
+    Raises InputError unless there is one of the two, without a genome where one is needed, and for
+    a column that a table has not.
     """
     renamed = {} if renamed is None else renamed
     if (source is None) == (region is None):
@@ -132,6 +136,7 @@ def open_stretches(
         assert region is not None
         one = region_stretch(genome, region, renamed)
         return lambda: iter([one])
+    require_column(source, sequence)
     file = SequenceFile(
         path=source, genome=genome, sequence=sequence, id=id, window=window, renamed=renamed
     )

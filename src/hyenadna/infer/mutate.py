@@ -149,8 +149,8 @@ def mutate(
     bases that are read before a position, at least, where there are so many; None for all that the
     model can read. strands: `reverse` reads the reverse complement, in which a substitution is its
     complement; `average` is the mean of both (a causal model knows little at the start of a
-    sequence, and on the other strand that is the end); where one has no prediction of
-    a base, the other's alone.
+    sequence, and on the other strand that is the end); where one has no prediction of a base, the
+    other's alone.
 
     Raises InputError for an empty sequence, and as `fit_reach` does.
     """
