@@ -89,6 +89,31 @@ def test_rows_wrap(tmp_path, length):
         plt.close(figure)
 
 
+def test_what_is_unknown_is_grey_and_what_is_not_there_blank(tmp_path):
+    write(tmp_path / "a.csv", {"x": "AN" * 61})
+    found = first_maps(tmp_path / "a.csv", count=1)[0]
+    figure = mutate_plots.heat_map(
+        found, mutate_plots.score_unit({"task": "values", "output": "y"})
+    )
+    image = figure.axes[1].images[0]
+    assert image.get_extent()[:2] == [120.5, 122.5]  # of a row of 120
+    colours = (image.to_rgba(image.get_array())[0, 1, :3] * 255).round().tolist()
+    assert colours == [0xD9, 0xDB, 0xDF]
+    assert figure.get_suptitle() == "x, 1 to 122: scores, units of y"
+    plt.close(figure)
+
+
+def test_positions_are_whole_numbers_and_titles_fit(tmp_path):
+    write(tmp_path / "a.csv", {"a rather long name of a short sequence": "ACG"})
+    for draw in (mutate_plots.heat_map, mutate_plots.importance_logo):
+        figure = draw(first_maps(tmp_path / "a.csv", count=1)[0])
+        figure.canvas.draw()
+        ticks = figure.axes[0].get_xticks()
+        assert (ticks == ticks.round()).all()
+        assert figure._suptitle.get_window_extent().x1 <= figure.bbox.x1
+        plt.close(figure)
+
+
 def test_letters_stand_where_they_belong(tmp_path):
     write(tmp_path / "a.csv", {"x": "AACNA"})
     figure = mutate_plots.importance_logo(first_maps(tmp_path / "a.csv", count=1)[0])
@@ -116,7 +141,7 @@ def test_a_page_has_the_pictures(tmp_path, monkeypatch):
     html = page_html(
         "t", mutate_page.blocks(tmp_path / "t.csv", record(task="classes", output="b"))
     )
-    assert html.count("<svg") == 2 and "changes of b" in html
+    assert html.count("<svg") == 2 and "changes of the log odds of b" in html
 
 
 def test_refuses_another_file(tmp_path):

@@ -179,7 +179,7 @@ def mutate(
         },
         caveats=job.caveats,
     )
-    _draw(out, picture, logo, console)
+    _draw(out, settings, picture, logo, console)
 
 
 def _require_picture(path: Path | None) -> None:
@@ -352,18 +352,20 @@ class _Work:
             self.console.print(f"about {duration(left)} by the first {bases(self.read)}")
 
 
-def _draw(out: Path, picture: Path | None, logo: Path | None, console: Console) -> None:
+def _draw(
+    out: Path, settings: dict[str, Any], picture: Path | None, logo: Path | None, console: Console
+) -> None:
     """The pictures of the first sequence that were asked for."""
     if picture is None and logo is None:
         return
     from hyenadna.report.mutate_map import MOST_POSITIONS, first_maps
-    from hyenadna.report.mutate_plots import heat_map, importance_logo
+    from hyenadna.report.mutate_plots import heat_map, importance_logo, score_unit
     from hyenadna.report.plots import save_figure
 
     found = first_maps(out, count=1)[0]
     for path, draw in ((picture, heat_map), (logo, importance_logo)):
         if path is not None:
-            save_figure(draw(found), path)
+            save_figure(draw(found, score_unit(settings)), path)
             console.print(f"{found.title}: {path}")
     if found.cut:
         console.print(f"note: the pictures show its first {MOST_POSITIONS:,} positions")
