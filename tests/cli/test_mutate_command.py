@@ -11,7 +11,7 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from hyenadna.alphabet import decode, encode, reverse_complement
+from hyenadna.alphabet import decode, encode, reverse_complement_ids
 from hyenadna.checkpoint.load import load
 from hyenadna.checkpoint.save import save
 from hyenadna.checkpoint.task import load_task, save_task
@@ -20,6 +20,7 @@ from hyenadna.config import ModelConfig
 from hyenadna.data.labelled_data import Task
 from hyenadna.infer.mutate import mutate
 from hyenadna.infer.mutate_task import mutate_task
+from hyenadna.infer.predict import predict
 from hyenadna.infer.rows_file import RowsFile
 from hyenadna.infer.run_record import read_record
 from hyenadna.model.backbone import HyenaDNA
@@ -131,10 +132,6 @@ def test_a_fine_tuned_model(place, capsys):
     np.testing.assert_allclose(scores(rows), found.score[known], atol=1e-5)
     np.testing.assert_allclose(scores(rows, "output"), found.output[known], atol=1e-5)
     assert read_record(place / "t.csv").settings["output"] == "yes"
-    assert mutated("tuned", "i.bed", "-o", "u.csv", "--output", "yes", "--genome", "g.fa") == 0
-    genome = (place / "g.fa").read_text().split("\n")[1]
-    first = [row["ref"] for row in read("u.csv") if row["id"] == "one"][::3]
-    assert "".join(first) == reverse_complement(genome[100:130])
     capsys.readouterr()
     for words, said in (
         ([], "'no', 'yes', 'maybe'; choose one with --output"),
@@ -143,6 +140,28 @@ def test_a_fine_tuned_model(place, capsys):
     ):
         assert mutated("tuned", "s.fa", "-o", "v.csv", *words) == 2
         assert said in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_fine_tuned_model_and_intervals(place, monkeypatch):
+    """Rows are places of the contig, on its forward strand, whichever strand is read."""
+    monkeypatch.setattr("hyenadna.infer.mutate.PIECE", 7)  # a stretch in several parts
+    words = ("--output", "yes", "--genome", "g.fa")
+    assert mutated("tuned", "i.bed", "-o", "u.csv", *words) == 0
+    rows, task_model = read("u.csv"), load_task("tuned")
+    genome = encode((place / "g.fa").read_text().split("\n")[1])
+    assert list(rows[0]) == ["id", "contig", "position", "ref", "alt", "score", "output"]
+    assert [int(row["position"]) for row in rows[::3]] == [*range(100, 130), *range(880, 900)]
+    for row in rows[1::17]:
+        name, at, alt = row["id"], int(row["position"]), encode(row["alt"])
+        assert row["contig"] == "chr1" and row["ref"] == decode(genome[at : at + 1])
+        mutant = genome.copy()
+        mutant[at] = alt[0]
+        ids = mutant[880:900] if name == "two" else reverse_complement_ids(mutant[100:130])
+        want = next(predict(task_model, [ids]))[1]
+        assert float(row["output"]) == pytest.approx(want, abs=1e-5)
+    assert mutated("tuned", "-o", "r.csv", "--region", "chr1:881-900", *words) == 0
+    own = [list(row.values())[1:] for row in rows if row["id"] == "two"]
+    assert [list(row.values())[1:] for row in read("r.csv")] == own
 
 
 def test_pictures(place, capsys):
@@ -231,11 +250,18 @@ def test_contigs_under_their_other_name(place, capsys):
         (["-o", "m.csv"], "give a file of sequences or intervals, or --region"),
         (["s.fa", "-o", "m.csv", "--region", "chr1:1-9", "--genome", "g.fa"], "or --region"),
         (["-o", "m.csv", "--region", "chr1:1-9"], "give --genome as well"),
-        (["-o", "m.csv", "--region", "chr1", "--genome", "g.fa"], "contig:first-last"),
+        (
+            ["-o", "m.csv", "--region", "chr1", "--genome", "g.fa"],
+            "--region: interval 'chr1' is not",
+        ),
         (["-o", "m.csv", "--region", "chr1:1-901", "--genome", "g.fa"], "runs past the end"),
         (["i.bed", "-o", "m.csv", "--genome", "g.fa", "--after", "all"], "give a number"),
         (["i.bed", "-o", "m.csv", "--genome", "g.fa", "--context", "60"], "do not fit"),
         (["s.fa", "-o", "m.csv", "--after", "-1"], "--after is -1"),
+        (["s.fa", "-o", "m.csv", "--after", "x"], "--after is 'x'; give a number of bases or all"),
+        (["s.fa", "-o", "m.csv", "--context", "-1"], "--context is -1"),
+        (["s.csv", "-o", "m.csv", "--sequence", "seqq"], "no column 'seqq'; it has name, sequence"),
+        (["s.fa", "-o", "m.csv", "--picture", "folder.png"], "folder.png: is a folder"),
         (["s.fa", "-o", "m.csv", "--window", "9"], "give --genome as well"),
         (["s.fa", "-o", "m.csv", "--picture", "p.bmp"], "written as .png, .svg, .pdf"),
         (["s.fa", "-o", "m.csv", "--logo", "no/p.png"], "there is no folder no"),
@@ -243,6 +269,7 @@ def test_contigs_under_their_other_name(place, capsys):
     ],
 )
 def test_refuses_in_one_line(place, capsys, words, said):
+    (place / "folder.png").mkdir()
     (place / "empty.fa").write_text(">x\n>y\nACGT\n")
     (place / "nothing.fa").write_text("")
     (place / "odd.fa").write_text(">x\nACJT\n")

@@ -61,6 +61,17 @@ def test_sequences_of_one_name_are_two(tmp_path):
     assert [each.letters for each in first_maps(tmp_path / "a.csv", count=9)] == ["AN", "AN"]
 
 
+def test_intervals_of_one_name_are_several(tmp_path):
+    """As the exons of a gene, on one contig or two; nothing is drawn between them."""
+    places = [("I", 100), ("I", 101), ("I", 100_000), ("II", 100_001)]
+    lines = [f"x,{contig},{at},A,{alt},1" for contig, at in places for alt in "CGT"]
+    (tmp_path / "a.csv").write_text("\n".join(["id,contig,position,ref,alt,score", *lines, ""]))
+    found = first_maps(tmp_path / "a.csv", count=9)
+    got = [(each.contig, each.first, each.letters) for each in found]
+    assert got == [("I", 100, "AA"), ("I", 100_000, "A"), ("II", 100_001, "A")]
+    assert first_maps(tmp_path / "a.csv", count=9, positions=1)[0].cut
+
+
 @pytest.mark.parametrize("length", [1, 50, 120, 121, 1999])
 def test_rows_wrap(tmp_path, length):
     write(tmp_path / "a.csv", {"x": "ACGT" * (length // 4) + "ACGT"[: length % 4]})
@@ -75,6 +86,31 @@ def test_rows_wrap(tmp_path, length):
         assert len(figure.axes) == rows + (draw is mutate_plots.heat_map)  # and the colour bar
         last = figure.axes[rows - 1].get_xlim()
         assert last[0] < length <= last[1]
+        plt.close(figure)
+
+
+def test_what_is_unknown_is_grey_and_what_is_not_there_blank(tmp_path):
+    write(tmp_path / "a.csv", {"x": "AN" * 61})
+    found = first_maps(tmp_path / "a.csv", count=1)[0]
+    figure = mutate_plots.heat_map(
+        found, mutate_plots.score_unit({"task": "values", "output": "y"})
+    )
+    image = figure.axes[1].images[0]
+    assert image.get_extent()[:2] == [120.5, 122.5]  # of a row of 120
+    colours = (image.to_rgba(image.get_array())[0, 1, :3] * 255).round().tolist()
+    assert colours == [0xD9, 0xDB, 0xDF]
+    assert figure.get_suptitle() == "x, 1 to 122: scores, units of y"
+    plt.close(figure)
+
+
+def test_positions_are_whole_numbers_and_titles_fit(tmp_path):
+    write(tmp_path / "a.csv", {"a rather long name of a short sequence": "ACG"})
+    for draw in (mutate_plots.heat_map, mutate_plots.importance_logo):
+        figure = draw(first_maps(tmp_path / "a.csv", count=1)[0])
+        figure.canvas.draw()
+        ticks = figure.axes[0].get_xticks()
+        assert (ticks == ticks.round()).all()
+        assert figure._suptitle.get_window_extent().x1 <= figure.bbox.x1
         plt.close(figure)
 
 
@@ -105,7 +141,7 @@ def test_a_page_has_the_pictures(tmp_path, monkeypatch):
     html = page_html(
         "t", mutate_page.blocks(tmp_path / "t.csv", record(task="classes", output="b"))
     )
-    assert html.count("<svg") == 2 and "changes of b" in html
+    assert html.count("<svg") == 2 and "changes of the log odds of b" in html
 
 
 def test_refuses_another_file(tmp_path):

@@ -77,7 +77,7 @@ def open_source(choice: SourceChoice, *, tiled: bool) -> OpenSource:
     """
     from hyenadna.data.annotation import is_annotation
     from hyenadna.data.records import RowRecords
-    from hyenadna.data.sequences import SequenceFile
+    from hyenadna.data.sequences import SequenceFile, require_column
     from hyenadna.data.text_files import suffix_of
     from hyenadna.genome.fasta import Genome
 
@@ -102,7 +102,7 @@ def open_source(choice: SourceChoice, *, tiled: bool) -> OpenSource:
     if choice.contigs and file.kind != "fasta":
         raise InputError(f"--contigs chooses records of a FASTA; {path} is a table")
     if file.kind == "table":
-        _require_column(path, choice.sequence)
+        require_column(path, choice.sequence)
     elif choice.sequence or choice.id:
         raise InputError(f"--sequence and --id name columns of a table; {path} is FASTA")
     records = RowRecords(file, comma_list(choice.contigs))
@@ -139,12 +139,3 @@ def _open_features(path: Path, genome: Genome | None, choice: SourceChoice) -> O
         outside=choice.outside,
     )
     return OpenSource(RowRecords(file), "features", notes=file.notes)
-
-
-def _require_column(path: Path, column: str | None) -> None:
-    """Refuse a column that the user has named and the table has not."""
-    from hyenadna.data.tables import listed, open_table
-
-    columns = open_table(path).columns
-    if column is not None and column not in columns:
-        raise InputError(f"{path}: has no column {column!r}; it has {listed(columns)}")

@@ -34,7 +34,7 @@ def mutate(
     /,
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
-    after: int | Literal["all"] | None = None,
+    after: str | None = None,
     context: int | None = None,
     strands: Literal["forward", "reverse", "average"] | None = None,
     output: str | None = None,
@@ -101,7 +101,7 @@ def mutate(
     on.prepare()
     from hyenadna.checkpoint.task import is_task
     from hyenadna.cli.mutate_job import survey
-    from hyenadna.data.stretches import alone, open_stretches
+    from hyenadna.data.stretches import open_stretches
     from hyenadna.genome.contig_names import renamed_text
     from hyenadna.genome.fasta import Genome
     from hyenadna.infer.interrupted import stored_settings
@@ -111,6 +111,9 @@ def mutate(
     require_free(out, what="scores", resume=resume)
     for path in (picture, logo):
         _require_picture(path)
+    behind = _behind(after)
+    if context is not None and context < 0:
+        raise InputError(f"--context is {context}; it must be at least 0")
     reader = Genome.open(genome) if genome is not None else None
     renamed: dict[str, str] = {}
     stretches = open_stretches(
@@ -119,11 +122,10 @@ def mutate(
     job: Job
     if output is not None or is_task(model):
         _refuse_for_tasks(after=after, context=context, strands=strands)
-        job, read = _task_job(model, output, on, console), stretches
-        stretches = lambda: map(alone, read())  # noqa: E731
+        job = _task_job(model, output, reader is not None, on, console)
     else:
         job = _likelihood_job(
-            model, after, context, strands or "average", reader is not None, on, console
+            model, behind, context, strands or "average", reader is not None, on, console
         )
     name = str(source or region)
     with console.status(f"reading {name} …"):
@@ -177,7 +179,7 @@ def mutate(
         },
         caveats=job.caveats,
     )
-    _draw(out, picture, logo, console)
+    _draw(out, settings, picture, logo, console)
 
 
 def _require_picture(path: Path | None) -> None:
@@ -185,8 +187,23 @@ def _require_picture(path: Path | None) -> None:
         raise InputError(
             f"{path}: pictures are written as {', '.join(PICTURES)}; give a name that ends so"
         )
+    if path is not None and path.is_dir():
+        raise InputError(f"{path}: is a folder; give the name of a file")
     if path is not None and not path.parent.is_dir():
         raise InputError(f"{path}: there is no folder {path.parent}; make it first")
+
+
+def _behind(after: str | None) -> int | Literal["all"] | None:
+    """What `--after` says. Raises InputError for anything but a number of bases and `all`."""
+    if after is None or after == "all":
+        return after
+    try:
+        count = int(after)
+    except ValueError:
+        raise InputError(f"--after is {after!r}; give a number of bases or all") from None
+    if count < 0:
+        raise InputError(f"--after is {count}; it must be at least 0")
+    return count
 
 
 def _refuse_for_tasks(**given: object) -> None:
@@ -229,7 +246,9 @@ def _likelihood_job(
     )
 
 
-def _task_job(model: str, output: str | None, on: RunOptions, console: Console) -> Job:
+def _task_job(
+    model: str, output: str | None, genome: bool, on: RunOptions, console: Console
+) -> Job:
     from hyenadna.checkpoint.task import load_task
     from hyenadna.cli.mutate_job import TaskJob
 
@@ -237,7 +256,7 @@ def _task_job(model: str, output: str | None, on: RunOptions, console: Console) 
     announce_native(console, task_model.model.config)
     announce_slow_bf16(console, on.precision, task_model.device)
     limit_memory(task_model.model, on.max_memory)
-    return TaskJob(task_model, output, precision=on.dtype())
+    return TaskJob(task_model, output, genome=genome, precision=on.dtype())
 
 
 def _open_target(
@@ -263,7 +282,11 @@ def _work(found: Survey, need: int | None) -> str:
         + (f", about {size(need)} of memory" if need is not None else "")
     )
     if found.unknown:
-        text += f"\nnote: {found.unknown:,} positions are not A, C, G or T; they have no scores"
+        text += (
+            f"\nnote: {found.unknown:,} positions are not A, C, G or T; they have no scores"
+            if found.unknown > 1
+            else "\nnote: 1 position is not A, C, G or T; it has no scores"
+        )
     return text
 
 
@@ -329,18 +352,20 @@ class _Work:
             self.console.print(f"about {duration(left)} by the first {bases(self.read)}")
 
 
-def _draw(out: Path, picture: Path | None, logo: Path | None, console: Console) -> None:
+def _draw(
+    out: Path, settings: dict[str, Any], picture: Path | None, logo: Path | None, console: Console
+) -> None:
     """The pictures of the first sequence that were asked for."""
     if picture is None and logo is None:
         return
     from hyenadna.report.mutate_map import MOST_POSITIONS, first_maps
-    from hyenadna.report.mutate_plots import heat_map, importance_logo
+    from hyenadna.report.mutate_plots import heat_map, importance_logo, score_unit
     from hyenadna.report.plots import save_figure
 
     found = first_maps(out, count=1)[0]
     for path, draw in ((picture, heat_map), (logo, importance_logo)):
         if path is not None:
-            save_figure(draw(found), path)
+            save_figure(draw(found, score_unit(settings)), path)
             console.print(f"{found.title}: {path}")
     if found.cut:
         console.print(f"note: the pictures show its first {MOST_POSITIONS:,} positions")

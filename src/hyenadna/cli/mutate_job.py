@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from hyenadna.alphabet import BASES, TOKENS, A, T
+from hyenadna.alphabet import BASES, TOKENS, A, T, reverse_complement_ids
 from hyenadna.errors import InputError
 
 if TYPE_CHECKING:
@@ -105,17 +105,7 @@ class LikelihoodJob:
         self._network, self.after, self.strands = network, after, strands
         self.context, self.precision = context, precision
         self._decoder, self.row_tokens = Decoder(network), ROW_TOKENS
-        place: dict[str, ColumnType] = {"contig": "text"} if genome else {}
-        self.columns = {
-            "id": "text",
-            **place,
-            "position": "integer",
-            "ref": "text",
-            "alt": "text",
-            "score": "number",
-            "score_allele": "number",
-        }
-
+        self.columns = _columns(genome, last="score_allele")
         reach = "all" if after is None else f"the first {after:,}"
         self.caveats: tuple[str, ...] = (
             _SURPRISE,
@@ -210,28 +200,22 @@ class LikelihoodJob:
                 row_tokens=self.row_tokens,
                 progress=progress,
             )
-        front = [stretch.id] if stretch.contig is None else [stretch.id, stretch.contig]
-        return _rows(front, first, found.bases, found.score, found.allele)
+        return _rows(_front(stretch), first, found.bases, found.score, found.allele)
 
 
 class TaskJob:
     """Substitutions scored by the change of one output of a fine-tuned model."""
 
-    def __init__(self, task_model: TaskModel, output: str | None, *, precision: Any = None) -> None:
+    def __init__(
+        self, task_model: TaskModel, output: str | None, *, genome: bool, precision: Any = None
+    ) -> None:
         from hyenadna.infer.mutate_task import choose_output
         from hyenadna.model.decoding.shared_reading import ROW_TOKENS
 
         self.task_model, self.precision = task_model, precision
         self.row_tokens = ROW_TOKENS
         self.output = task_model.task.names[choose_output(task_model, output)]
-        self.columns: dict[str, ColumnType] = {
-            "id": "text",
-            "position": "integer",
-            "ref": "text",
-            "alt": "text",
-            "score": "number",
-            "output": "number",
-        }
+        self.columns = _columns(genome, last="output")
         self.caveats: tuple[str, ...] = (_LEARNED,)
 
     def settings(self) -> dict[str, Any]:
@@ -258,29 +242,28 @@ class TaskJob:
         """See `Job`."""
         from hyenadna.infer.mutate import PIECE
 
-        longest = self.task_model.max_length
-        if stretch.length > longest:
+        longest, length = self.task_model.max_length, self.window(stretch)
+        if length > longest:
             raise InputError(
-                f"{stretch.place}: {stretch.id!r} has {stretch.length:,} bases, but this model "
+                f"{stretch.place}: {stretch.id!r} has {length:,} bases, but this model "
                 f"reads up to {longest:,}, and its output is of all of them; cut it"
             )
-        return [
-            (first, min(first + PIECE, stretch.length)) for first in range(0, stretch.length, PIECE)
-        ]
+        firsts = range(stretch.start, stretch.stop, PIECE)
+        return [(first, min(first + PIECE, stretch.stop)) for first in firsts]
 
     def tokens(self, stretch: Stretch, first: int, last: int) -> int:
         """See `Job`."""
         from hyenadna.infer.mutate_task import task_tokens
 
-        return task_tokens(self.task_model, stretch.length, first, last)
+        return task_tokens(self.task_model, self.window(stretch), *_inside(stretch, first, last))
 
     def read(self, stretch: Stretch) -> tuple[int, int]:
-        """See `Job`."""
-        return 0, stretch.length
+        """See `Job`. The model reads what it says something of, and nothing around it."""
+        return stretch.start, stretch.stop
 
     def window(self, stretch: Stretch) -> int:
         """See `Job`."""
-        return stretch.length
+        return stretch.stop - stretch.start
 
     def rows(
         self, stretch: Stretch, first: int, last: int, progress: Progress
@@ -290,19 +273,50 @@ class TaskJob:
 
         from hyenadna.infer.mutate_task import mutate_task
 
+        ids = stretch.text(stretch.start, stretch.stop)
+        begin, end = _inside(stretch, first, last)
         with torch.autocast(
             self.task_model.device.type, dtype=self.precision, enabled=self.precision is not None
         ):
             found = mutate_task(
                 self.task_model,
-                stretch.text(0, stretch.length),
+                reverse_complement_ids(ids) if stretch.reverse else ids,
                 output=self.output,
-                first=first,
-                last=last,
+                first=begin,
+                last=end,
                 row_tokens=self.row_tokens,
                 progress=progress,
             )
-        return _rows([stretch.id], first, found.bases, found.score, found.output)
+        turned = slice(None, None, -1 if stretch.reverse else 1)
+        score, output = (values[turned, turned] for values in (found.score, found.output))
+        bases = ids[first - stretch.start : last - stretch.start]
+        return _rows(_front(stretch), first, bases, score, output)
+
+
+def _columns(genome: bool, *, last: str) -> dict[str, ColumnType]:
+    """Of the output; a contig only where there is a genome."""
+    place: dict[str, ColumnType] = {"contig": "text"} if genome else {}
+    return {
+        "id": "text",
+        **place,
+        "position": "integer",
+        "ref": "text",
+        "alt": "text",
+        "score": "number",
+        last: "number",
+    }
+
+
+def _front(stretch: Stretch) -> list[str]:
+    """The first cells of all rows of a stretch."""
+    return [stretch.id] if stretch.contig is None else [stretch.id, stretch.contig]
+
+
+def _inside(stretch: Stretch, first: int, last: int) -> tuple[int, int]:
+    """Positions of the text as those of the stretch alone, in its own direction."""
+    if stretch.reverse:
+        return stretch.stop - last, stretch.stop - first
+    return first - stretch.start, last - stretch.start
 
 
 def _rows(

@@ -224,7 +224,7 @@ def _trained_with(network: TaskModel) -> dict[str, Any]:
 
 
 def _open_source(source: Path, trained: Mapping[str, Any], **given: Any) -> SequenceFile:
-    from hyenadna.data.sequences import SequenceFile
+    from hyenadna.data.sequences import SequenceFile, require_column
     from hyenadna.data.text_files import suffix_of
     from hyenadna.genome.fasta import Genome
 
@@ -233,7 +233,7 @@ def _open_source(source: Path, trained: Mapping[str, Any], **given: Any) -> Sequ
     if given["window"] is not None and genome is None:
         raise InputError("--window is laid around intervals of a genome; give --genome as well")
     if given["sequence"] is not None and suffix_of(source) != ".bed":
-        _require_column(source, given["sequence"])
+        require_column(source, given["sequence"])
     return SequenceFile(
         path=source,
         sequence=chosen["sequence"],
@@ -243,17 +243,6 @@ def _open_source(source: Path, trained: Mapping[str, Any], **given: Any) -> Sequ
         window=chosen["window"],
         outside=chosen["outside"] or "refuse",
     )
-
-
-def _require_column(source: Path, column: str) -> None:
-    """Refuse a column that the user has named and the table has not."""
-    from hyenadna.data.sequences import SequenceFile
-    from hyenadna.data.tables import listed, open_table
-
-    if SequenceFile(path=source).kind == "table":
-        columns = open_table(source).columns
-        if column not in columns:
-            raise InputError(f"{source}: has no column {column!r}; it has {listed(columns)}")
 
 
 def _survey(file: SequenceFile, crop: int | None, network: TaskModel, console: Console) -> _Survey:

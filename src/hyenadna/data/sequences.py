@@ -16,7 +16,7 @@ from hyenadna.alphabet import SEP, Ids, encode
 from hyenadna.data.columns import ChosenColumns, ColumnNames, choose_columns
 from hyenadna.data.cuts import Cut, Outside, cut_tokens, make_cut
 from hyenadna.data.sources import SourceFile, kind_of
-from hyenadna.data.tables import Table, open_table
+from hyenadna.data.tables import Table, listed, open_table
 from hyenadna.data.text_files import open_text, stem_of
 from hyenadna.errors import InputError
 from hyenadna.genome.contig_names import known_name
@@ -195,3 +195,16 @@ class SequenceFile:
     def _contig(self, name: str) -> str:
         """The genome's name of a contig, or the file's where it has none."""
         return name if self.genome is None else known_name(name, self.genome.contigs, self.renamed)
+
+
+def require_column(path: Path, column: str | None) -> None:
+    """Nothing, where a table has the column, where none is named, and for a FASTA.
+
+    For a name that a user has just given: `SequenceFile` takes the usual column where its own is
+    not there. Raises InputError otherwise, with the columns that there are.
+    """
+    if column is None or SequenceFile(path=path).kind != "table":
+        return
+    columns = open_table(path).columns
+    if column not in columns:
+        raise InputError(f"{path}: has no column {column!r}; it has {listed(columns)}")

@@ -7,12 +7,12 @@ read of it does not end where it does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from hyenadna.alphabet import Ids, reverse_complement_ids
-from hyenadna.data.sequences import SequenceFile
+from hyenadna.alphabet import Ids
+from hyenadna.data.sequences import SequenceFile, require_column
 from hyenadna.errors import InputError
 from hyenadna.genome.contig_names import known_name
 from hyenadna.genome.fasta import GenomeReader
@@ -77,7 +77,10 @@ def region_stretch(genome: GenomeReader, region: str, renamed: dict[str, str]) -
 
     Raises InputError for other text, an unknown contig, and one that leaves its contig.
     """
-    given = Interval.parse(region)
+    try:
+        given = Interval.parse(region)
+    except InputError as error:
+        raise InputError(f"--region: {error}") from None
     contig = known_name(given.contig, genome.contigs, renamed)
     interval = Interval(contig, given.start, given.stop)
     return _on_genome(genome, interval, f"--region {region}", region.strip(), False)
@@ -121,7 +124,8 @@ def open_stretches(
     collects contigs that the genome calls otherwise, as they are read. The others: see
     `hyenadna.data.sequences.SequenceFile`.
 
-    Raises InputError unless there is one of the two, and without a genome where one is needed.
+    Raises InputError unless there is one of the two, without a genome where one is needed, and for
+    a column that a table has not.
     """
     renamed = {} if renamed is None else renamed
     if (source is None) == (region is None):
@@ -132,6 +136,7 @@ def open_stretches(
         assert region is not None
         one = region_stretch(genome, region, renamed)
         return lambda: iter([one])
+    require_column(source, sequence)
     file = SequenceFile(
         path=source, genome=genome, sequence=sequence, id=id, window=window, renamed=renamed
     )
@@ -140,19 +145,3 @@ def open_stretches(
             raise InputError("--window is laid around intervals of a genome; give --genome as well")
         return lambda: sequence_stretches(file)
     return lambda: interval_stretches(file)
-
-
-def alone(stretch: Stretch) -> Stretch:
-    """The same bases as a text of their own, in the direction of the strand that it is about."""
-    ids = stretch.text(stretch.start, stretch.stop)
-    if stretch.reverse:
-        ids = reverse_complement_ids(ids)
-    return replace(
-        stretch,
-        contig=None,
-        start=0,
-        stop=len(ids),
-        length=len(ids),
-        reverse=False,
-        text=partial(_slice, ids),
-    )

@@ -149,7 +149,8 @@ def mutate(
     bases that are read before a position, at least, where there are so many; None for all that the
     model can read. strands: `reverse` reads the reverse complement, in which a substitution is its
     complement; `average` is the mean of both (a causal model knows little at the start of a
-    sequence, and on the other strand that is the end); where one has no prediction, the other's.
+    sequence, and on the other strand that is the end); where one has no prediction of a base, the
+    other's alone.
 
     Raises InputError for an empty sequence, and as `fit_reach` does.
     """
@@ -195,7 +196,7 @@ def mutate_piece(
         with evaluating(decoder.backbone):
             both = read_strand(decoder, ids, first, last, reach.after, block, row_tokens, progress)
         found.append([values[::-1, ::-1] if reverse else values for values in both])
-    score, allele = (_mean(values) for values in zip(*found, strict=True))
+    score, allele = _joined(found)
     return Substitutions(text(piece.first, piece.last).copy(), score, allele)
 
 
@@ -229,10 +230,21 @@ def _window(piece: Piece, length: int, reach: Reach, *, reverse: bool) -> tuple[
     return max(0, piece.low - reach.context), min(length, piece.last + reach.after)
 
 
-def _mean(values: tuple[Floats, ...]) -> Floats:
+def _joined(found: list[list[Floats]]) -> tuple[Floats, Floats]:
+    """Score and allele of one strand, or the means of two.
+
+    A strand that has no prediction of the base has only half of the score, which is another
+    quantity: it does not count where the other strand has the whole.
+    """
+    scores, alleles = (np.stack(values) for values in zip(*found, strict=True))
+    half = np.isnan(alleles) & ~np.isnan(alleles).all(0)
+    return _mean(np.where(half, np.nan, scores)), _mean(alleles)
+
+
+def _mean(values: Floats) -> Floats:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a mean of nothing is NaN
-        out: Floats = np.nanmean(np.stack(values), axis=0)
+        out: Floats = np.nanmean(values, axis=0)
     return out
 
 
@@ -250,5 +262,5 @@ def mutate_whole(
         with evaluating(model):
             both = read_strand_whole(model, given, len(ids) if after is None else after)
         found.append([values[::-1, ::-1] if reverse else values for values in both])
-    score, allele = (_mean(values) for values in zip(*found, strict=True))
+    score, allele = _joined(found)
     return Substitutions(ids.copy(), score, allele)

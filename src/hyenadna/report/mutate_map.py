@@ -72,26 +72,32 @@ def first_maps(out: Path, *, count: int, positions: int = MOST_POSITIONS) -> lis
     """
     maps: list[MutationMap] = []
     rows: list[Mapping[str, Any]] = []
-    here: set[int] = set()
+    before: Mapping[str, Any] | None = None
     cut = False
     for row in _rows(out):
         for name in ("id", "position", "ref", "alt", "score"):
             if name not in row:
                 raise InputError(f"{out}: has no column {name!r}; is it of `hyenadna mutate`?")
         position = int(row["position"])
-        if rows and (row["id"] != rows[-1]["id"] or position < int(rows[-1]["position"])):
+        if before is not None and not _goes_on(before, row):
             maps.append(_map(rows, cut))
-            rows, here, cut = [], set(), False
+            rows, cut = [], False
             if len(maps) == count:
                 return maps
-        if position in here or len(here) < positions:
-            here.add(position)
+        before = row
+        if not rows or position - int(rows[0]["position"]) < positions:
             rows.append(row)
         else:
             cut = True
             if len(maps) + 1 == count:
                 break
     return [*maps, _map(rows, cut)] if rows else maps
+
+
+def _goes_on(before: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Whether a row is of the sequence of the row before it; intervals may share a name."""
+    same = all(row[key] == before[key] for key in ("id", "contig") if key in row)
+    return same and int(row["position"]) - int(before["position"]) in (0, 1)
 
 
 def _map(rows: list[Mapping[str, Any]], cut: bool) -> MutationMap:

@@ -12,7 +12,12 @@ import numpy as np
 
 from hyenadna.infer.run_record import RunRecord
 from hyenadna.report.mutate_map import LETTERS, MutationMap, first_maps
-from hyenadna.report.mutate_plots import heat_map, importance_logo, predicted_logo
+from hyenadna.report.mutate_plots import (
+    heat_map,
+    importance_logo,
+    predicted_logo,
+    score_unit,
+)
 from hyenadna.report.page import Block, Cell, details, heading, paragraph, picture, table
 
 SEQUENCES: Final = 3
@@ -44,12 +49,12 @@ def _sequence(found: MutationMap, record: RunRecord) -> list[Block]:
         return [*shown, paragraph("None of its positions has scores: they are not A, C, G or T.")]
     shown += [
         picture(
-            heat_map(found),
+            heat_map(found, score_unit(record.settings)),
             f"Scores of all substitutions, {_unit(record)}; blue: {_less(record)}, red: more, dot: "
             "the base that stands there, grey: nothing is known.",
         ),
         picture(
-            importance_logo(found),
+            importance_logo(found, score_unit(record.settings)),
             "Importance: each base of the sequence as high as minus the mean score of its three "
             "substitutions. High letters are bases that the model would miss.",
         ),
@@ -67,9 +72,10 @@ def _sequence(found: MutationMap, record: RunRecord) -> list[Block]:
 
 
 def _unit(record: RunRecord) -> str:
-    if record.settings.get("task") is None:
+    kind, output = record.settings.get("task"), record.settings.get("output", "the output")
+    if kind is None:
         return "in nats"
-    return f"as changes of {record.settings.get('output', 'the output')}"
+    return f"as changes of {'' if kind == 'values' else 'the log odds of '}{output}"
 
 
 def _less(record: RunRecord) -> str:

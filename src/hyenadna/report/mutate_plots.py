@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
@@ -13,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.path import Path as Outline
 from matplotlib.textpath import TextPath
+from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Affine2D
 
 from hyenadna.report.mutate_map import LETTERS, Floats, MutationMap
@@ -21,26 +24,33 @@ from hyenadna.report.plots import GREY, INK
 ROW: Final = 120
 """Positions of a row."""
 _WIDTH: Final = 11.0
+_UNKNOWN: Final = "#d9dbdf"
 _COLOURS: Final = {"A": "#1f9e4b", "C": "#2a6fdb", "G": "#e0a01f", "T": "#d3382f"}
 
 
-def heat_map(found: MutationMap) -> Figure:
+def score_unit(settings: Mapping[str, Any]) -> str:
+    """The unit of the scores of a run with these settings."""
+    return f"units of {settings['output']}" if settings.get("task") == "values" else "nats"
+
+
+def heat_map(found: MutationMap, unit: str = "nats") -> Figure:
     """Rows of A C G T, blue for less likely than the reference, red for more; dots mark the latter.
 
     Colours reach as far as 99 % of the scores, and are the same in all rows.
     """
-    figure, rows = _rows(found, "scores, nats", height=0.95)
+    figure, rows = _rows(found, f"scores, {unit}", height=0.95)
     limit = float(np.nanpercentile(np.abs(found.score), 99)) if found.known.any() else 1.0
+    # not the background of the axes, which also lies behind the end of a short row
+    colours = colormaps["RdBu_r"].with_extremes(bad=_UNKNOWN)
     image = None
     for axes, start in rows:
         part = found.score[start : start + ROW]
         first = found.first + start + 1
         image = axes.imshow(
-            part.T, aspect="auto", cmap="RdBu_r", vmin=-(limit or 1), vmax=limit or 1,
+            part.T, aspect="auto", cmap=colours, vmin=-(limit or 1), vmax=limit or 1,
             interpolation="nearest",
             extent=(first - 0.5, first + len(part) - 0.5, 3.5, -0.5),
         )  # fmt: skip
-        axes.set_facecolor("#d9dbdf")  # nothing is known
         letters = found.letters[start : start + ROW]
         marks = [(first + at, LETTERS.index(x)) for at, x in enumerate(letters) if x in LETTERS]
         if marks:
@@ -53,11 +63,9 @@ def heat_map(found: MutationMap) -> Figure:
     return figure
 
 
-def importance_logo(found: MutationMap) -> Figure:
+def importance_logo(found: MutationMap, unit: str = "nats") -> Figure:
     """The reference, each letter as high as minus the mean score of its substitutions."""
-    figure, rows = _rows(
-        found, "importance: minus the mean score of the 3 substitutions, nats", height=1.1
-    )
+    figure, rows = _rows(found, f"importance, {unit}", height=1.1)
     heights = found.importance
     low, high = _span(heights)
     for axes, start in rows:
@@ -102,17 +110,21 @@ def _rows(found: MutationMap, what: str, *, height: float) -> tuple[Figure, list
     length = len(found.letters)
     starts = range(0, length, ROW)
     width = min(length, ROW)
+    title = f"{found.title}: {what}"
+    # as wide as its title, which would be cut off above a short sequence
+    inches = max(4.5, _WIDTH * width / ROW, min(_WIDTH, 0.2 + 0.075 * len(title)))
     figure, grid = plt.subplots(
         len(starts), 1, squeeze=False, layout="constrained",
-        figsize=(max(4.5, _WIDTH * width / ROW), height * len(starts) + 0.55),
+        figsize=(inches, height * len(starts) + 0.55),
     )  # fmt: skip
-    figure.suptitle(f"{found.title}: {what}", fontsize=9, x=0.01, ha="left", color=INK)
+    figure.suptitle(title, fontsize=9, x=0.01, ha="left", color=INK)
     rows = [(axes, start) for axes, start in zip(grid[:, 0], starts, strict=True)]
     for axes, start in rows:
         first = found.first + start + 1
         axes.set_xlim(first - 0.5, first + width - 0.5)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=7)
+        axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     return figure, rows
 
