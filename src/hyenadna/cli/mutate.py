@@ -195,8 +195,10 @@ def _require_picture(path: Path | None) -> None:
 
 def _behind(after: str | None) -> int | Literal["all"] | None:
     """What `--after` says. Raises InputError for anything but a number of bases and `all`."""
-    if after is None or after == "all":
-        return after
+    if after is None:
+        return None
+    if after == "all":
+        return "all"
     try:
         count = int(after)
     except ValueError:
