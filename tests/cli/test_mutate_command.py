@@ -226,8 +226,8 @@ def test_contigs_under_their_other_name(place, capsys):
     for name in ("one", "chr1"):
         assert mutated("model", f"{name}.bed", "-o", f"{name}.csv", "--genome", "g.fa") == 0
         assert ("1 is chr1" in capsys.readouterr().out) == (name == "one")
-    both = [[{**row, "id": ""} for row in read(f"{name}.csv")] for name in ("one", "chr1")]
-    assert both[0] == both[1] and both[0][0]["contig"] == "chr1"
+    one, chr1 = ([list(r.values())[1:] for r in read(f"{n}.csv")] for n in ("one", "chr1"))
+    assert one == chr1
     words = ["--region", "1:91-99", "--genome", "g.fa", "-o", "region.csv"]
     assert mutated("model", *words) == 0 and "1 is chr1" in capsys.readouterr().out
 
