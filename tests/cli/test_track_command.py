@@ -408,4 +408,6 @@ def test_the_record_can_be_read(place):
     assert record.verb == "track" and record.settings["context"] == 15
     assert record.figures["bases"] == 1001 and record.figures["bases_per_second"] > 0
     assert any("no sign of function" in text for text in record.caveats)
-    assert json.loads((place / "x.bw.run.json").read_text())["inputs"]["genome"] == "g.fa"
+    assert json.loads((place / "x.bw.run.json").read_text())["inputs"]["genome"] == str(
+        place / "g.fa"
+    )

@@ -123,13 +123,18 @@ def test_a_browser_shows_the_tracks_with_real_positions(place, tmp_path):
 
 
 @needs_chromium
-def test_a_contig_whose_name_has_a_colon(place, tmp_path):
-    words = ["track", "model", "g.fa", "-o", "x.bw", "--threads", "1", "--browser", "p.html"]
-    assert run([*words, "--region", "HLA-A*01:01:101-400"]) == 0
+@pytest.mark.parametrize("contig, shown_as", [
+    ("HLA-A*01:01", "HLA-A*01_01"), ("gi|1|gb|U.3", "gi_1_gb_U.3"), ("all", "all_"),
+])  # fmt: skip
+def test_a_contig_that_igv_cannot_name(place, tmp_path, contig, shown_as):
+    text = Path("g.fa").read_text().replace("HLA-A*01:01", contig)
+    Path("n.fa").write_text(text)
+    words = ["track", "model", "n.fa", "-o", "x.bw", "--threads", "1", "--browser", "p.html"]
+    assert run([*words, "--region", f"{contig}:101-400"]) == 0
     _, said = opened(place / "p.html", tmp_path)
     loaded = json.loads(str(said["loaded"]))
-    assert said["state"] == "ready" and loaded["locus"] == "HLA-A*01_01:101-400"
-    assert loaded["sequence"] == Genome.open("g.fa").letters("HLA-A*01:01", 100, 140).decode()
+    assert said["state"] == "ready" and loaded["locus"] == f"{shown_as}:101-400"
+    assert loaded["sequence"] == Genome.open("n.fa").letters(contig, 100, 140).decode()
 
 
 @needs_chromium

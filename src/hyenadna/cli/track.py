@@ -39,8 +39,8 @@ _CAVEATS = (
     "comes: in tandem repeats and in sequence that it has met often, before all. Low surprisal "
     "alone is no sign of function, and high surprisal none of its absence.",
     "A base of the forward strand is predicted from what lies to its left, one of the reverse "
-    "strand from what lies to its right, in each case by at least `context` bases, and by fewer at "
-    "the ends of a contig.",
+    "strand from what lies to its right: from at least as many bases as --context says, and from "
+    "fewer at the ends of a contig.",
     "Lower-case (soft-masked) bases count as upper-case ones do. At an N there is no surprisal.",
 )
 
@@ -160,11 +160,11 @@ def track(
         options=on,
         begun=begun,
         inputs={
-            "genome": str(genome),
+            "genome": str(genome.absolute()),
             "contigs": len({region.contig for region in job.plan.regions}),
             "regions": len(job.plan.regions),
-            "bed": str(bed) if bed else None,
-            "annotation": [str(file) for file in annotation],
+            "bed": str(bed.absolute()) if bed else None,
+            "annotation": [str(file.absolute()) for file in annotation],
         },
         settings=settings,
         figures={

@@ -13,6 +13,7 @@ import gzip
 import importlib.metadata
 import importlib.util
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -31,6 +32,7 @@ MOST_BASES: Final = 200_000
 """A page holds no more: browsers slow down, and the page is read in one piece."""
 SMOOTHED: Final = 100
 _CHECKED: Final = 40
+_UNNAMED: Final = re.compile(r"[^A-Za-z0-9._*#-]")
 _IGV: Final = ("js", "igv.min.js")
 _STYLE: Final = """
 html { overflow-y: scroll } /* a bar that comes later would shift the region */
@@ -243,8 +245,13 @@ def _spec(
 
 
 def page_name(contig: str) -> str:
-    """The contig as igv.js can name it: a colon would begin positions (`HLA-A*01:01`)."""
-    return contig.replace(":", "_")
+    """The contig as igv.js can name it.
+
+    A colon would begin positions (`HLA-A*01:01`), `gi|…` is taken apart, other letters are not
+    found, and `all` is the whole genome.
+    """
+    name = _UNNAMED.sub("_", contig)
+    return f"{name}_" if name == "all" else name
 
 
 def _signal_track(contig: str, region: Interval, signal: Signal) -> dict[str, Any]:

@@ -69,13 +69,20 @@ def _frame(record: RunRecord, own: Sequence[Block]) -> Iterator[Block]:
 
 
 def _nested(values: Mapping[str, Any], caption: str) -> Iterator[Block]:
-    """Plain values in one table, and each mapping in one of its own."""
-    plain = {k: v for k, v in values.items() if not isinstance(v, Mapping)}
+    """Plain values in one table, and each mapping in one of its own.
+
+    Lists of mappings are left out: a verb that has such tables shows them itself.
+    """
+    plain = {k: v for k, v in values.items() if not isinstance(v, Mapping) and not _is_table(v)}
     if plain:
         yield _pairs(plain, caption)
     for name, inner in values.items():
         if isinstance(inner, Mapping):
             yield from _nested(inner, _words(name))
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list | tuple) and any(isinstance(row, Mapping) for row in value)
 
 
 def _pairs(values: Mapping[str, Any], caption: str = "") -> Block:
