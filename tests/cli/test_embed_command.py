@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import gzip
 import json
@@ -484,3 +485,17 @@ def test_memory_does_not_grow_with_the_input(place, suffix):
         peaks.append(int(done.stdout.rsplit("PEAK", 1)[1]) * 1024)
     # 4 million rows are 128 MB, and their ids and positions more
     assert peaks[1] - peaks[0] < 80 << 20, peaks
+
+
+def test_cells_with_any_line_end_come_back(place):
+    cells = ["x\ry", "x\r\ny", "x\ny", 'a "b", c', "tab\there", ""]
+    with (place / "t.csv").open("w", newline="") as stream:
+        out = csv.writer(stream, quoting=csv.QUOTE_ALL)
+        out.writerow(["id", "sequence", "note"])
+        out.writerows([f"r{i}", "ACGTACGT", cell] for i, cell in enumerate(cells))
+    assert run(["embed", "model", "t.csv", "-o", "t.npz", "--threads", "1"]) == 0
+    with np.load(place / "t.npz") as found:
+        assert len(found["embeddings"]) == len(cells)
+        assert [text.replace("\r\n", "\n") for text in found["note"].tolist()] == [
+            text.replace("\r\n", "\n") for text in cells
+        ]

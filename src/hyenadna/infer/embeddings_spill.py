@@ -10,8 +10,6 @@ What is said of a sequence is stored once, however many rows it has. Nothing is 
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -151,11 +149,10 @@ class Spill:
 
     def append(self, rows: npt.NDArray[np.float32], ended: Sequence[Record], within: int) -> None:
         """Add rows (R, D) and the sequences that they end. Raises OSError when the disk is full."""
-        stream = io.StringIO()
-        csv.writer(stream, lineterminator="\n").writerows(
-            [record.id, record.length, *record.cells] for record in ended
-        )
-        lines = stream.getvalue().encode("utf-8", "replace")
+        # JSON: cells may hold anything, line ends too
+        told = ([record.id, record.length, *record.cells] for record in ended)
+        text = "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in told)
+        lines = text.encode("utf-8", "replace")
         with self._rows.open("ab") as out:
             out.write(np.ascontiguousarray(rows, dtype=self.layout.numpy).data)
         with self._sequences.open("ab") as out:
@@ -271,9 +268,9 @@ class FinishedRows:
 
     def sequences(self) -> Iterator[tuple[str, int, tuple[str, ...]]]:
         """Id, length and other columns of each sequence."""
-        csv.field_size_limit(2**31 - 1)
-        with self._lines.open(encoding="utf-8", newline="") as text:
-            for id, length, *cells in csv.reader(text):
+        with self._lines.open(encoding="utf-8", newline="\n") as text:
+            for line in text:
+                id, length, *cells = json.loads(line)
                 yield id, int(length), tuple(cells)
 
 
