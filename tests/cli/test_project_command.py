@@ -8,16 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib import pyplot as plt
 
 from hyenadna.alphabet import decode
 from hyenadna.checkpoint.save import save
 from hyenadna.cli.app import run
+from hyenadna.cli.project import _labels
 from hyenadna.config import ModelConfig
 from hyenadna.infer.run_record import read_record
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.report.embed_page import blocks
 from hyenadna.report.page import page_html
-from hyenadna.report.projection_plots import OTHER, colouring
+from hyenadna.report.plots import GREY
+from hyenadna.report.projection_plots import OTHER, colouring, scatter_figure
 
 ONE = ["--threads", "1"]
 
@@ -155,6 +158,22 @@ def test_colours_follow_the_type_of_the_column():
     assert colouring("x", np.arange(50)).numbers is not None
     assert colouring("x", np.arange(50) % 3).classes == ("0", "1", "2")
     assert colouring("x", np.array([0.5, np.nan])).numbers is not None
+    assert colouring("x", np.array([np.nan, np.nan])).numbers is not None
+    assert colouring("x", np.array([2.0, np.nan, 2.0, 1.0])).classes == ("2", "(none)", "1")
+
+
+def test_each_class_has_a_colour_of_its_own():
+    for count in (8, 12):
+        found = colouring("x", np.array([f"k{i}" for i in range(count)], dtype=object))
+        figure = scatter_figure([("t", np.eye(count)[:, :2], ("x", "y"))], found)
+        drawn = [handle.get_color() for handle in figure.legends[0].legend_handles]
+        plt.close(figure)
+        assert len(set(drawn)) == len(drawn) == 8 and (GREY in drawn) == (count == 12)
+
+
+def test_numbers_keep_their_digits():
+    numbers = np.array([12345671.0, 12345672.0, np.nan, 0.1234567891])
+    assert _labels(numbers) == ["12345671", "12345672", "", "0.1234567891"]
 
 
 @pytest.mark.parametrize("suffix", ["npz", "parquet"])

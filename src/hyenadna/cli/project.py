@@ -131,7 +131,7 @@ def project(
         found=found,
         projections=made,
         colour=by,
-        names=None if labels is None else [str(value) for value in columns[labels]],
+        names=None if labels is None else _labels(columns[labels]),
         classified=classify,
         folds=parts,
         scores=scores,
@@ -195,8 +195,6 @@ def _require_options(
         raise InputError(f"{out}: give a name that ends in {', '.join(_PICTURES)} or .html")
     if coordinates is not None and coordinates.suffix not in (".csv", ".tsv"):
         raise InputError(f"{coordinates}: coordinates are written as .csv or .tsv")
-    if coordinates is not None and coordinates.absolute() == out.absolute():
-        raise InputError(f"{out}: is the name of --out and of --coordinates; give two names")
     beside = [_confusion_path(out)] if classified and out.suffix != ".html" else []
     for path in [out, *beside, *([coordinates] if coordinates is not None else [])]:
         if not path.parent.is_dir():
@@ -279,8 +277,10 @@ def _classify(
 
 def _labels(values: npt.NDArray[Any]) -> list[str]:
     """Classes as text; a missing number is none."""
+    from hyenadna.report.projection_plots import number_text
+
     if values.dtype.kind == "f":
-        return ["" if np.isnan(value) else f"{value:g}" for value in values]
+        return [number_text(value) for value in values]
     return [str(value).strip() for value in values]
 
 
