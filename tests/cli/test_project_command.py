@@ -8,16 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib import pyplot as plt
 
 from hyenadna.alphabet import decode
 from hyenadna.checkpoint.save import save
 from hyenadna.cli.app import run
+from hyenadna.cli.project import _labels
 from hyenadna.config import ModelConfig
 from hyenadna.infer.run_record import read_record
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.report.embed_page import blocks
 from hyenadna.report.page import page_html
-from hyenadna.report.projection_plots import OTHER, colouring
+from hyenadna.report.plots import GREY
+from hyenadna.report.projection_plots import OTHER, colouring, scatter_figure
 
 ONE = ["--threads", "1"]
 
@@ -67,6 +70,7 @@ def test_classes_are_told_beside_composition(place, capsys):
     figures = read_record(place / "p.html").figures
     assert figures["weighted F1, composition (k 1..4)"] > 0.9
     assert figures["weighted F1, majority class"] < 0.4
+    Path("p.html").unlink()
     assert run([*words, "--folds", "3", "--group", "gene"]) == 0
     assert "15 groups stay whole" in capsys.readouterr().out
     assert "no --group" not in Path("p.html").read_text()
@@ -82,9 +86,11 @@ def test_sequences_that_are_elsewhere(place, capsys):
     assert Path("p.confusion.png").exists()
     lines = Path("moved.csv").read_text().splitlines(keepends=True)
     Path("mixed.csv").write_text("".join([lines[0], *reversed(lines[1:])]))  # found by id
+    words[words.index("p.png")] = "q.png"
     assert run([*words, "--sequences", "mixed.csv"]) == 0
     assert "composition (k 1..4)" in capsys.readouterr().out
     Path("few.csv").write_text("".join(lines[:9]))
+    words[words.index("q.png")] = "r.png"
     assert run([*words, "--sequences", "few.csv"]) == 2
     error = capsys.readouterr().err
     assert "few.csv: holds 8 sequences, which are not those of the 60 rows" in error
@@ -95,6 +101,7 @@ def test_a_sample_is_told(place, capsys):
     assert run(words) == 0
     assert "20 of 60 rows are looked at, drawn at random with seed 0" in capsys.readouterr().out
     text = Path("p.svg").read_text()
+    Path("p.svg").unlink()
     assert run(words) == 0
     assert text.count("s1") and len(Path("p.svg").read_text()) == len(text)
 
@@ -112,6 +119,7 @@ def test_a_sample_is_told(place, capsys):
         (["e.h5ad", "-o", "p.png", "--group", "gene"], "give the classes with --classify"),
         (["e.h5ad", "-o", "p.png", "--kmer", "9"], "--kmer is 9; it must be 1 to 6"),
         (["e.h5ad", "-o", "p.png", "--coordinates", "c.txt"], "written as .csv or .tsv"),
+        (["e.h5ad", "-o", "p.png", "--coordinates", "s.csv"], "s.csv: exists; remove it, or give"),
         (["gone.npz", "-o", "p.png"], "gone.npz: no such file"),
         (["s.csv", "-o", "p.png"], "s.csv: is none of .npz, .parquet, .h5ad, .zarr"),
         (["nan.npz", "-o", "p.png"], "2 of 5 rows hold NaN or infinity"),
@@ -129,6 +137,17 @@ def test_wild_inputs_are_one_line(place, capsys, words, message):
     assert not list(place.glob("p.*"))
 
 
+def test_no_file_is_overwritten(place, capsys):
+    Path("p.png").write_text("mine")
+    Path("q.confusion.png").write_text("mine")
+    assert run(["project", "e.h5ad", "-o", "p.png", *ONE]) == 2
+    assert "p.png: exists; remove it, or give another name" in capsys.readouterr().err
+    assert run(["project", "e.h5ad", "-o", "q.png", "--classify", "kind", *ONE]) == 2
+    assert "q.confusion.png: exists; remove it" in capsys.readouterr().err
+    assert Path("p.png").read_text() == Path("q.confusion.png").read_text() == "mine"
+    assert not Path("q.png").exists()
+
+
 def test_colours_follow_the_type_of_the_column():
     text = np.array([*"aaabbc", ""], dtype=object)
     found = colouring("x", text)
@@ -139,6 +158,22 @@ def test_colours_follow_the_type_of_the_column():
     assert colouring("x", np.arange(50)).numbers is not None
     assert colouring("x", np.arange(50) % 3).classes == ("0", "1", "2")
     assert colouring("x", np.array([0.5, np.nan])).numbers is not None
+    assert colouring("x", np.array([np.nan, np.nan])).numbers is not None
+    assert colouring("x", np.array([2.0, np.nan, 2.0, 1.0])).classes == ("2", "(none)", "1")
+
+
+def test_each_class_has_a_colour_of_its_own():
+    for count in (8, 12):
+        found = colouring("x", np.array([f"k{i}" for i in range(count)], dtype=object))
+        figure = scatter_figure([("t", np.eye(count)[:, :2], ("x", "y"))], found)
+        drawn = [handle.get_color() for handle in figure.legends[0].legend_handles]
+        plt.close(figure)
+        assert len(set(drawn)) == len(drawn) == 8 and (GREY in drawn) == (count == 12)
+
+
+def test_numbers_keep_their_digits():
+    numbers = np.array([12345671.0, 12345672.0, np.nan, 0.1234567891])
+    assert _labels(numbers) == ["12345671", "12345672", "", "0.1234567891"]
 
 
 @pytest.mark.parametrize("suffix", ["npz", "parquet"])

@@ -104,7 +104,7 @@ def project(
 
     console, begun = make_console(), time.monotonic()
     methods = [require_method(each) for each in comma_list(method)]
-    _require_options(out, coordinates, methods, kmer, trees, max_rows)
+    _require_options(out, coordinates, methods, kmer, trees, max_rows, classify is not None)
     if group is not None and classify is None:
         raise InputError("--group keeps rows in one fold; give the classes with --classify")
     found = read_embeddings(embeddings, most=max_rows, seed=seed)
@@ -131,7 +131,7 @@ def project(
         found=found,
         projections=made,
         colour=by,
-        names=None if labels is None else [str(value) for value in columns[labels]],
+        names=None if labels is None else _labels(columns[labels]),
         classified=classify,
         folds=parts,
         scores=scores,
@@ -186,6 +186,7 @@ def _require_options(
     kmer: int,
     trees: int,
     max_rows: int,
+    classified: bool,
 ) -> None:
     """Nothing, where the options have a meaning. Raises InputError otherwise."""
     if not methods:
@@ -194,11 +195,14 @@ def _require_options(
         raise InputError(f"{out}: give a name that ends in {', '.join(_PICTURES)} or .html")
     if coordinates is not None and coordinates.suffix not in (".csv", ".tsv"):
         raise InputError(f"{coordinates}: coordinates are written as .csv or .tsv")
-    for path in (out, coordinates):
-        if path is not None and not path.parent.is_dir():
+    beside = [_confusion_path(out)] if classified and out.suffix != ".html" else []
+    for path in [out, *beside, *([coordinates] if coordinates is not None else [])]:
+        if not path.parent.is_dir():
             raise InputError(f"{path}: there is no folder {path.parent}; make it first")
-        if path is not None and path.is_dir():
+        if path.is_dir():
             raise InputError(f"{path}: is a folder; give the name of a file")
+        if path.exists():
+            raise InputError(f"{path}: exists; remove it, or give another name")
     for name, value, least, most in (
         ("--kmer", kmer, 1, 6), ("--trees", trees, 1, 100_000), ("--max-rows", max_rows, 3, 10**9),
     ):  # fmt: skip
@@ -273,8 +277,10 @@ def _classify(
 
 def _labels(values: npt.NDArray[Any]) -> list[str]:
     """Classes as text; a missing number is none."""
+    from hyenadna.report.projection_plots import number_text
+
     if values.dtype.kind == "f":
-        return ["" if np.isnan(value) else f"{value:g}" for value in values]
+        return [number_text(value) for value in values]
     return [str(value).strip() for value in values]
 
 
@@ -374,10 +380,15 @@ def _write(out: Path, result: _Result) -> list[Path]:
     save_figure(scatter_figure(panels, colours, names=result.names), out)
     if result.folds is None:
         return [out]
-    beside = out.with_name(f"{out.stem}.confusion{out.suffix}")
+    beside = _confusion_path(out)
     figure = confusion_plot(result.scores[-1].confusion, result.folds.names)
     save_figure(figure, beside)
     return [out, beside]
+
+
+def _confusion_path(out: Path) -> Path:
+    """The picture of the confusions, beside that of the points."""
+    return out.with_name(f"{out.stem}.confusion{out.suffix}")
 
 
 def _summary(result: _Result) -> str:

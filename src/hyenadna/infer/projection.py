@@ -52,13 +52,16 @@ def project(values: Floats, method: Method, seed: int) -> Projection:
     components, with perplexity 30 and 15 neighbours (fewer where there are few rows). The sign of a
     component is that of its largest weight.
 
-    Raises InputError for fewer than 3 rows, and for numbers that are not finite.
+    Raises InputError for fewer than 3 rows, for rows that are all the same, and for numbers that
+    are not finite.
     """
     if len(values) < 3:
         raise InputError(f"{len(values)} rows cannot be projected; there must be at least 3")
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).any(1).sum())
         raise InputError(f"{bad:,} of {len(values):,} rows hold NaN or infinity; embed them again")
+    if (values == values[0]).all():
+        raise InputError(f"all {len(values):,} rows are the same: there is nothing to draw")
     parts, explained = _principal(values, seed)
     if method == "pca":
         shares = [f"PC{i + 1} ({share:.1%})" for i, share in enumerate(explained[:2])]
@@ -76,10 +79,8 @@ def _principal(values: Floats, seed: int) -> tuple[npt.NDArray[np.float64], list
         values = np.column_stack([values, np.zeros(len(values), values.dtype)])
     count = min(_COMPONENTS, *values.shape)
     solver = PCA(count, random_state=seed)
-    with np.errstate(invalid="ignore", divide="ignore"):  # rows that are all the same
-        parts = solver.fit_transform(values.astype(np.float64))
-        explained = np.nan_to_num(solver.explained_variance_ratio_).tolist()
-    return parts, explained
+    parts = solver.fit_transform(values.astype(np.float64))
+    return parts, solver.explained_variance_ratio_.tolist()
 
 
 def _tsne(parts: npt.NDArray[np.float64], seed: int) -> Projection:

@@ -16,7 +16,9 @@ from hyenadna.report.classifier_plots import COLOURS
 from hyenadna.report.plots import BLUE, GREY, INK, in_legend
 
 OTHER: Final = "other"
-_CLASSES: Final = len(COLOURS) - 1  # the last colour, grey, is that of the others
+_PALETTE: Final = (*(colour for colour in COLOURS if colour != GREY), "#8c564b")
+"""Colours of classes; grey is that of the others, and of rows without a number."""
+_CLASSES: Final = len(_PALETTE) - 1
 _FEW_NUMBERS: Final = 8  # whole numbers of so few values are names of classes
 _MAP: Final = "viridis"
 _NAMED_POINTS: Final = 60
@@ -40,11 +42,11 @@ def colouring(column: str, values: npt.NDArray[Any]) -> Colouring:
 
     Of more than 7 classes the largest are shown, and the others are one colour.
     """
-    if values.dtype.kind == "f" or (
-        values.dtype.kind == "i" and len(np.unique(values)) > _FEW_NUMBERS
-    ):
+    numeric = values.dtype.kind in "if"
+    if numeric and not _are_classes(values):
         return Colouring(column, numbers=values.astype(np.float64))
-    texts = np.array([str(value) or "(none)" for value in values])
+    named = map(number_text if numeric else str, values)
+    texts = np.array([name or "(none)" for name in named])
     names, counts = np.unique(texts, return_counts=True)
     order = sorted(range(len(names)), key=lambda i: (-counts[i], names[i]))
     shown = [str(names[i]) for i in order[: _CLASSES if len(order) > _CLASSES + 1 else None]]
@@ -54,6 +56,19 @@ def colouring(column: str, values: npt.NDArray[Any]) -> Colouring:
     classes = tuple(shown) + ((OTHER,) if left else ())
     note = f"{OTHER}: {left} smaller classes of {column}" if left else ""
     return Colouring(column, classes, codes, note=note)
+
+
+def number_text(value: float) -> str:
+    """A number with all its digits, whole ones without a point; empty for NaN."""
+    if np.isnan(value):
+        return ""
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
+
+
+def _are_classes(numbers: npt.NDArray[Any]) -> bool:
+    """Whether these are whole numbers of few values; one missing cell makes a column float."""
+    known = np.unique(numbers[~np.isnan(numbers)])
+    return 0 < len(known) <= _FEW_NUMBERS and all(float(each).is_integer() for each in known)
 
 
 def scatter_figure(
@@ -107,7 +122,7 @@ def _label(colours: Colouring, number: int) -> str:
 
 
 def _colour(number: int, colours: Colouring) -> str:
-    return GREY if colours.classes[number] == OTHER else COLOURS[number]
+    return GREY if colours.classes[number] == OTHER else _PALETTE[number]
 
 
 def _scatter(axes: Axes, points: npt.NDArray[np.float64], colours: Colouring | None) -> Any:
