@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,42 @@ def test_wild_inputs_are_one_line(place, capsys, words, message):
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not list(place.glob("p.*"))
+
+
+def test_sequences_that_have_changed(place, capsys):
+    text = Path("s.csv").read_text()
+    Path("s.csv").write_text(text.replace("s0,", "s0,A", 1))
+    words = ["project", "e.h5ad", "-o", "p.html", "--classify", "kind", "--trees", "2", *ONE]
+    assert run([*words, "--folds", "2"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "s.csv: has changed since it was embedded" in said and "composition (k" not in said
+
+
+def test_bins_have_no_composition(place, capsys):
+    words = ["embed", "model", "s.csv", "-o", "b.npz", "--per", "bin", "--bin", "10"]
+    assert run([*words, "--layer", "0", *ONE]) == 0
+    words = ["project", "b.npz", "-o", "p.html", "--classify", "kind", "--trees", "2", *ONE]
+    assert run([*words, "--folds", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "are no whole sequences" in said and "--sequences" not in said
+    assert re.search(r"embed: layer</t[dh]>\s*<td[^>]*>0<", Path("p.html").read_text())
+    words[3] = "q.html"
+    assert run([*words, "--sequences", "s.csv"]) == 2
+    assert "are no whole sequences; leave out --sequences" in capsys.readouterr().err
+
+
+def test_classes_are_looked_at_before_the_slow_step(place, capsys):
+    words = ["project", "e.h5ad", "-o", "p.png", "--classify"]
+    assert run([*words, "id", *ONE]) == 2
+    assert "pca: " not in capsys.readouterr().out
+    rng = np.random.default_rng(0)
+    kinds = np.array(["a", "b"] * 10 + ["rare", ""])
+    np.savez("rare.npz", embeddings=rng.normal(size=(22, 3)).astype(np.float32), kind=kinds)
+    words = ["project", "rare.npz", "-o", "p.png", "--classify", "kind", "--trees", "2", *ONE]
+    assert run([*words, "--folds", "2"]) == 0
+    caveats = read_record(place / "p.png").caveats
+    assert "1 rows without a class are left out" in caveats
+    assert any("folds are left out: rare (1)" in caveat for caveat in caveats)
 
 
 def test_no_file_is_overwritten(place, capsys):

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
 _PICTURES: Final = (".png", ".svg", ".pdf")
 _MOST_NAMES: Final = 60
+_NO_GROUP: Final = (
+    "no --group was given: rows that are near copies of each other, such as transcripts of one "
+    "gene, may be on both sides of a fold, which flatters every kind of features"
+)
 
 
 def project(
@@ -113,17 +117,21 @@ def project(
         console.print(f"note: {caveat}")
     by = colour or classify
     columns = {name: _column(embeddings, found, name) for name in (by, labels, group) if name}
+    parts = None if classify is None else _folds(embeddings, found, classify, group, folds, seed)
+    if parts is not None:
+        for note in parts.notes:
+            console.print(f"note: {note}")
+        caveats += parts.left_out
     made = []
     for each in methods:
         with console.status(f"{each} of {len(found):,} rows …"):
             made.append(run(found.values, each, seed))
         console.print(f"{each}: {made[-1].note}")
     scores: list[ProbeScore] = []
-    parts: Folds | None = None
-    if classify is not None:
-        parts, scores, more = _classify(
-            embeddings, found, classify, group, folds, trees, kmer, sequences, seed, console
-        )
+    if parts is not None:
+        if group is None:
+            caveats.append(_NO_GROUP)
+        scores, more = _classify(embeddings, found, parts, trees, kmer, sequences, seed, console)
         caveats += more
         _print_scores(console, scores, parts)
     result = _Result(
@@ -226,32 +234,32 @@ def _about_rows(found: Embeddings, seed: int) -> list[str]:
     ]
 
 
+def _folds(
+    path: Path, found: Embeddings, classify: str, group: str | None, folds: int, seed: int
+) -> Folds:
+    """Raises InputError for a column that is not there, and for classes that cannot be told."""
+    from hyenadna.train.probe import make_folds
+
+    labels = _labels(_column(path, found, classify))
+    groups = None if group is None else _labels(_column(path, found, group))
+    return make_folds(labels, groups, folds=folds, seed=seed)
+
+
 def _classify(
     path: Path,
     found: Embeddings,
-    classify: str,
-    group: str | None,
-    folds: int,
+    parts: Folds,
     trees: int,
     kmer: int,
     sequences: Path | None,
     seed: int,
     console: Console,
-) -> tuple[Folds, list[ProbeScore], list[str]]:
-    """Folds, the scores of all features (the embeddings last), and caveats."""
-    from hyenadna.train.probe import composition, majority_score, make_folds, probe
+) -> tuple[list[ProbeScore], list[str]]:
+    """The scores of all features (the embeddings last), and caveats."""
+    from hyenadna.train.probe import composition, majority_score, probe
 
-    labels = _labels(_column(path, found, classify))
-    groups = None if group is None else _labels(_column(path, found, group))
-    parts = make_folds(labels, groups, folds=folds, seed=seed)
-    for note in parts.notes:
-        console.print(f"note: {note}")
     caveats = []
-    if groups is None:
-        caveats.append(
-            "no --group was given: rows that are near copies of each other, such as transcripts of "
-            "one gene, may be on both sides of a fold, which flatters every kind of features"
-        )
+    folds = parts.count
     features: dict[str, npt.NDArray[np.float32]] = {}
     texts, why = _find_sequences(path, found, sequences)
     if texts is not None:
@@ -272,7 +280,7 @@ def _classify(
                 show(before + done, total)
 
             scores.append(probe(name, each, parts, seed=seed, trees=trees, progress=told))
-    return parts, scores, caveats
+    return scores, caveats
 
 
 def _labels(values: npt.NDArray[Any]) -> list[str]:
@@ -289,17 +297,28 @@ def _find_sequences(
 ) -> tuple[list[Ids] | None, str]:
     """The sequence of each row, or None and the reason.
 
+    Without a name they are where the record of the run says, and must be those that were embedded,
+    to the letter. A file that the user has named may be in another order, or have other columns.
+
     Raises InputError for a file that the user has named and that does not hold them.
     """
+    from hyenadna.data.records import survey_records
     from hyenadna.infer.run_record import read_record
 
+    if found.settings.get("per", "sequence") != "sequence":
+        why = f"the rows of {path} are no whole sequences"
+        if given is not None:
+            raise InputError(f"{why}; leave out --sequences")
+        return None, why
     try:
-        if found.settings.get("per", "sequence") != "sequence":
-            raise InputError(f"the rows of {path} are no whole sequences")
         if given is not None:
             choice = SourceChoice(path=str(given))
         else:
             choice = SourceChoice.restore(read_record(path).inputs.get("source", {}))
+            embedded = found.settings.get("sequences")
+            now = survey_records(open_source(choice, tiled=False).records).digest
+            if embedded is not None and now != embedded:
+                raise InputError(f"{choice.path}: has changed since it was embedded")
         return _match(choice, found), ""
     except InputError as error:
         if given is not None:
@@ -402,7 +421,9 @@ def _summary(result: _Result) -> str:
 def _made_with(found: Embeddings) -> dict[str, Any]:
     """Settings of the embeddings that a reader of the page wants to know."""
     keys = ("model", "weights", "per", "pool", "layer", "length", "overlap", "bin", "soft_prompt")
-    return {f"embed: {key}": found.settings[key] for key in keys if found.settings.get(key)}
+    return {
+        f"embed: {key}": found.settings[key] for key in keys if found.settings.get(key) is not None
+    }
 
 
 def _write_coordinates(path: Path, found: Embeddings, made: Sequence[Projection]) -> None:

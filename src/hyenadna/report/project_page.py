@@ -80,7 +80,7 @@ def _classes(page: ProjectPage) -> list[Block]:
             "of the classes, weighted by their rows: where one class is most of them, it says "
             "little, and macro F1, in which all classes weigh the same, says more."
         ),
-        *(paragraph(note[0].upper() + note[1:] + ".", soft=True) for note in page.folds.notes),
+        *(paragraph(note[0].upper() + note[1:] + ".", soft=True) for note in page.folds.notes[-1:]),
         records([dict(row) for row in scores_table(page.scores)]),
         pictures(
             picture(confusion_plot(each.confusion, page.folds.names), f"Confusion: {each.name}.")

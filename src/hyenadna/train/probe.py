@@ -41,7 +41,12 @@ class Folds:
     fold: Ints
     count: int
     notes: tuple[str, ...]
-    """What was left out, and how the folds were made."""
+    """What was left out, and last, how the folds were made."""
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The notes on rows and classes that are left out."""
+        return self.notes[:-1]
 
 
 @dataclass(frozen=True, eq=False)
