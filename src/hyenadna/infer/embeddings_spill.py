@@ -3,7 +3,7 @@
     PART/settings.json   what the rows are computed with
     PART/done.json       how far the input is done, and where its rows and sequences end
     PART/rows            the rows so far, numbers alone
-    PART/sequences       a line of JSON for each sequence that is done: id, length, other columns
+    PART/sequences       a JSON list a line for each sequence done: id, length, other columns
 
 What is said of a sequence is stored once, however many rows it has. Nothing is held in memory.
 """
