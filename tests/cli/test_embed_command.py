@@ -52,7 +52,7 @@ def test_rows_and_what_is_said(place, capsys):
     assert (
         "2 contigs, 1.0 kb, the longest 900; 34 windows of up to 30 bases; 100 rows of 8" in printed
     )
-    assert "of memory" in printed and "by the first 990 bp" in printed
+    assert "of memory" in printed and "left, by" not in printed  # one pass
     assert "100 rows in" in printed and "a second" in printed
     with np.load(place / "e.npz") as found:
         assert found["embeddings"].shape == (100, 8)
@@ -73,6 +73,7 @@ def test_rows_and_what_is_said(place, capsys):
 def test_an_interrupted_run_goes_on(place, capsys, monkeypatch):
     monkeypatch.setattr("hyenadna.infer.embed._AHEAD_UNITS", 1)
     assert run([*WORDS, "--length", "20"]) == 0
+    assert " left, by 20 bp" in capsys.readouterr().out
     with np.load(place / "e.npz") as found:
         whole = found["embeddings"]
     (place / "e.npz").unlink()
@@ -407,6 +408,18 @@ def test_ten_thousand_contigs_of_plain_gzip(place):
     np.testing.assert_allclose(found.values, found.values[:1].repeat(10_000, 0), atol=1e-6)
 
 
+def test_chosen_contigs_are_all_that_is_read(place):
+    words = ["embed", "model", "h.fa", "--bin", "16", "--contigs", "b", *ONE]
+    text = (place / "g.fa").read_text()
+    for number, first in enumerate((text, text.replace(">a\n", ">a\n!"))):
+        (place / "h.fa").write_text(first)  # a letter that is no base, in the other contig
+        assert run([*words, "-o", f"{number}.npz"]) == 0
+        (place / "h.fa.fai").unlink(missing_ok=True)
+    one, two = embedded("0.npz"), embedded("1.npz")
+    assert set(one.columns["contig"]) == {"b"} and len(one) == 7
+    np.testing.assert_array_equal(one.values, two.values)
+
+
 def test_columns_of_the_input_make_room_for_ours(place):
     (place / "p.csv").write_text("sequence,id,position,embedding\nACGT,x,7,8\n")
     assert run(["embed", "model", "p.csv", "-o", "e.parquet", "--per", "base", *ONE]) == 0
@@ -442,7 +455,8 @@ def test_columns_of_the_input_make_room_for_ours(place):
             ["--genome", "g.fa"],
             "say which (--feature); it has gene (1)",
         ),
-        ({"x.docx": "?"}, [], "it is not clear what this holds"),
+        ({"x.docx": "?"}, [], "it is not clear what this holds; give FASTA, CSV, TSV, Parquet, "),
+        ({"x.fa": ">a\nACGT\n>b\nA\n"}, ["--contigs", "a,c"], "no contig 'c'; it has a, b"),
         ({}, [], "x.fa: no such file"),
         ({"x.fa": ">a\nACGT\n"}, ["--layer", "2"], "layer is 2; this model has 0"),
         ({"x.fa": ">a\nACGT\n"}, ["--overlap", "32"], "--overlap is 32; it must be 0 to"),

@@ -54,6 +54,15 @@ def test_genes_on_both_strands_and_over_the_end_of_a_circle(tmp_path, genome):
     assert any("other" in note for note in file.notes)  # contigs that the genome has not
 
 
+def test_windows_go_round_a_circle(tmp_path, genome):
+    _, found = rows(tmp_path, genome, GFF, ["gene"], window=20)
+    twice = TEXT + TEXT
+    assert found[0][1] == twice[57:77]  # around base 7: begins before the first
+    assert found[1][1] == reverse_complement(twice[50:70])  # around base 60, on -
+    with pytest.raises(InputError, match="the window of 61 bases goes round 1 more than once"):
+        rows(tmp_path, genome, GFF, ["gene"], window=61)
+
+
 def test_exons_have_what_their_gene_says(tmp_path, genome):
     _, found = rows(tmp_path, genome, GFF, ["exon"])
     assert [id for id, _, _ in found] == ["e1", "chr1:9-12"]

@@ -154,11 +154,26 @@ def test_anndata_reads_it_as_its_own(tmp_path, suffix):
     same(read_embeddings(path), read_embeddings(tmp_path / "again.h5ad"))
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_columns_that_would_have_one_name(tmp_path, suffix):
+    names = ("a/b", "a_b", "model", "model_", "embedding", "embedding_", "embeddings")
+    made = RowLayout(rows=2, width=3, columns=names)
+    file = EmbeddingsFile.start(tmp_path / f"e{suffix}", made, {})
+    records = [Record(f"r{i}", tuple(f"{n}{i}" for n in names), 5, None) for i in range(2)]
+    file.append(np.zeros((2, 3), dtype=np.float32), records, 0)
+    file.finish()
+    found = read_embeddings(tmp_path / f"e{suffix}")
+    texts = {tuple(column) for name, column in found.columns.items() if name != "obs_name"}
+    assert texts == {(f"{n}0", f"{n}1") for n in names} | {("r0", "r1")}
+
+
 def test_rows_of_parts_are_named_by_place(tmp_path):
     import anndata
 
     write(tmp_path / "b.h5ad", BY_BIN)
-    names = anndata.read_h5ad(tmp_path / "b.h5ad").obs_names
+    obs = anndata.read_h5ad(tmp_path / "b.h5ad").obs
+    assert obs["id"].dtype == "category"  # a few contigs, and many bins of each
+    names = obs.index
     assert names[:4].tolist() == ["a:1-10", "a:11-20", "a:21-25", "b:1-10"]
     write(tmp_path / "p.h5ad", layout(1, ("position",)))
     names = anndata.read_h5ad(tmp_path / "p.h5ad").obs_names

@@ -39,6 +39,14 @@ def test_what_is_wrong_is_told(tmp_path, text):
         read_record(out)
 
 
+def test_one_of_several_files_is_told_by_the_name_that_it_has_gone_by(tmp_path):
+    write_record(tmp_path / "x.bw", RECORD)
+    with pytest.raises(InputError, match=r"wrote several files, called .*x\.bw$"):
+        read_record(tmp_path / "x.surprisal.forward.bw")
+    with pytest.raises(InputError, match="run the command again"):
+        read_record(tmp_path / "y.surprisal.bw")
+
+
 def test_a_folder_that_is_not_there():
     with pytest.raises(InputError, match="cannot be written"):
         write_record(Path("/nonexistent/a.npz"), RECORD)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -24,6 +24,7 @@ from hyenadna.cli.memory import (
     note_no_effect,
     peak_memory,
 )
+from hyenadna.cli.pretrain import comma_list
 from hyenadna.cli.process import (
     announce_native,
     announce_slow_bf16,
@@ -33,7 +34,7 @@ from hyenadna.cli.process import (
 from hyenadna.cli.progress import progress_bar
 from hyenadna.cli.prompt_option import load_maybe_prompted, soft_prompt_settings
 from hyenadna.cli.run_options import RunOptions, record_run
-from hyenadna.cli.units import bases, duration, size
+from hyenadna.cli.units import bases, counted, duration, size
 
 if TYPE_CHECKING:
     from hyenadna.data.records import Record, Survey
@@ -158,7 +159,7 @@ def embed(
         bin=bin,
         soft_tokens=0 if prompted is None else len(prompted.prompt),
     )
-    survey = _survey(opened, reading, source, console)
+    survey = _survey(opened, reading, source, contigs, console)
     longest = min(reading.length, survey.longest)
     # a resumed run must keep its batches, whatever memory there is now
     stored = stored_settings(out) if resume else {}
@@ -257,13 +258,16 @@ def _load(
     return network.eval(), prompted
 
 
-def _survey(opened: OpenSource, reading: Reading, path: Path, console: Console) -> _Survey:
+def _survey(
+    opened: OpenSource, reading: Reading, path: Path, contigs: str, console: Console
+) -> _Survey:
     """Read the whole input once: a bad row is told before the first window."""
     from hyenadna.data.records import survey_records
     from hyenadna.errors import InputError
     from hyenadna.genome.contig_names import renamed_text
 
     chunks = tokens = rows = 0
+    chosen = comma_list(contigs) or None
 
     def count(length: int) -> None:
         nonlocal chunks, tokens, rows
@@ -274,10 +278,11 @@ def _survey(opened: OpenSource, reading: Reading, path: Path, console: Console) 
     for note in opened.notes:
         console.print(f"note: {note}")
     if opened.tiled is not None:
-        with progress_bar(console, f"reading {opened.tiled.name}") as show:
-            for warning in opened.tiled.check(progress=show).warnings:
-                console.print(f"note: {warning}")
-        found = _survey_contigs(opened, count)
+        if chosen is None:
+            with progress_bar(console, f"reading {opened.tiled.name}") as show:
+                for warning in opened.tiled.check(progress=show).warnings:
+                    console.print(f"note: {warning}")
+        found = _survey_contigs(opened, chosen, count)
     else:
         with console.status(f"reading {path} …"):
             found = survey_records(opened.records, count)
@@ -288,8 +293,8 @@ def _survey(opened: OpenSource, reading: Reading, path: Path, console: Console) 
     return _Survey(found.sequences, found.bases, found.longest, found.digest, chunks, tokens, rows)
 
 
-def _survey_contigs(opened: OpenSource, count: Any) -> Survey:
-    """The same of a genome, whose letters are counted and looked at already."""
+def _survey_contigs(opened: OpenSource, chosen: Sequence[str] | None, count: Any) -> Survey:
+    """The same of a genome: of the chosen contigs alone, or of one that has been looked at."""
     from hyenadna.data.records import Survey
 
     assert opened.tiled is not None
@@ -297,7 +302,7 @@ def _survey_contigs(opened: OpenSource, count: Any) -> Survey:
     for record in opened.records:
         lengths.append(record.length)
         count(record.length)
-    return Survey(len(lengths), sum(lengths), max(lengths), opened.tiled.digest())
+    return Survey(len(lengths), sum(lengths), max(lengths), opened.tiled.digest(chosen))
 
 
 def _count(value: object, default: int) -> int:
@@ -382,10 +387,10 @@ def _announce(
 
     rows_bytes = file.layout.row_bytes * survey.rows
     console.print(
-        f"{survey.sequences:,} {opened.kind}, {bases(survey.bases)}, the longest "
-        f"{survey.longest:,}; {survey.chunks:,} windows of up to {reading.length:,} bases; "
-        f"{survey.rows:,} rows of {file.layout.width} ({size(rows_bytes)}) for {file.path}; "
-        f"about {size(need)} of memory"
+        f"{counted(survey.sequences, opened.kind[:-1])}, {bases(survey.bases)}, the longest "
+        f"{survey.longest:,}; {counted(survey.chunks, 'window')} of up to {reading.length:,} "
+        f"bases; {counted(survey.rows, 'row')} of {file.layout.width} ({size(rows_bytes)}) for "
+        f"{file.path}; about {size(need)} of memory"
     )
     free = available_memory()
     on_cpu = network.head_weight.device.type == "cpu"
@@ -402,8 +407,8 @@ def _announce(
         console.print(f"note: {caveat}")
     if reading.bin is None and survey.longest > _MANY_CHUNKS * reading.length:
         console.print(
-            f"note: a row for each of {survey.sequences:,} {opened.kind}, the longest of "
-            f"{bases(survey.longest)}; for rows along them give --bin"
+            f"note: a row for each of {counted(survey.sequences, opened.kind[:-1])}, the longest "
+            f"of {bases(survey.longest)}; for rows along them give --bin"
         )
     return caveats
 
@@ -437,17 +442,20 @@ def _run(work: _Work, on: RunOptions, console: Console) -> tuple[dict[str, Any],
     before = _tokens_done(work)
     if file.rows_done:
         console.print(f"resuming after {file.sequences_done:,} {work.source.kind}, {bases(before)}")
-    begun, done, rows, told = time.monotonic(), before, file.rows_done, False
+    begun, done, rows, batches = time.monotonic(), before, file.rows_done, 0
+    since = begun
     with progress_bar(console, "embedding") as show:
 
         def progress(tokens: int) -> None:
-            nonlocal done, told
+            nonlocal done, batches, since
             done += tokens
+            batches += 1
             show(done, survey.tokens)
-            if not told:
-                told = True
-                left = (survey.tokens - before) / tokens * (time.monotonic() - begun)
-                console.print(f"about {duration(left)} by the first {bases(tokens)}")
+            now = time.monotonic()
+            if batches == 2 and done < survey.tokens:  # the first has computed the filters as well
+                left = (survey.tokens - done) / tokens * (now - since)
+                console.print(f"about {duration(left)} left, by {bases(tokens)}")
+            since = now
 
         stretches = run(
             work.model,
@@ -471,7 +479,7 @@ def _run(work: _Work, on: RunOptions, console: Console) -> tuple[dict[str, Any],
     seconds, peak = time.monotonic() - begun, peak_memory()
     rows = survey.rows - rows
     console.print(
-        f"{rows:,} rows in {duration(seconds)}, "
+        f"{counted(rows, 'row')} in {duration(seconds)}, "
         f"{bases((done - before) / max(seconds, 1e-9))} a second"
         + (f", at most {size(peak)} of memory" if peak is not None else "")
         + f": {file.path}"

@@ -78,6 +78,7 @@ def open_source(choice: SourceChoice, *, tiled: bool) -> OpenSource:
     from hyenadna.data.annotation import is_annotation
     from hyenadna.data.records import RowRecords
     from hyenadna.data.sequences import SequenceFile, require_column
+    from hyenadna.data.sources import KNOWN
     from hyenadna.data.text_files import suffix_of
     from hyenadna.genome.fasta import Genome
 
@@ -99,6 +100,11 @@ def open_source(choice: SourceChoice, *, tiled: bool) -> OpenSource:
         window=choice.window,
         outside=choice.outside,
     )
+    if not path.is_dir() and path.is_file() and suffix_of(path) not in KNOWN:
+        raise InputError(
+            f"{path}: it is not clear what this holds; give FASTA, CSV, TSV, Parquet, BED, GFF or "
+            "GTF, by its suffix (also .gz)"
+        )
     if choice.contigs and file.kind != "fasta":
         raise InputError(f"--contigs chooses records of a FASTA; {path} is a table")
     if file.kind == "table":

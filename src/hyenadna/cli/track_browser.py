@@ -71,7 +71,9 @@ class BrowserJob:
                 f"{MOST_BASES:,}"
             )
         if overlap([region], regions) is None:
-            raise InputError(f"--browser-region {region}: no base of it is in the regions of --bed")
+            raise InputError(
+                f"--browser-region {region}: no base of it is in the regions of --bed or --region"
+            )
         shown = tuple(annotated(file, region, reader) for file in annotation)
         return cls(path, region, reader, shown, model)
 

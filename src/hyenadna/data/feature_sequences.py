@@ -106,14 +106,22 @@ class FeatureFile:
     def _tokens(self, feature: Feature, contig: str, place: str) -> Ids:
         at = feature.interval
         length = self.genome.contigs[contig]
-        if at.stop > length and at.contig in self.circular and self.window is None:
-            if at.start >= length or at.stop - at.start > length:
-                raise InputError(f"{place}: {at} goes round {contig} more than once")
-            ends = ((at.start, length), (0, at.stop - length))
-            ids = np.concatenate([self.genome.tokens(contig, *end) for end in ends])
-            return reverse_complement_ids(ids) if feature.strand == "-" else ids
         cut = make_cut(place, contig, str(at.start), str(at.stop), feature.strand, self.window)
+        if at.contig in self.circular and (cut.start < 0 or cut.stop > length):
+            if at.start >= length or max(at.stop - at.start, cut.stop - cut.start) > length:
+                what = at if self.window is None else f"the window of {self.window:,} bases"
+                raise InputError(f"{place}: {what} goes round {contig} more than once")
+            ids = self._around(contig, cut.start, cut.stop)
+            return reverse_complement_ids(ids) if cut.reverse else ids
         return cut_tokens(self.genome, cut, outside=self.outside, place=place)
+
+    def _around(self, contig: str, start: int, stop: int) -> Ids:
+        """Bases of a circular contig that leave one of its ends, and come in at the other."""
+        length = self.genome.contigs[contig]
+        first = start % length
+        last = first + stop - start
+        ends = ((first, min(last, length)), (0, max(last - length, 0)))
+        return np.concatenate([self.genome.tokens(contig, *end) for end in ends])
 
 
 def open_features(

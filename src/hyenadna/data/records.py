@@ -6,11 +6,17 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
 
 from hyenadna.alphabet import Ids
 from hyenadna.data.sequences import SequenceRow
+from hyenadna.errors import InputError
 from hyenadna.genome.fasta import GenomeReader
+from hyenadna.genome.intervals import unknown_contig
+
+_MOST_TOLD: Final = 10_000
+"""Names of a file that a message knows."""
 
 
 class Record(NamedTuple):
@@ -37,6 +43,8 @@ class RowSource(Protocol):
     """A file that yields whole sequences, such as `SequenceFile` and `FeatureFile`."""
 
     @property
+    def path(self) -> Path: ...
+    @property
     def others(self) -> tuple[str, ...]:
         """Columns besides id and sequence."""
 
@@ -51,10 +59,16 @@ class RowRecords:
         self.file, self.columns, self._wanted = file, file.others, frozenset(ids)
 
     def __iter__(self) -> Iterator[Record]:
-        """Raises InputError as the file does."""
+        """Raises InputError as the file does, and at its end for a name that it has not."""
+        missing, seen = set(self._wanted), list[str]()
         for row in self.file:
+            missing.discard(row.id)
+            if missing and len(seen) < _MOST_TOLD:
+                seen.append(row.id)
             if not self._wanted or row.id in self._wanted:
                 yield Record(row.id, row.cells, len(row.ids), partial(_part, row.ids))
+        if missing:
+            raise InputError(unknown_contig(min(missing), seen, str(self.file.path)))
 
 
 class ContigRecords:

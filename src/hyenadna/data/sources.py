@@ -29,7 +29,7 @@ Source = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
 _TABLES: Final = (".csv", ".tsv", ".parquet", *BED_SUFFIXES)
 _FASTA: Final = (".fa", ".fasta", ".fna", ".fas")
 _TEXT: Final = ".txt"
-_KNOWN: Final = (*_TABLES, *_FASTA, _TEXT)
+KNOWN: Final = (*_TABLES, *_FASTA, _TEXT)
 _LIKE_SPLIT: Final = re.compile(
     r".*(?<!s)(train|test|valid)(ing|ation)?(set|data|part|split|seqs?|sequences?)?\d*"
 )
@@ -107,21 +107,21 @@ def kind_of(file: SourceFile) -> FileKind:
             return "fasta" if text.readline().startswith(">") else "table"
     raise InputError(
         f"{file.path}: it is not clear what this holds; give a file that ends in "
-        f"{', '.join(_KNOWN)} (also .gz)"
+        f"{', '.join(KNOWN)} (also .gz)"
     )
 
 
 def _in_folder(folder: Path) -> list[SourceFile]:
     entries = sorted(e for e in folder.iterdir() if not e.name.startswith("."))
     folders = [e for e in entries if e.is_dir()]
-    files = [e for e in entries if e.is_file() and suffix_of(e) in _KNOWN]
+    files = [e for e in entries if e.is_file() and suffix_of(e) in KNOWN]
     if folders and files:
         raise InputError(
             f"{folder}: holds both folders ({folders[0].name}) and files ({files[0].name}); "
             "give one of the two"
         )
     if not folders and not files:
-        raise InputError(f"{folder}: holds no file that ends in {', '.join(_KNOWN)}")
+        raise InputError(f"{folder}: holds no file that ends in {', '.join(KNOWN)}")
     splits = {e: split_named(e.name) for e in folders}
     if folders and all(splits.values()):
         # `pos.fa` alone in one split is a class where another split has a `neg.fa`
@@ -145,7 +145,7 @@ def _by_classes(folder: Path, *, classes: bool = False) -> list[SourceFile]:
     entries = sorted(e for e in folder.iterdir() if not e.name.startswith("."))
     folders = [e for e in entries if e.is_dir()]
     if not folders:
-        files = [e for e in entries if suffix_of(e) in _KNOWN]
+        files = [e for e in entries if suffix_of(e) in KNOWN]
         if classes:
             return [SourceFile(file, label=stem_of(file)) for file in files]
         return _by_names(files)
@@ -153,7 +153,7 @@ def _by_classes(folder: Path, *, classes: bool = False) -> list[SourceFile]:
         SourceFile(file, label=e.name)
         for e in folders
         for file in sorted(e.iterdir())
-        if suffix_of(file) in _KNOWN and not file.name.startswith(".")
+        if suffix_of(file) in KNOWN and not file.name.startswith(".")
     ]
 
 

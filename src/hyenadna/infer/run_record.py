@@ -7,6 +7,7 @@ OUT.run.json   a `RunRecord`: verb, command, model, inputs, settings, figures, c
 from __future__ import annotations
 
 import dataclasses
+import glob
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -66,6 +67,17 @@ def write_record(out: Path, record: RunRecord) -> None:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
+def _way_out(out: Path) -> str:
+    """Which name the output has gone by, where it is one of several files of a run."""
+    first = out.name.partition(".")[0]
+    for path in sorted(out.parent.glob(f"{glob.escape(first)}.*{_SUFFIX}")):
+        name = path.name.removesuffix(_SUFFIX)
+        stem, dot, suffix = name.partition(".")
+        if dot and out.name.startswith(f"{stem}.") and out.name.endswith(f".{suffix}"):
+            return f"it is of a run that wrote several files, called {path.with_name(name)}"
+    return "run the command again"
+
+
 def read_record(out: Path) -> RunRecord:
     """The record of an output. Raises InputError where there is none, or a damaged one."""
     path = record_path(out)
@@ -73,7 +85,7 @@ def read_record(out: Path) -> RunRecord:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(
-            f"{out}: {path.name} is not beside it, which says what was run; run the command again"
+            f"{out}: {path.name} is not beside it, which says what was run; {_way_out(out)}"
         ) from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); run the command again") from error

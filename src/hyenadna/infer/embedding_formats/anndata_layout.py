@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hyenadna.errors import InputError
+from hyenadna.infer.embedding_formats.free_names import free_names
 from hyenadna.infer.embeddings_spill import BLOCK_ROWS, FinishedRows
 from hyenadna.infer.unique_names import UniqueNames
 
@@ -124,7 +125,7 @@ def _described(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write_obs(obs: Any, rows: FinishedRows, make: _Hdf5 | _Zarr) -> list[str]:
-    keys = _keys(rows)
+    keys = free_names(rows.layout.names, (_INDEX,), slashes=False)
     obs.attrs.update(
         {
             "encoding-type": "dataframe",
@@ -142,7 +143,7 @@ def _write_obs(obs: Any, rows: FinishedRows, make: _Hdf5 | _Zarr) -> list[str]:
             dtype = np.dtype("<i8" if rows.kind(name) == "integer" else "<f8")
             values = _encoded(make.numbers(obs, key, (count,), dtype), "array")
             _fill(values, _column(rows, name))
-        elif name == rows.layout.id or categories is None or len(categories) >= max(count, 2):
+        elif categories is None or len(categories) >= max(count, 2):
             _fill(_encoded(make.texts(obs, key, count), "string-array"), _column(rows, name))
         else:
             _write_categories(obs, key, rows, name, sorted(categories), make)
@@ -175,17 +176,6 @@ def _write_categories(
             for values in _column(rows, name)
         ),
     )
-
-
-def _keys(rows: FinishedRows) -> dict[str, str]:
-    """Name of each column in obs: no slash, which would be a folder, and none that is taken."""
-    keys: dict[str, str] = {}
-    for name in rows.layout.names:
-        key = name.replace("/", "_") or "unnamed"
-        while key in keys.values() or key == _INDEX:
-            key += "_"
-        keys[name] = key
-    return keys
 
 
 def _encoded(array: Any, kind: str) -> Any:

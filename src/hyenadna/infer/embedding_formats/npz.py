@@ -12,6 +12,7 @@ from typing import IO, Any, Final
 
 import numpy as np
 
+from hyenadna.infer.embedding_formats.free_names import free_names
 from hyenadna.infer.embeddings_spill import FinishedRows
 
 EMBEDDINGS: Final = "embeddings"
@@ -31,11 +32,11 @@ def write(path: Path, rows: FinishedRows, settings: Mapping[str, Any]) -> list[s
         with _member(archive, EMBEDDINGS) as stream, rows.raw().open("rb") as spill:
             _write_header(stream, layout.numpy, (layout.rows, layout.width))
             shutil.copyfileobj(spill, stream, 1 << 20)
-        for name in layout.names:
+        for name, key in free_names(layout.names, RESERVED, slashes=False).items():
             kind = rows.kind(name)
             text = np.dtype(f"<U{rows.kinds[name].widest}") if kind == "text" else None
             dtype = text or _KINDS[kind]
-            with _member(archive, _key(name), packed=text is not None) as stream:
+            with _member(archive, key, packed=text is not None) as stream:
                 _write_header(stream, dtype, (layout.rows,))
                 for block in rows.blocks([name]):
                     stream.write(block.columns[name].astype(dtype).tobytes())
@@ -43,15 +44,10 @@ def write(path: Path, rows: FinishedRows, settings: Mapping[str, Any]) -> list[s
             "model": str(settings.get("model", "")),
             "settings": json.dumps(dict(settings), sort_keys=True),
         }
-        for key, value in texts.items():
-            with _member(archive, key) as stream:
+        for reserved, value in texts.items():
+            with _member(archive, reserved) as stream:
                 np.lib.format.write_array(stream, np.array(value))
     return []
-
-
-def _key(name: str) -> str:
-    """The name of a column in the file; those of ours are kept free."""
-    return f"{name}_" if name in RESERVED else name.replace("/", "_")
 
 
 def _write_header(stream: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from hyenadna.infer.embedding_formats.free_names import free_names
 from hyenadna.infer.embeddings_spill import BLOCK_ROWS, FinishedRows
 
 EMBEDDING: Final = "embedding"
@@ -21,7 +22,7 @@ def write(path: Path, rows: FinishedRows, settings: Mapping[str, Any]) -> list[s
 
     layout = rows.layout
     types = {"text": pyarrow.string(), "integer": pyarrow.int64(), "number": pyarrow.float64()}
-    names = {name: f"{name}_" if name == EMBEDDING else name for name in layout.names}
+    names = free_names(layout.names, (EMBEDDING,))
     number = pyarrow.float16() if layout.dtype == "float16" else pyarrow.float32()
     vectors = pyarrow.list_(number, layout.width)
     schema = pyarrow.schema(
