@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hyenadna.config import ModelConfig
+    from hyenadna.model.parallel.ranks import Ranks
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
 
@@ -118,6 +119,33 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from error
     return device
+
+
+def join_ranks(name: str, context: int = 1) -> tuple[torch.device, Ranks]:
+    """The device of this process, and its place among those that torchrun has started, joined.
+
+    name: as for `choose_device`; of GPUs each rank gets its own. context: ranks that one sequence
+    lies over. Raises InputError as `choose_device` and `Ranks.join` do.
+    """
+    import torch
+
+    from hyenadna.model.parallel.ranks import Ranks, started_by_torchrun
+
+    device = choose_device(name)
+    if device.type == "cuda" and started_by_torchrun():
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    return device, Ranks.join(device, context)
+
+
+def torchrun_restarted() -> bool:
+    """Whether torchrun has started the ranks anew after one of them had gone."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def several(ranks: Ranks | None) -> str:
+    """For a sentence: ` on N ranks`, or nothing for a process alone."""
+    return f" on {ranks.count} ranks" if ranks and ranks.together else ""
 
 
 def available_memory() -> int | None:
