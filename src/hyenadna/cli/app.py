@@ -65,6 +65,10 @@ def run(tokens: Sequence[str]) -> int:
         return _refuse(" ".join(str(error).split()) + " (see --help)")
     except InputError as error:
         return _refuse(str(error))
+    except RuntimeError as error:
+        if not _of_other_rank(error):
+            raise
+        return _refuse("another rank is gone; torchrun starts all anew, with --max-restarts N")
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:  # the reader of our output has gone (`| head`)
@@ -85,6 +89,13 @@ def _require_one_process(tokens: Sequence[str]) -> None:
             f"{tokens[0]}: runs in one process, torchrun has started {ranks}; "
             f"torchrun is for {', '.join(ON_RANKS)}"
         )
+
+
+def _of_other_rank(error: RuntimeError) -> bool:
+    """Whether a rank failed because it can no longer reach the others."""
+    text = str(error)
+    lost = ("by peer", "Broken pipe", "NCCL", "Socket Timeout", "Timed out waiting")
+    return "TORCHELASTIC_RUN_ID" in os.environ and any(each in text for each in lost)
 
 
 def _refuse(message: str) -> int:

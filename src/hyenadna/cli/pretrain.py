@@ -248,8 +248,9 @@ def start_run(
     splits = {g.name: split_as_bed(g.split) for g in corpus}
     ranks.wait()  # until all have found the folder free
     run = RunFolder.create(out, description, splits, writes=ranks.first)
-    run.save_last(trainer)
-    return _train(run, trainer, validation, seconds, console)
+    with run.held():
+        run.save_last(trainer)
+        return _train(run, trainer, validation, seconds, console)
 
 
 def _resume(
@@ -293,10 +294,11 @@ def _resume(
     corpus = _open(paths, SplitRule(beds=run.split_beds()), weights, console)
     require_same_genomes(stored["genomes"], corpus)
     trainer, validation = _trainer(model.to(where), corpus, own, ranks, machine)
-    run.restore(trainer)
-    _announce(console, trainer, corpus, out, max_memory)
-    console.print(f"resuming after step {trainer.steps_done:,}")
-    return _train(run, trainer, validation, _seconds(trainer), console)
+    with run.held():
+        run.restore(trainer)
+        _announce(console, trainer, corpus, out, max_memory)
+        console.print(f"resuming after step {trainer.steps_done:,}")
+        return _train(run, trainer, validation, _seconds(trainer), console)
 
 
 def _seconds(trainer: Trainer) -> float:

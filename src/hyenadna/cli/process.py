@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from hyenadna.model.parallel.ranks import Ranks
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
+_PR_SET_PDEATHSIG = 1
 
 
 def prepare_process(*, spare_memory: bool = False) -> None:
@@ -132,10 +134,25 @@ def join_ranks(name: str, context: int = 1) -> tuple[torch.device, Ranks]:
     from hyenadna.model.parallel.ranks import Ranks, started_by_torchrun
 
     device = choose_device(name)
-    if device.type == "cuda" and started_by_torchrun():
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(device)
+    if started_by_torchrun():
+        end_with_parent()
+        if device.type == "cuda":
+            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(device)
     return device, Ranks.join(device, context)
+
+
+def end_with_parent() -> bool:
+    """Ask the system for SIGTERM when the process that started this one is gone; whether it will.
+
+    torchrun starts ranks in sessions of their own. Killed itself, it would leave them training.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        return bool(ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0) == 0)
+    except (OSError, AttributeError):
+        return False
 
 
 def torchrun_restarted() -> bool:

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hyenadna.errors import InputError
+from hyenadna.model.parallel.meeting import common_token
 
 _TIMEOUT: Final = datetime.timedelta(minutes=30)
 """How long a rank waits for the others: reading a large genome takes some longer than others."""
@@ -50,10 +51,8 @@ class Ranks:
         ranks = cls(int(environment["RANK"]), int(environment["WORLD_SIZE"]), context)
         if not dist.is_initialized():
             try:
-                dist.init_process_group(
-                    "nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT
-                )
-            except (RuntimeError, ValueError) as error:
+                _meet("nccl" if device.type == "cuda" else "gloo")
+            except (RuntimeError, ValueError, TimeoutError) as error:
                 reason = str(error).splitlines()[0]
                 raise InputError(f"torchrun: the ranks cannot meet ({reason})") from error
         return ranks
@@ -163,6 +162,20 @@ class Ranks:
 
 
 ALONE: Final = Ranks()
+
+
+def _meet(backend: str) -> None:
+    """Join the ranks of this start, under a name of its own in the store of torchrun."""
+    store, rank, count = next(dist.rendezvous("env://", timeout=_TIMEOUT))
+    meeting = dist.PrefixStore("hyenadna", store)
+    token = common_token(meeting, rank, count, timeout=_TIMEOUT.total_seconds())
+    dist.init_process_group(
+        backend,
+        store=dist.PrefixStore(token, meeting),
+        rank=rank,
+        world_size=count,
+        timeout=_TIMEOUT,
+    )
 
 
 def started_by_torchrun(environment: Mapping[str, str] = os.environ) -> bool:
