@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from hyenadna.alphabet import decode
 from hyenadna.checkpoint.load import load
 from hyenadna.errors import InputError
-from hyenadna.train.ranks import Ranks, restarted
+from hyenadna.model.parallel.ranks import Ranks
 
 SHAPE = "--d-model 16 --n-layer 2 --max-seq-len 66 --embed-dropout 0 --threads 1 --device cpu"
 # five rows of 64 a step: they do not divide among ranks, and each is a pass of its own
@@ -136,7 +136,6 @@ def test_ranks_share_items_in_step():
 def test_what_ranks_cannot_do_is_told(genome, tmp_path):
     with pytest.raises(InputError, match="it must divide"):
         Ranks(0, 4, context=3)
-    assert not restarted({}) and restarted({"TORCHELASTIC_RESTART_COUNT": "1"})
     for words in (["--shard"], ["--context-ranks", "2"]):
         done = pretrain(1, genome, tmp_path / "run", *words)
         assert done.returncode == 2 and not (tmp_path / "run").exists()

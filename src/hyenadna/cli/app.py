@@ -44,6 +44,8 @@ COMMANDS = {
     "convert": "Rewrite a checkpoint, or a soft prompt, in another layout.",
     "demo": "Train a small model in about a minute and show what it learned.",
 }
+ON_RANKS = ("pretrain", "finetune", "evaluate")
+"""Commands that several processes of torchrun do together."""
 for _name, _help in COMMANDS.items():
     _module = _name.replace("-", "_")
     app.command(f"hyenadna.cli.{_module}:{_module}", name=_name, help=_help)
@@ -57,11 +59,16 @@ def main(tokens: Sequence[str] | None = None) -> NoReturn:
 def run(tokens: Sequence[str]) -> int:
     """Run one command; returns the exit code. Only defects of ours raise."""
     try:
+        _require_one_process(tokens)
         result = app(list(tokens), exit_on_error=False, print_error=False)
     except CycloptsError as error:
         return _refuse(" ".join(str(error).split()) + " (see --help)")
     except InputError as error:
         return _refuse(str(error))
+    except RuntimeError as error:
+        if not _of_other_rank(error):
+            raise
+        return _refuse("another rank is gone; torchrun starts all anew, with --max-restarts N")
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:  # the reader of our output has gone (`| head`)
@@ -72,6 +79,23 @@ def run(tokens: Sequence[str]) -> int:
             return _refuse(f"the disk is full ({error.filename or 'while writing'}); make room")
         return _refuse(f"{error.filename or 'a file'}: {error.strerror or error}")
     return result if isinstance(result, int) else 0
+
+
+def _require_one_process(tokens: Sequence[str]) -> None:
+    """Refuses several ranks for a command that each of them would do by itself."""
+    ranks = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+    if ranks > 1 and tokens and tokens[0] in COMMANDS and tokens[0] not in ON_RANKS:
+        raise InputError(
+            f"{tokens[0]}: runs in one process, torchrun has started {ranks}; "
+            f"torchrun is for {', '.join(ON_RANKS)}"
+        )
+
+
+def _of_other_rank(error: RuntimeError) -> bool:
+    """Whether a rank failed because it can no longer reach the others."""
+    text = str(error)
+    lost = ("by peer", "Broken pipe", "NCCL", "Socket Timeout", "Timed out waiting")
+    return "TORCHELASTIC_RUN_ID" in os.environ and any(each in text for each in lost)
 
 
 def _refuse(message: str) -> int:

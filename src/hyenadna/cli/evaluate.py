@@ -18,7 +18,7 @@ from hyenadna.cli.pretrain import Repeated, comma_list
 from hyenadna.cli.process import (
     announce_native,
     announce_slow_bf16,
-    choose_device,
+    join_ranks,
     most_loaded,
     prepare_process,
     set_threads,
@@ -114,7 +114,8 @@ def evaluate(
         bed, comma_list(valid_contigs), comma_list(test_contigs), comma_list(exclude_contigs)
     )
     run = RunFolder.open(Path(model)) if (Path(model) / "run.json").is_file() else None
-    network = load(model).to(choose_device(device))
+    where, ranks = join_ranks(device)
+    network = load(model).to(where)
     limit_memory(network, max_memory)
     window, _ = require_window(network, length, context)
     announce_native(console, network.config)
@@ -137,7 +138,7 @@ def evaluate(
     if markov >= 0 and not any(genome.split.train.bases for genome in corpus):
         raise InputError("no train part for the Markov models to learn from; give --markov=-1")
     together = None
-    if markov >= 0:
+    if markov >= 0 and ranks.first:
         with console.status(f"fitting Markov models of order 0 to {markov} …"):
             together = fit([(g.reader, g.split.train) for g in corpus])
     results = []
@@ -159,7 +160,10 @@ def evaluate(
                 batch_tokens=batch_tokens,
                 precision=dtype,
                 progress=show,
+                ranks=ranks,
             )
+        if not ranks.first:  # yardsticks are for one
+            continue
         with console.status(f"yardsticks on {genome.name} …"):
             alone = markov >= 0 and len(corpus) > 1 and genome.split.train.bases > 0
             own = fit([(genome.reader, genome.split.train)]) if alone else None
@@ -175,6 +179,9 @@ def evaluate(
         results.append((chosen, result))
         if not json_:
             show_evaluation(console, chosen, result)
+    ranks.leave()
+    if not ranks.first:
+        return
     folder = out or (run.path / "evaluation" if run else None)
     if folder:
         _write(folder, model, results)

@@ -38,9 +38,11 @@ from hyenadna.cli.process import (
     announce_native,
     announce_slow_bf16,
     available_memory,
-    choose_device,
+    join_ranks,
     prepare_process,
     set_threads,
+    several,
+    torchrun_restarted,
 )
 from hyenadna.cli.units import size
 from hyenadna.errors import InputError
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     import torch
 
     from hyenadna.cli.finetune_job import FinetuneJob, Outcome
+    from hyenadna.model.parallel.ranks import Ranks
 
 DESCRIPTION = "finetune.json"
 
@@ -138,6 +141,7 @@ def finetune(
     )
     machine = Machine(device, threads, max_memory)
     stored: dict[str, Any] = {}
+    resume = resume or (torchrun_restarted() and (out / DESCRIPTION).exists())
     if resume:
         stored = read_description(out, DESCRIPTION, "fine-tuning run")
         request = stored_request(request, stored)
@@ -152,12 +156,14 @@ def finetune(
             raise InputError("--baselines random: the model starts from random weights itself")
     prepare_process()
     set_threads(machine.threads)
-    where, max_memory = choose_device(machine.device), machine.max_memory
+    where, ranks = join_ranks(machine.device)
+    max_memory = machine.max_memory
     start = time.monotonic()
     with explain_memory(_LESS_MEMORY):
-        request, job = _prepare(request, where, max_memory, stored, console)
+        request, job = _prepare(request, (where, ranks), max_memory, stored, console)
         _announce(job, request, out, max_memory, console)
-        if not resume:
+        ranks.wait()  # until all have found the folder free
+        if not resume and ranks.first:
             _start(out, request, job, max_memory)
         return _run(job, request, out, console, start, resume=resume, as_json=json_)
 
@@ -167,12 +173,15 @@ _LESS_MEMORY = "give --max-memory, a smaller --micro-batch-tokens or a shorter -
 
 def _prepare(
     request: FinetuneRequest,
-    device: torch.device,
+    where: tuple[torch.device, Ranks],
     max_memory: str | None,
     stored: dict[str, Any],
     console: Console,
 ) -> tuple[FinetuneRequest, FinetuneJob]:
-    """The job of a request, checked; and the request with the passes that fit the memory."""
+    """The job of a request, checked; and the request with the passes that fit the memory.
+
+    where: the device of this process, and its place among those that train together.
+    """
     from hyenadna.cli.finetune_data import prepare_data, read_data
     from hyenadna.cli.finetune_job import FinetuneJob, check_job
     from hyenadna.cli.finetune_models import find_model
@@ -189,7 +198,8 @@ def _prepare(
             config=request.options,
             seeds=request.seeds,
             baselines=request.baselines,
-            device=device,
+            device=where[0],
+            ranks=where[1],
         )
     )
     return dataclasses.replace(request, options=job.config), job
@@ -222,7 +232,7 @@ def _announce(
     console.print(
         f"{options.mode}: {job.trained:,} parameters trained{strands}; at most {epochs} "
         f"epoch{'s' * (epochs > 1)}, {seeds} seed{'s' * (seeds > 1)}; {job.precision} on "
-        f"{job.device}, run in {out}"
+        f"{job.device}{several(job.ranks)}, run in {out}"
     )
     announce_slow_bf16(console, job.precision, job.device)
     console.print(f"about {size(job.memory)} of memory")
@@ -257,10 +267,15 @@ def _run(
     as_json: bool,
 ) -> int:
     """Train, measure and write; returns the exit code."""
-    from hyenadna.cli.finetune_job import run_job
+    from hyenadna.cli.finetune_job import measure_all, train_all
 
     def work() -> None:
-        outcome = run_job(job, out, console, resume=resume)
+        trained = train_all(job, out, console, resume=resume)
+        if job.ranks:
+            job.ranks.leave()
+            if not job.ranks.first:  # which goes on alone
+                return
+        outcome = measure_all(job, trained, out, console)
         _finish(outcome, request, out, console, start, as_json=as_json)
 
     return run_or_stop(work, "finetune", out, console)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from hyenadna.data.labelled_data import LabelledData
     from hyenadna.model.heads import TaskModel
+    from hyenadna.model.parallel.ranks import Ranks
     from hyenadna.report.finetune_page import Predictor
     from hyenadna.train.finetune_reports import FinetuneEvaluation, FinetuneResult
 
@@ -57,6 +58,9 @@ class FinetuneJob:
     seeds: tuple[int, ...]
     baselines: tuple[str, ...]
     device: torch.device
+    ranks: Ranks | None = None
+    """The processes that train together, of which the first fits baselines and measures; None for
+    this one alone."""
     label_groups: Sequence[str] | None = None
     """For labels: the group of each, whose medians are then given."""
     predict_tokens: int = 1 << 16
@@ -205,7 +209,7 @@ def _training_memory(
     training = config.mode != "frozen"
     rows = max(1, config.micro_batch_tokens // longest)
     if training:
-        rows = min(rows, config.batch_size)
+        rows = min(rows, -(-config.batch_size // (job.ranks.count if job.ranks else 1)))
     # two moments of the optimiser, and the best weights so far
     besides = 3 * sum(p.numel() * p.element_size() for p in probe.parameters() if p.requires_grad)
     shape = probe.model.config
@@ -231,6 +235,19 @@ def run_job(job: FinetuneJob, folder: Path, console: Console, *, resume: bool = 
 
     Raises Interrupted after a signal, and InputError as training does.
     """
+    return measure_all(job, train_all(job, folder, console, resume=resume), folder, console)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How the trainings of a job went: of the model, and of baselines that are trained as it is."""
+
+    runs: tuple[SeedRun, ...]
+    others: dict[str, tuple[SeedRun, ...]]
+
+
+def train_all(job: FinetuneJob, folder: Path, console: Console, *, resume: bool) -> Trained:
+    """The first half of `run_job`, which all ranks do together."""
     runs = train_job(job, folder, console, resume=resume)
     others: dict[str, tuple[SeedRun, ...]] = {}
     for name in TRAINED_BASELINES:
@@ -239,11 +256,17 @@ def run_job(job: FinetuneJob, folder: Path, console: Console, *, resume: bool = 
             place = folder / "baselines" / name
             title = f"{source.title}: "
             others[name] = _train(job, source, config, place, console, title, resume=resume)
+    return Trained(runs, others)
+
+
+def measure_all(job: FinetuneJob, trained: Trained, folder: Path, console: Console) -> Outcome:
+    """The second half of `run_job`, which one rank does."""
     fitted = [
         fit(name, job.data.learning, job.seeds[0], console, device=str(job.device))
         for name in job.baselines
         if name in NAMES
     ]
+    runs, others = trained.runs, trained.others
     said = [measure_job(job, "model", job.source.title, runs, folder, console)]
     said += [each.said(job.data.measured) for each in fitted]
     for name, of in others.items():
@@ -294,6 +317,7 @@ def _train(
         console=console,
         prefix=prefix,
         resume=resume,
+        ranks=job.ranks,
     )
 
 
@@ -308,12 +332,15 @@ def train_seeds(
     console: Console,
     prefix: str = "",
     resume: bool,
+    ranks: Ranks | None = None,
 ) -> tuple[SeedRun, ...]:
     """How the training of each seed went, with its lines on the console.
 
-    make: the model to begin with. prefix: before each line. Raises Interrupted after a signal, and
-    InputError as training does.
+    make: the model to begin with. prefix: before each line. ranks: the processes that train
+    together; this one alone when left out. Raises Interrupted after a signal, and InputError as
+    training does.
     """
+    from hyenadna.model.parallel.ranks import ALONE
     from hyenadna.train.finetune import run_seeds
     from hyenadna.train.finetune_reports import (
         FinetuneEvaluation,
@@ -321,6 +348,7 @@ def train_seeds(
         FinetuneStep,
     )
 
+    ranks = ranks or ALONE
     lines = FinetuneLines(console, learning.task.kind, seeds=len(seeds), prefix=prefix)
     bar = FeatureBar(console)
     found = []
@@ -336,6 +364,7 @@ def train_seeds(
                 resume=resume,
                 should_stop=lambda: stopped() is not None,
                 progress=bar,
+                ranks=ranks,
             ):
                 report = each.report
                 if isinstance(report, FinetuneStep):
@@ -349,7 +378,7 @@ def train_seeds(
         finally:
             bar.close()
         signal = stopped()
-    if len(found) < len(seeds) or signal is not None:
+    if len(found) < len(seeds) or ranks.any(signal is not None, device):
         raise Interrupted(signal or 2)
     return tuple(found)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,11 @@ from hyenadna.cli.process import (
     announce_native,
     announce_slow_bf16,
     available_memory,
-    choose_device,
+    join_ranks,
     most_loaded,
     prepare_process,
     set_threads,
+    torchrun_restarted,
 )
 from hyenadna.cli.progress import TrainingLine, stop_on_signals
 from hyenadna.cli.units import bases, duration, size
@@ -32,13 +32,11 @@ from hyenadna.errors import InputError
 from hyenadna.training_config import PretrainConfig
 
 if TYPE_CHECKING:
-    import torch
-
     from hyenadna.data.corpus import CorpusGenome, SplitRule
     from hyenadna.model.backbone import HyenaDNA
+    from hyenadna.model.parallel.ranks import Ranks
     from hyenadna.train.loop import Trainer
     from hyenadna.train.pretrain import ValidBatches
-    from hyenadna.train.ranks import Ranks
     from hyenadna.train.run_folder import RunFolder
 
 Repeated = Parameter(consume_multiple=False)
@@ -183,7 +181,7 @@ def _restarted(out: Path) -> bool:
 
     A run that has not begins once more: what it had made goes.
     """
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
+    if not torchrun_restarted():
         return False
     from hyenadna.checkpoint.folder import standing
 
@@ -225,7 +223,7 @@ def start_run(
     from hyenadna.train.run_folder import RunFolder, require_free
 
     max_memory = machine.max_memory
-    where, ranks = _join(machine, machine.device)
+    where, ranks = join_ranks(machine.device, machine.context_ranks)
     require_free(out)
     torch.manual_seed(request.options.seed)
     model = _new_model(request)
@@ -250,8 +248,9 @@ def start_run(
     splits = {g.name: split_as_bed(g.split) for g in corpus}
     ranks.wait()  # until all have found the folder free
     run = RunFolder.create(out, description, splits, writes=ranks.first)
-    run.save_last(trainer)
-    return _train(run, trainer, validation, seconds, console)
+    with run.held():
+        run.save_last(trainer)
+        return _train(run, trainer, validation, seconds, console)
 
 
 def _resume(
@@ -274,7 +273,7 @@ def _resume(
     own = PretrainConfig.from_dict(stored["options"])
     _require_same_options(out, options, own)
     device = stored["device"] if machine.device == "auto" else machine.device
-    where, ranks = _join(machine, device)
+    where, ranks = join_ranks(device, machine.context_ranks)
     run = RunFolder.open(out, writes=ranks.first)
     for what, now in (("torch", torch.__version__), ("device", str(where))):
         if stored.get(what) != now:
@@ -295,10 +294,11 @@ def _resume(
     corpus = _open(paths, SplitRule(beds=run.split_beds()), weights, console)
     require_same_genomes(stored["genomes"], corpus)
     trainer, validation = _trainer(model.to(where), corpus, own, ranks, machine)
-    run.restore(trainer)
-    _announce(console, trainer, corpus, out, max_memory)
-    console.print(f"resuming after step {trainer.steps_done:,}")
-    return _train(run, trainer, validation, _seconds(trainer), console)
+    with run.held():
+        run.restore(trainer)
+        _announce(console, trainer, corpus, out, max_memory)
+        console.print(f"resuming after step {trainer.steps_done:,}")
+        return _train(run, trainer, validation, _seconds(trainer), console)
 
 
 def _seconds(trainer: Trainer) -> float:
@@ -455,19 +455,6 @@ def _trainer(
         model, stream, options, final_length=length, ranks=ranks, sharded=machine.shard
     )
     return trainer, validation
-
-
-def _join(machine: RunMachine, device: str) -> tuple[torch.device, Ranks]:
-    """The device of this process and its place among all; a GPU of its own for each."""
-    import torch
-
-    from hyenadna.train.ranks import Ranks, started_by_torchrun
-
-    where = choose_device(device)
-    if where.type == "cuda" and started_by_torchrun():
-        where = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(where)
-    return where, Ranks.join(where, machine.context_ranks)
 
 
 def _open(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hyenadna.config import ModelConfig
+    from hyenadna.model.parallel.ranks import Ranks
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
+_PR_SET_PDEATHSIG = 1
 
 
 def prepare_process(*, spare_memory: bool = False) -> None:
@@ -118,6 +121,48 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from error
     return device
+
+
+def join_ranks(name: str, context: int = 1) -> tuple[torch.device, Ranks]:
+    """The device of this process, and its place among those that torchrun has started, joined.
+
+    name: as for `choose_device`; of GPUs each rank gets its own. context: ranks that one sequence
+    lies over. Raises InputError as `choose_device` and `Ranks.join` do.
+    """
+    import torch
+
+    from hyenadna.model.parallel.ranks import Ranks, started_by_torchrun
+
+    device = choose_device(name)
+    if started_by_torchrun():
+        end_with_parent()
+        if device.type == "cuda":
+            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(device)
+    return device, Ranks.join(device, context)
+
+
+def end_with_parent() -> bool:
+    """Ask the system for SIGTERM when the process that started this one is gone; whether it will.
+
+    torchrun starts ranks in sessions of their own. Killed itself, it would leave them training.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        return bool(ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0) == 0)
+    except (OSError, AttributeError):
+        return False
+
+
+def torchrun_restarted() -> bool:
+    """Whether torchrun has started the ranks anew after one of them had gone."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def several(ranks: Ranks | None) -> str:
+    """For a sentence: ` on N ranks`, or nothing for a process alone."""
+    return f" on {ranks.count} ranks" if ranks and ranks.together else ""
 
 
 def available_memory() -> int | None:

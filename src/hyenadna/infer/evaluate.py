@@ -21,6 +21,7 @@ from hyenadna.genome.fasta import SOFT_MASK, GenomeReader
 from hyenadna.genome.markov import MarkovModel
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.likelihood import target_nats
+from hyenadna.model.parallel.ranks import ALONE, Ranks
 from hyenadna.training_config import SoftMasked
 
 COMPRESSION_ORDERS: Final = (2, 4, 8, 11, 12, 16)
@@ -99,13 +100,15 @@ def evaluate(
     batch_tokens: int = BATCH_TOKENS,
     precision: torch.dtype | None = None,
     progress: Progress | None = None,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Loss of the model on every base A C G T of the regions, but the first of each.
 
     `length`: bases of a window, the model's maximum less 2 when left out. `context`: windows
     overlap so that each counted base has at least so many before it, half a window when left out.
     `soft_masked`: whether lower-case bases count. `by_context` counts every prediction of every
-    window, whatever its context.
+    window, whatever its context. `ranks`: the processes that evaluate together, each its part of
+    the batches; all get the result.
 
     Raises InputError when there is nothing to evaluate or an option is out of range.
     """
@@ -125,7 +128,10 @@ def evaluate(
         soft_masked=soft_masked,
     )
     try:
-        for batch in batches:
+        for number, batch in enumerate(batches):
+            done += sum(w.stop - w.start - 1 - w.score_from for w in batch.windows)
+            if number % ranks.count != ranks.rank:
+                continue
             every = _every_target(batch).to(device)
             with torch.autocast(device.type, dtype=precision, enabled=precision is not None):
                 each = target_nats(model, batch.inputs.to(device), every).cpu().double()
@@ -134,11 +140,14 @@ def evaluate(
             bases += int(counted.sum())
             nats += each.sum(0).numpy()
             seen += (every != IGNORED).sum(0).cpu().numpy()
-            done += sum(w.stop - w.start - 1 - w.score_from for w in batch.windows)
             if progress:
                 progress(done, regions.bases)
     finally:
         model.train(was_training)
+    if ranks.together:
+        sums = ranks.total([total, bases, *nats.tolist(), *seen.tolist()], device)
+        total, bases = sums[0], int(sums[1])
+        nats, seen = np.array(sums[2 : length + 2]), np.array(sums[length + 2 :], dtype=np.int64)
     if not bases:
         raise InputError(
             f"{genome.path}: no base to evaluate in {regions.bases} bases; check the split"

@@ -12,6 +12,7 @@ import torch
 from hyenadna.data.labelled_data import LabelledData
 from hyenadna.errors import InputError
 from hyenadna.model.heads import TaskModel
+from hyenadna.model.parallel.ranks import ALONE, Ranks
 from hyenadna.train.finetune_examples import Progress
 from hyenadna.train.finetune_folder import FinetuneFolder
 from hyenadna.train.finetune_loop import Finetuner
@@ -37,6 +38,7 @@ def finetune(
     resume: bool = False,
     should_stop: Callable[[], object] = lambda: False,
     progress: Progress | None = None,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Report]:
     """Train on the rows `train`, choose on the rows `valid`, and never look at others.
 
@@ -50,16 +52,19 @@ def finetune(
     there is one; the model must be as it was when the run began, and the result equals that of an
     unbroken run. should_stop: when it turns true the state is saved after the step in progress and
     the run ends. progress: told how many sequences have their features, where these are kept.
+    ranks: the processes that train together; all must iterate, and one of them writes.
 
     Raises InputError for data that does not fit, options that do not go together, a loss that
     stays infinite, and a folder with a run in it, or with another run to resume.
     """
-    run = FinetuneFolder(Path(folder)) if folder is not None else None
+    run = FinetuneFolder(Path(folder), writes=ranks.first) if folder is not None else None
     device = model.device if device is None else torch.device(device)
     try:
         if run and run.has_state and not resume:
             raise InputError(f"{run.path}: holds a run already; resume it, or give another folder")
-        tuner = Finetuner(model, data, config, seed=seed, device=device, progress=progress)
+        tuner = Finetuner(
+            model, data, config, seed=seed, device=device, progress=progress, ranks=ranks
+        )
     except BaseException:
         if run:
             run.close()
@@ -72,12 +77,13 @@ def finetune(
         interrupted = False
         while not tuner.stopped and not interrupted:
             yield from _one_step(tuner, run)
-            interrupted = bool(should_stop()) and not tuner.stopped
+            interrupted = ranks.any(bool(should_stop()), device) and not tuner.stopped
         if interrupted and run:
             run.save_state(tuner)
         tuner.finish()
         if run and tuner.best:
             run.save_best(tuner)
+        ranks.wait()  # until the best model can be read
         yield _result(tuner, cast(Stopped, "interrupted" if interrupted else tuner.stopped))
     finally:
         tuner.finish()
@@ -132,6 +138,7 @@ def run_seeds(
     resume: bool = False,
     should_stop: Callable[[], object] = lambda: False,
     progress: Progress | None = None,
+    ranks: Ranks = ALONE,
 ) -> Iterator[SeedReport]:
     """The reports of `finetune` for one seed after the other, each on a model of its own.
 
@@ -160,6 +167,7 @@ def run_seeds(
             resume=resume,
             should_stop=should_stop,
             progress=progress,
+            ranks=ranks,
         ):
             yield SeedReport(seed, report)
             if isinstance(report, FinetuneResult) and report.stopped == "interrupted":

@@ -16,6 +16,7 @@ from hyenadna.data.labelled_batches import labelled_batches, make_batch, plan_ba
 from hyenadna.data.labelled_data import LabelledData, fit_length
 from hyenadna.errors import InputError
 from hyenadna.model.heads import TaskModel
+from hyenadna.model.parallel.ranks import ALONE, Ranks
 from hyenadna.train.baselines import known_targets
 from hyenadna.training_config import FinetuneConfig, Stage
 
@@ -167,11 +168,13 @@ class FeatureExamples:
         *,
         precision: torch.dtype | None,
         progress: Progress | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
+        """ranks: the processes among which the features are shared out; each then has all."""
         both = config.reverse_complement and model.strands != "average"
         parts = [(train, 0), (valid, 0)] + ([(train, 1)] if both else [])
         counter = _Counter(sum(len(part) for part, _ in parts), progress)
-        kept = [_all_features(model, *each, config, precision, counter) for each in parts]
+        kept = [_all_features(model, *each, config, precision, counter, ranks) for each in parts]
         self._strands = torch.stack([kept[0].inputs, *(piece.inputs for piece in kept[2:])])
         self._train, self._valid = kept[0], kept[1]
         self._both = both
@@ -228,26 +231,27 @@ def _all_features(
     config: FinetuneConfig,
     precision: torch.dtype | None,
     counter: _Counter,
+    ranks: Ranks,
 ) -> Piece:
     """The features (n, F) of all rows, in their order, on the CPU."""
     device = model.device
     batches = labelled_batches(
         data, tokens=config.micro_batch_tokens, reverse_complement=other_strand
     )
-    pieces = []
+    rows = []
+    features = torch.zeros(len(data), model.head.in_features, dtype=model.head.weight.dtype)
     model.eval()
-    for batch in batches:
-        with torch.autocast(device.type, dtype=precision, enabled=precision is not None):
-            features = model.features(batch.tokens.to(device), batch.lengths.to(device))
-        pieces.append(Piece(features.cpu(), batch.lengths, batch.targets, batch.index))
-        counter.add(len(features))
-    place = torch.cat([piece.index for piece in pieces]).argsort()
-    return Piece(
-        torch.cat([piece.inputs for piece in pieces])[place],
-        torch.cat([piece.lengths for piece in pieces])[place],
-        torch.cat([piece.targets for piece in pieces])[place],
-        torch.arange(len(data)),
-    )
+    for number, batch in enumerate(batches):
+        if number % ranks.count == ranks.rank:
+            with torch.autocast(device.type, dtype=precision, enabled=precision is not None):
+                found = model.features(batch.tokens.to(device), batch.lengths.to(device))
+            features[batch.index] = found.cpu().to(features.dtype)
+        rows.append((batch.index, batch.lengths, batch.targets))
+        counter.add(len(batch.index))
+    features = ranks.sum_of(features, device)  # zero but on the rank that read them
+    index, lengths, targets = (torch.cat(each) for each in zip(*rows, strict=True))
+    place = index.argsort()
+    return Piece(features, lengths[place], targets[place], torch.arange(len(data)))
 
 
 def steps_of_epoch(rows: int, batch_size: int, *, seed: int, epoch: int) -> list[Int64s]:

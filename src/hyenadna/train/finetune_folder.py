@@ -42,8 +42,12 @@ class FinetuneFolder:
     holds it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
+        """writes: whether this process is the one of its ranks that writes; others read only."""
+        self.path, self.writes = path, writes
+        self._log = RunFolder(path, {}, writes=writes)
+        if not writes:
+            return
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = (path / _LOCK).open("a")
@@ -54,7 +58,6 @@ class FinetuneFolder:
             raise InputError(
                 f"{path}: another run is writing it; wait for it, or give another folder"
             )
-        self._log = RunFolder(path, {})
 
     @property
     def has_state(self) -> bool:
@@ -71,14 +74,18 @@ class FinetuneFolder:
 
     def clear_log(self) -> None:
         """Forget the steps of a start that was killed before it had a state."""
-        self._log.rewind_log(0)
+        if self.writes:
+            self._log.rewind_log(0)
 
     def close(self) -> None:
         """Let another run write here."""
-        self._lock.close()
+        if self.writes:
+            self._lock.close()
 
     def save_state(self, tuner: Finetuner) -> None:
         """Write the newest state. Raises InputError if the disk is full; the one before stands."""
+        if not self.writes:
+            return
         tensors, plain = tuner.state()
         text = json.dumps({"version": _VERSION, "of": tuner.fingerprint(), **plain})
         beside = self.path / f"{_STATE}.part"
@@ -114,10 +121,13 @@ class FinetuneFolder:
                 f"{path}: damaged, cannot resume from it ({type(error).__name__}: {error}); "
                 "remove it to start over"
             ) from error
-        self._log.rewind_log(tuner.steps_done)
+        if self.writes:
+            self._log.rewind_log(tuner.steps_done)
 
     def save_best(self, tuner: Finetuner) -> None:
         """Write the model of a finished tuner. Raises InputError where that cannot be done."""
+        if not self.writes:
+            return
         best = tuner.best
         settings: dict[str, Any] = {"seed": tuner.seed, "finetune": tuner.config.to_dict()}
         if best:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,11 @@ from hyenadna.model.digest import weights_digest
 from hyenadna.model.engine.alone import one_thread
 from hyenadna.model.freezing import train_all
 from hyenadna.model.heads import TaskModel
+from hyenadna.model.parallel.ranks import ALONE, Ranks
 from hyenadna.model.probabilities import probabilities
 from hyenadna.model.prompting.prompted import PromptedModel
 from hyenadna.train.finetune_examples import (
+    Bools,
     Crop,
     Examples,
     FeatureExamples,
@@ -48,6 +51,7 @@ from hyenadna.train.finetune_setup import (
 from hyenadna.train.loop import PRECISIONS
 from hyenadna.train.metrics import is_better, main_metric, metrics
 from hyenadna.train.optim import WeightAverage, learning_rate
+from hyenadna.train.parallel import add_gradients
 from hyenadna.train.updates import count_bad, update
 from hyenadna.training_config import PLATEAU_FACTOR, FinetuneConfig, stage_at
 
@@ -79,7 +83,9 @@ class Finetuner:
         seed: int,
         device: torch.device,
         progress: Progress | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
+        """ranks: the processes that train together, each on its part of the rows of a step."""
         if model.task.kind != data.task.kind or model.task.names != data.task.names:
             raise InputError(
                 f"{data.name}: its task is {data.task.kind} ({data.task.outputs}), the model's "
@@ -87,6 +93,8 @@ class Finetuner:
                 "for this data"
             )
         self.model, self.config, self.seed, self.device = model.to(device), config, seed, device
+        self.ranks = ranks
+        ranks.begin_alike(model.state_dict().values())
         longest = model.max_length
         self.train_part, self.valid_part = require_parts(data, config, longest)
         self.max_length = int(max(self.train_part.lengths.max(), self.valid_part.lengths.max()))
@@ -126,8 +134,9 @@ class Finetuner:
         parts = self.train_part, self.valid_part
         if self.model.fixed_features and self.model.task.kind != "tokens":
             return FeatureExamples(
-                self.model, *parts, self.config, precision=self.precision, progress=progress
-            )
+                self.model, *parts, self.config, precision=self.precision, progress=progress,
+                ranks=self.ranks,
+            )  # fmt: skip
         return SequenceExamples(*parts, self.config.micro_batch_tokens)
 
     @property
@@ -174,10 +183,12 @@ class Finetuner:
             turned = turned_rows(len(index), seed=self.seed, step=self.steps_done)
         length = self.crop_length(self.steps_done)
         crop = None if length is None else Crop(length, self.seed, self.steps_done)
-        pieces = list(self.examples.step(index, turned, crop))
+        pieces = list(self._own_part(index, turned, crop))
         self.model.train()
         with self._own_random_state():
-            loss, factor = self._accumulate(pieces)
+            if self.ranks.together:
+                torch.manual_seed(self.ranks.seed(self.seed, self.steps_done))
+            loss, factor, tokens = self._accumulate(pieces)
         norm, finite = math.nan, False
         if factor is not None:
             with one_thread():
@@ -204,7 +215,7 @@ class Finetuner:
             lr=lr,
             grad_norm=norm,
             sequences=len(index),
-            tokens=sum(piece.tokens for piece in pieces),
+            tokens=tokens,
             seconds=seconds,
             skipped=not finite,
             share=float(self._shares[self.steps_done - 1]),
@@ -221,25 +232,41 @@ class Finetuner:
             group["lr"] = group["peak_lr"] * share
         return self.config.peak_lr * share
 
-    def _accumulate(self, pieces: list[Piece]) -> tuple[float, float | None]:
-        """Gradients of the losses of all pieces, and their mean.
+    def _own_part(self, index: Int64s, turned: Bools, crop: Crop | None) -> Iterator[Piece]:
+        """This rank's rows of a step, as long as those of the others, in pieces."""
+        if not self.ranks.together:
+            return self.examples.step(index, turned, crop)
+        order = np.argsort(-self.train_part.lengths[index], kind="stable")
+        own = order[self.ranks.rank :: self.ranks.count]
+        return self.examples.step(index[own], turned[own], crop) if len(own) else iter(())
+
+    def _accumulate(self, pieces: list[Piece]) -> tuple[float, float | None, int]:
+        """Gradients of the losses of all pieces of all ranks, their mean, and how many tokens.
 
         How much counts is known only after the last piece. So the sums are divided by the number
         of targets, for numbers of a usual size, and the second result is what is left to multiply
         the gradients by; None where no target counts.
         """
-        size = sum(piece.targets.numel() for piece in pieces)
+        size, tokens = self.ranks.total(
+            [
+                sum(piece.targets.numel() for piece in pieces),
+                sum(piece.tokens for piece in pieces),
+            ],
+            self.device,
+        )
         total, weight = 0.0, 0.0
-        longest = max(piece.inputs.shape[1] for piece in pieces)
+        longest = max((piece.inputs.shape[1] for piece in pieces), default=0)
         with self.model.shared_step(longest, self._autocast):
             for piece in pieces:
                 part, counted = self._loss(piece)
                 self.scaler.scale(part / size).backward()
                 total, weight = total + float(part.detach()), weight + float(counted)
+        total, weight = self.ranks.total([total, weight], self.device)
         if not weight:
             self.optimizer.zero_grad(set_to_none=True)
-            return math.nan, None
-        return total / weight, size / weight
+            return math.nan, None, int(tokens)
+        add_gradients(self.parameters.values(), self.ranks, self.device)
+        return total / weight, size / weight, int(tokens)
 
     def _loss(self, piece: Piece) -> tuple[Tensor, Tensor]:
         outputs = self._outputs(piece)
@@ -321,13 +348,14 @@ class Finetuner:
 
     @torch.inference_mode()
     def _measure(self) -> tuple[float, dict[str, float]]:
-        """Loss and metrics of the whole valid part."""
+        """Loss and metrics of the whole valid part, of which each rank reads its pieces."""
         kind = self.model.task.kind
         self.model.eval()
         total, weight = 0.0, 0.0
         targets: dict[int, Any] = {}
         outputs: dict[int, Any] = {}
-        for piece in self.examples.valid(self._evaluated_length):
+        pieces = self.examples.valid(self._evaluated_length)
+        for piece in islice(pieces, self.ranks.rank, None, self.ranks.count):
             raw = self._outputs(piece)
             wanted = self._own_unit(piece.targets).to(self.device)
             part, counted = self.model.loss_parts(raw, wanted, self._weights)
@@ -340,10 +368,17 @@ class Finetuner:
             for row, i, length in zip(range(len(said)), piece.index.tolist(), lengths, strict=True):
                 targets[i] = piece.targets[row][:length] if length else piece.targets[row]
                 outputs[i] = said[row][:length] if length else said[row]
-        join = np.concatenate if kind == "tokens" else np.stack
-        order = sorted(outputs)
-        true = join([targets[i].numpy() for i in order])
-        return total / weight, metrics(kind, true, join([outputs[i] for i in order]))
+        total, weight = self.ranks.total([total, weight], self.device)
+        for theirs, said_there in self.ranks.gather((targets, outputs)):
+            targets |= theirs
+            outputs |= said_there
+        found: dict[str, float] = {}
+        if self.ranks.first:
+            join = np.concatenate if kind == "tokens" else np.stack
+            order = sorted(outputs)
+            true = join([targets[i].numpy() for i in order])
+            found = metrics(kind, true, join([outputs[i] for i in order]))
+        return total / weight, self.ranks.from_first(found)
 
     def finish(self) -> None:
         """Leave the model with the best weights (if there are any), whole, in evaluation mode.

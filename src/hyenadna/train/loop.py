@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,13 +15,12 @@ from hyenadna.alphabet import IGNORED, PAD
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.engine.alone import one_thread
+from hyenadna.model.parallel.ranks import ALONE, Ranks
 from hyenadna.train.optim import WeightAverage, learning_rate, make_optimizer
 from hyenadna.train.parallel import Parallel, spread, whole
-from hyenadna.train.ranks import Ranks
 from hyenadna.train.updates import count_bad, update
 from hyenadna.training_config import PretrainConfig, Stage, stage_at
 
-ALONE = Ranks()
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -164,8 +162,7 @@ class Trainer:
         One process alone goes on with its generator, whose state is saved.
         """
         if self.ranks.together:
-            own = np.random.SeedSequence([self.config.seed, self.steps_done, self.ranks.rank])
-            torch.manual_seed(int(own.generate_state(1)[0]))
+            torch.manual_seed(self.ranks.seed(self.config.seed, self.steps_done))
 
     def _report(
         self,

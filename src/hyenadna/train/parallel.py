@@ -7,7 +7,7 @@ depend on how many there are.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -20,8 +20,8 @@ from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.likelihood import target_nats
 from hyenadna.model.parallel.context import share_context
+from hyenadna.model.parallel.ranks import Ranks
 from hyenadna.model.parallel.shards import SequenceShards
-from hyenadna.train.ranks import Ranks
 
 
 class Parallel:
@@ -122,6 +122,25 @@ def _shard(model: HyenaDNA) -> None:
     for block in model.backbone.layers:
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
+
+
+def add_gradients(parameters: Iterable[Tensor], ranks: Ranks, device: torch.device) -> None:
+    """Give all ranks the sum of their gradients, in one exchange. All must ask.
+
+    A rank may have none, where it had no rows; a parameter without a gradient on any rank keeps
+    none.
+    """
+    if not ranks.together:
+        return
+    parameters = list(parameters)
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    has = torch.tensor([p.grad is not None for p in parameters], dtype=torch.float32, device=device)
+    flat = ranks.sum_of(torch.cat([has, *(g.flatten() for g in gradients)]), device)
+    found, *sums = flat.split([len(parameters), *(g.numel() for g in gradients)])
+    for parameter, gradient, total, anywhere in zip(
+        parameters, gradients, sums, found.tolist(), strict=True
+    ):
+        parameter.grad = gradient.copy_(total.view_as(gradient)) if anywhere else None
 
 
 def whole(value: Tensor) -> Tensor:

@@ -6,6 +6,7 @@
     RUN/last/       newest checkpoint: model (published layout) and everything to go on from it
     RUN/best/       the model that was best on the valid split (published layout)
     RUN/tensorboard the same figures for TensorBoard, where it is installed
+    RUN/lock        held by the process that trains
 
 Every checkpoint is written beside its place and renamed, so that the folder is loadable at any
 moment.
@@ -15,7 +16,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +28,7 @@ from hyenadna.checkpoint.folder import standing
 from hyenadna.checkpoint.load import load
 from hyenadna.checkpoint.save import save
 from hyenadna.errors import InputError
+from hyenadna.file_lock import hold
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.train.loop import Trainer
 
@@ -98,6 +101,22 @@ class RunFolder:
         if description["version"] != _VERSION:
             raise InputError(f"{file}: version {description['version']}, not {_VERSION}")
         return cls(path, description, writes=writes)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within the block no other process can train here.
+
+        Raises InputError where another does already.
+        """
+        if not self.writes:
+            yield
+            return
+        with (self.path / "lock").open("a") as lock:
+            if not hold(lock):
+                raise InputError(
+                    f"{self.path}: another process is training this run; wait for its end"
+                )
+            yield
 
     def split_beds(self) -> tuple[Path, ...]:
         """The BED files of the run's split, one a genome, in the order of the genomes."""

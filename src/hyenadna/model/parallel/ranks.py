@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Self, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from hyenadna.errors import InputError
+from hyenadna.model.parallel.meeting import common_token
 
 _TIMEOUT: Final = datetime.timedelta(minutes=30)
 """How long a rank waits for the others: reading a large genome takes some longer than others."""
@@ -48,10 +51,8 @@ class Ranks:
         ranks = cls(int(environment["RANK"]), int(environment["WORLD_SIZE"]), context)
         if not dist.is_initialized():
             try:
-                dist.init_process_group(
-                    "nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT
-                )
-            except (RuntimeError, ValueError) as error:
+                _meet("nccl" if device.type == "cuda" else "gloo")
+            except (RuntimeError, ValueError, TimeoutError) as error:
                 reason = str(error).splitlines()[0]
                 raise InputError(f"torchrun: the ranks cannot meet ({reason})") from error
         return ranks
@@ -106,6 +107,43 @@ class Ranks:
         """Whether it is so on any rank."""
         return self.total([float(flag)], device)[0] > 0
 
+    def gather(self, own: T) -> list[T]:
+        """What each rank has, in their order, on the first; nothing on the others. All must ask.
+
+        For plain values and small arrays: they go through pickle.
+        """
+        if not self.together:
+            return [own]
+        found: list[T] | None = [own] * self.count if self.first else None
+        dist.gather_object(own, found)
+        return found or []
+
+    def from_first(self, value: T) -> T:
+        """What the first rank has. All must ask; for plain values."""
+        if not self.together:
+            return value
+        held = [value]
+        dist.broadcast_object_list(held)
+        return held[0]
+
+    def sum_of(self, tensor: Tensor, device: torch.device) -> Tensor:
+        """The sum of a tensor over all ranks, where it lies. All must ask, with one shape."""
+        if not self.together:
+            return tensor
+        there = tensor.to(device)
+        dist.all_reduce(there)
+        return there.to(tensor.device)
+
+    def begin_alike(self, tensors: Iterable[Tensor]) -> None:
+        """Give all ranks the first one's values, in place."""
+        if self.together:
+            for tensor in tensors:
+                dist.broadcast(tensor.data, 0)
+
+    def seed(self, *numbers: int) -> int:
+        """A seed that no other rank and no other numbers give."""
+        return int(np.random.SeedSequence([*numbers, self.rank]).generate_state(1)[0])
+
     def wait(self) -> None:
         """Until all ranks are here."""
         if self.together:
@@ -123,11 +161,23 @@ class Ranks:
             yield group[self.data_rank if mine else 0], mine
 
 
+ALONE: Final = Ranks()
+
+
+def _meet(backend: str) -> None:
+    """Join the ranks of this start, under a name of its own in the store of torchrun."""
+    store, rank, count = next(dist.rendezvous("env://", timeout=_TIMEOUT))
+    meeting = dist.PrefixStore("hyenadna", store)
+    token = common_token(meeting, rank, count, timeout=_TIMEOUT.total_seconds())
+    dist.init_process_group(
+        backend,
+        store=dist.PrefixStore(token, meeting),
+        rank=rank,
+        world_size=count,
+        timeout=_TIMEOUT,
+    )
+
+
 def started_by_torchrun(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether this process is one of several ranks, or the only one, of torchrun."""
     return all(key in environment for key in ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE"))
-
-
-def restarted(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether torchrun has started the ranks anew after one of them had gone."""
-    return int(environment.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
