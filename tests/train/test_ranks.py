@@ -80,9 +80,9 @@ def alone(genome, tmp_path_factory) -> Path:
     ("ranks", "words"),
     [
         (2, ""),
-        (2, "--shard"),
+        (2, "--fsdp"),
         (2, "--context-ranks 2"),
-        pytest.param(4, "--shard --context-ranks 2", marks=pytest.mark.slow),
+        pytest.param(4, "--fsdp --context-ranks 2", marks=pytest.mark.slow),
     ],
 )
 def test_a_run_does_not_depend_on_the_number_of_ranks(ranks, words, alone, genome, tmp_path):
@@ -137,7 +137,7 @@ def test_what_ranks_cannot_do_is_told(genome, tmp_path):
     with pytest.raises(InputError, match="it must divide"):
         Ranks(0, 4, context=3)
     assert not restarted({}) and restarted({"TORCHELASTIC_RESTART_COUNT": "1"})
-    for words in (["--shard"], ["--context-ranks", "2"]):
+    for words in (["--fsdp"], ["--context-ranks", "2"]):
         done = pretrain(1, genome, tmp_path / "run", *words)
         assert done.returncode == 2 and not (tmp_path / "run").exists()
         assert len(done.stderr.strip().splitlines()) == 1

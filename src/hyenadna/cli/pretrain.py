@@ -67,7 +67,7 @@ def pretrain(
     threads: int | None = None,
     max_memory: str | None = None,
     context_ranks: int = 1,
-    shard: bool = False,
+    fsdp: bool = False,
     options: Annotated[PretrainConfig, Parameter(name="*")] = PretrainConfig(),  # noqa: B008
 ) -> int:
     """Train a model to predict the next nucleotide of one or more genomes.
@@ -120,7 +120,7 @@ def pretrain(
     context_ranks
         Ranks that each sequence lies over, where `torchrun` has started several: memory for a
         sequence falls with their number. The rows of a batch fall to the rest.
-    shard
+    fsdp
         Keep parameters and moments in parts, one on each rank (FSDP2), in place of a copy on each.
     options
         Training options.
@@ -141,7 +141,7 @@ def pretrain(
     }
     given = {k: v for k, v in chosen.items() if v is not None}
     console = make_console()
-    machine = RunMachine(device, threads, max_memory, context_ranks, shard)
+    machine = RunMachine(device, threads, max_memory, context_ranks, fsdp)
     if _restarted(out):
         return _resume(out, list(fasta), options, machine, console)
     if resume:
@@ -175,7 +175,7 @@ class RunMachine:
     threads: int | None = None
     max_memory: str | None = None
     context_ranks: int = 1
-    shard: bool = False
+    fsdp: bool = False
 
 
 def _restarted(out: Path) -> bool:
@@ -452,7 +452,7 @@ def _trainer(
     stream = training_stream(corpus, options, length)
     validation = validation_batches(corpus, options, length)
     trainer = Trainer(
-        model, stream, options, final_length=length, ranks=ranks, sharded=machine.shard
+        model, stream, options, final_length=length, ranks=ranks, sharded=machine.fsdp
     )
     return trainer, validation
 

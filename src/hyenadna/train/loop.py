@@ -83,7 +83,7 @@ class Trainer:
         self.ranks = ranks
         self.device = model.head_weight.device
         if sharded and config.precision == "fp16":
-            raise InputError("--shard with --precision fp16: take bf16")
+            raise InputError("--fsdp with --precision fp16: take bf16")
         self.parallel = Parallel(model, ranks, sharded=sharded)
         self.stages = config.length_stages(final_length)
         self.optimizer = make_optimizer(model, config)

@@ -35,7 +35,7 @@ class Parallel:
     def __init__(self, model: HyenaDNA, ranks: Ranks, *, sharded: bool = False) -> None:
         if not ranks.together and (sharded or ranks.context > 1):
             raise InputError(
-                "--shard and --context-ranks need several ranks; start them by "
+                "--fsdp and --context-ranks need several ranks; start them by "
                 "torchrun --nproc-per-node N -m hyenadna …"
             )
         self.model, self.ranks, self.sharded = model, ranks, sharded
