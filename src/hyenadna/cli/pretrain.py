@@ -81,7 +81,7 @@ def pretrain(
     out
         Folder of the run: checkpoints, log, curve.
     shape
-        Published shape to start from (`hyenadna models` lists them); `tiny-1k` when left out.
+        Shape to start from (`hyenadna models` lists them); `tiny-1k` when left out.
     model_config
         JSON with any fields of the model configuration, instead of those of the shape.
     d_model
