@@ -203,7 +203,7 @@ def test_extra_files_have_plain_names(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"),
                                    KeyboardInterrupt()])  # fmt: skip
-@pytest.mark.parametrize("at", ["save_file", "write_json"])
+@pytest.mark.parametrize("at", ["write_model", "write_json"])
 def test_a_full_disk_leaves_the_old_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, at: str
 ) -> None:

@@ -17,7 +17,7 @@ def models() -> None:
     table = Table(title="HyenaDNA models", caption=(
         "Memory on the CPU for one sequence of the longest input, float32, beside about 0.3 GiB "
         "for the interpreter. Each is published as LongSafari/hyenadna-SIZE-seqlen and, in another "
-        "layout, with -hf behind; both load by name or by preset. Of xlarge-1m there are no published "
+        "layout, with -hf behind; both load by name or by preset. xlarge-1m has no published "
         "weights: it is a shape to pretrain over many devices (docs/scale.md)."
     ))  # fmt: skip
     table.add_column("preset", no_wrap=True)

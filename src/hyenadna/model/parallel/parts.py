@@ -8,13 +8,6 @@ import torch
 from torch import Tensor
 
 
-def in_parts(tensor: Tensor) -> bool:
-    """Whether its rows may lie on several ranks."""
-    from torch.distributed.tensor import DTensor
-
-    return isinstance(tensor, DTensor)
-
-
 def whole(tensor: Tensor) -> Tensor:
     """The tensor in one piece, in the memory of every rank. All ranks must ask."""
     from torch.distributed.tensor import DTensor
@@ -37,7 +30,7 @@ def own_rows(tensor: Tensor) -> slice:
 
 @torch.no_grad()
 def put(tensor: Tensor, read: Callable[[slice], Tensor]) -> None:
-    """Give a tensor in parts, or a whole one, new values: `read(rows)` of the rows that are here."""
+    """Give a tensor, in parts or whole, new values: `read(rows)` of the rows that are here."""
     from torch.distributed.tensor import DTensor
 
     if isinstance(tensor, DTensor):
