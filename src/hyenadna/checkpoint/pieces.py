@@ -225,6 +225,11 @@ class JoinedTensor:
         return out
 
 
+def is_in_pieces(folder: Path) -> bool:
+    """Whether the checkpoint in this folder is in pieces."""
+    return (folder / PIECES).is_file()
+
+
 @contextmanager
 def open_pieces(folder: Path) -> Iterator[dict[str, JoinedTensor | FileTensor]]:
     """All tensors of a checkpoint in pieces by name; none of another one.
@@ -232,7 +237,7 @@ def open_pieces(folder: Path) -> Iterator[dict[str, JoinedTensor | FileTensor]]:
     Raises InputError where a piece is missing or damaged.
     """
     with ExitStack() as stack:
-        listed = piece_files(folder / PIECES) if (folder / PIECES).is_file() else ()
+        listed = piece_files(folder / PIECES) if is_in_pieces(folder) else ()
         yield joined([stack.enter_context(SafetensorsFile(path)) for path in listed])
 
 

@@ -69,7 +69,7 @@ def pretrain(
     threads: int | None = None,
     max_memory: str | None = None,
     context_ranks: int = 1,
-    fsdp: bool = False,
+    fsdp: bool | None = None,
     options: Annotated[PretrainConfig, Parameter(name="*")] = PretrainConfig(),  # noqa: B008
 ) -> int:
     """Train a model to predict the next nucleotide of one or more genomes.
@@ -123,7 +123,8 @@ def pretrain(
         Ranks that each sequence lies over, where `torchrun` has started several: memory for a
         sequence falls with their number. The rows of a batch fall to the rest.
     fsdp
-        Keep parameters and moments in parts, one on each rank (FSDP2), in place of a copy on each.
+        Keep parameters and moments in parts, one on each rank (FSDP2), in place of a copy on each:
+        for models that one process cannot hold. With `--resume` as the run was, when left out.
     options
         Training options.
     """
@@ -177,7 +178,8 @@ class RunMachine:
     threads: int | None = None
     max_memory: str | None = None
     context_ranks: int = 1
-    fsdp: bool = False
+    fsdp: bool | None = None
+    """None: no, but as it was for a run that goes on with several ranks."""
 
 
 def _restarted(out: Path) -> bool:
@@ -218,8 +220,9 @@ def start_run(
     machine: RunMachine = RunMachine(),
 ) -> int:
     """Make a run folder and train to the end; returns the exit code."""
-    prepare_process(spare_memory=machine.context_ranks > 1)
-    set_threads(machine.threads)
+    spare = machine.context_ranks > 1 or bool(machine.fsdp)
+    prepare_process(spare_memory=spare)
+    set_threads(machine.threads, spare_memory=spare)
     import torch
 
     from hyenadna.data.corpus import split_as_bed
@@ -230,7 +233,7 @@ def start_run(
     where, ranks = _join(machine, machine.device)
     require_free(out)
     torch.manual_seed(request.options.seed)
-    new = _new_model(request, where, in_parts=machine.fsdp)
+    new = _new_model(request, where, in_parts=bool(machine.fsdp))
     limit_memory(new.model, max_memory)
     corpus = _open(request.fasta, request.rule, request.weights, console)
     trainer, validation = _trainer(new, corpus, request.options, ranks)
@@ -263,12 +266,21 @@ def _resume(
     machine: RunMachine,
     console: Console,
 ) -> int:
+    from hyenadna.checkpoint.pieces import is_in_pieces
     from hyenadna.data.corpus import SplitRule
     from hyenadna.train.run_folder import RunFolder
 
-    stored = RunFolder.open(out).description
-    prepare_process(spare_memory=machine.context_ranks > 1)
-    set_threads(stored["threads"] if machine.threads is None else machine.threads)
+    before = RunFolder.open(out)
+    stored, last = before.description, before.last()
+    if last is None:
+        raise InputError(
+            f"{out}: stopped before its first checkpoint; remove the folder and start again"
+        )
+    in_pieces = is_in_pieces(last)
+    spare = machine.context_ranks > 1 or (in_pieces if machine.fsdp is None else machine.fsdp)
+    prepare_process(spare_memory=spare)
+    threads = stored["threads"] if machine.threads is None else machine.threads
+    set_threads(threads, spare_memory=spare)
     import torch
 
     from hyenadna.train.build import require_same_genomes
@@ -284,14 +296,10 @@ def _resume(
                 f"note: the run was started with {what} {stored.get(what)}, this is {now}; "
                 "the result will not be the same to the last bit"
             )
-    last = run.last()
-    if last is None:
-        raise InputError(
-            f"{out}: stopped before its first checkpoint; remove the folder and start again"
-        )
     stored_memory = stored.get("max_memory")
     max_memory = stored_memory if machine.max_memory is None else machine.max_memory
-    new = _loaded(str(last), where, in_parts=machine.fsdp)
+    in_parts = (in_pieces and ranks.together) if machine.fsdp is None else machine.fsdp
+    new = _loaded(str(last), where, in_parts=in_parts)
     limit_memory(new.model, max_memory)
     paths = fasta or [Path(genome["path"]) for genome in stored["genomes"]]
     weights = [genome["weight"] for genome in stored["genomes"]]
