@@ -197,6 +197,7 @@ def test_a_rank_killed_while_it_writes_leaves_the_checkpoint_before(written, tmp
     assert not (tmp_path / "run" / ".last.writing").exists()
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 def test_torch_reads_the_pieces(written):
     state = written[1][0][0]
     wanted = {

@@ -33,7 +33,7 @@ from hyenadna.model.backbone import HyenaDNA
 PIECES: Final = "pieces.json"
 TRAINING: Final = "training."
 """In front of the names of tensors that belong to the training and not to the model."""
-_FILE_BYTES: Final = 128 << 20
+_FILE_BYTES: Final = 64 << 20
 """About what a rank writes into one file: the writer holds a file's content twice."""
 _SHARDING: Final = "DCP_SHARDING_INFO"  # header field of torch.distributed.checkpoint
 
