@@ -240,3 +240,19 @@ def test_damaged_pieces_are_refused_in_one_line(written, tmp_path, capsys, damag
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and str(tmp_path / "last") in error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_memory_of_a_rank_falls_with_their_number():
+    """Beside its own part a rank holds a block or two, and what is being written."""
+    from benchmarks.large_model import measured
+
+    one, two = (measured(f"768x8:{ranks}:training") for ranks in (1, 2))
+    state, block = one["state"], one["state"] / 3 / 8
+    written = 3 * (64 << 20)
+    for key, share in (("start", 1 / 6), ("read", 1 / 6), ("step", 2 / 3), ("save", 1 / 2)):
+        peak = two["stages"][key]["peak"]
+        assert peak < share * state + 3 * block + (written if key == "save" else 0), key
+        assert peak < 0.8 * one["stages"][key]["peak"], key
+    assert two["stages"]["convert"]["peak"] < 3 * block
+    assert two["stages"]["load"]["peak"] < state / 3 + 2 * block
