@@ -94,8 +94,7 @@ def open_tensors(weights: tuple[Path, ...]) -> Iterator[Stored]:
     """
     with ExitStack() as stack:
         if in_pieces(weights):
-            files = [stack.enter_context(SafetensorsFile(path)) for path in weights]
-            yield Stored(joined(files))
+            yield Stored(joined(weights))
             return
         parts = [_open_one(path, stack) for path in weights]
         tensors: dict[str, StoredTensor] = {}

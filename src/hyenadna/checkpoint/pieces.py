@@ -13,8 +13,7 @@ of the Hugging Face layout; what a resumed run needs stands beside them, with TR
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -230,24 +229,14 @@ def is_in_pieces(folder: Path) -> bool:
     return (folder / PIECES).is_file()
 
 
-@contextmanager
-def open_pieces(folder: Path) -> Iterator[dict[str, JoinedTensor | FileTensor]]:
-    """All tensors of a checkpoint in pieces by name; none of another one.
-
-    Raises InputError where a piece is missing or damaged.
-    """
-    with ExitStack() as stack:
-        listed = piece_files(folder / PIECES) if is_in_pieces(folder) else ()
-        yield joined([stack.enter_context(SafetensorsFile(path)) for path in listed])
-
-
-def joined(files: Sequence[SafetensorsFile]) -> dict[str, JoinedTensor | FileTensor]:
+def joined(paths: Sequence[Path]) -> dict[str, JoinedTensor | FileTensor]:
     """The tensors of all files by name, each of all its pieces.
 
-    Raises InputError where a file does not say where its pieces belong, or some are missing.
+    Raises InputError where a file is damaged or does not say where its pieces belong, and where
+    some are missing.
     """
     found: dict[str, list[tuple[tuple[int, ...], FileTensor]]] = {}
-    for file in files:
+    for file in map(SafetensorsFile, paths):
         places = _places(file)
         for name, tensor in file.tensors.items():
             found.setdefault(name, []).append((places(name), tensor))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -48,7 +49,8 @@ class FileTensor:
 
     def _read(self, read: Callable[[Any], Tensor]) -> Tensor:
         try:
-            return read(self.file.handle)
+            with self.file.open() as handle:
+                return read(handle)
         except (SafetensorError, OSError, ValueError) as error:
             raise InputError(
                 f"{self.file.path}: tensor {self.name!r} cannot be read ({error})"
@@ -56,28 +58,37 @@ class FileTensor:
 
 
 class SafetensorsFile:
-    """An open safetensors file: `tensors` by name, and the text `metadata` of its writer.
+    """A safetensors file: `tensors` by name, and the text `metadata` of its writer.
 
-    Use it as a context manager; tensors can be read until it closes. Raises InputError for a file
-    that is damaged or cut short.
+    Use it as a context manager: it is open until then, so that what is read is one file, whatever
+    takes its place meanwhile. Otherwise it is opened for each tensor, for there is a limit to how
+    many files are open at a time. Raises InputError for a file that is damaged or cut short.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._held: Any = None
         try:
-            self.handle: Any = safe_open(path, framework="pt", backend="pread")
-            self.metadata: Mapping[str, str] = self.handle.metadata() or {}
-            self.tensors = {
-                name: FileTensor(self, name, tuple(self.handle.get_slice(name).get_shape()))
-                for name in self.handle.keys()  # noqa: SIM118 - the handle is no mapping
-            }
+            with self.open() as handle:
+                self.metadata: Mapping[str, str] = handle.metadata() or {}
+                self.tensors = {
+                    name: FileTensor(self, name, tuple(handle.get_slice(name).get_shape()))
+                    for name in handle.keys()  # noqa: SIM118 - the handle is no mapping
+                }
         except (SafetensorError, OSError, ValueError) as error:
             raise InputError(
                 f"{path}: damaged or incomplete ({error}); fetch the file again"
             ) from None
 
+    def open(self) -> AbstractContextManager[Any]:
+        """The package's handle of the file, within which it is open."""
+        if self._held is not None:
+            return nullcontext(self._held)
+        handle: AbstractContextManager[Any] = safe_open(self.path, framework="pt", backend="pread")
+        return handle
+
     def __enter__(self) -> Self:
-        self.handle.__enter__()
+        self._held = safe_open(self.path, framework="pt", backend="pread")
         return self
 
     def __exit__(
@@ -86,7 +97,8 @@ class SafetensorsFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.handle.__exit__(kind, error, trace)
+        self._held.__exit__(kind, error, trace)
+        self._held = None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +26,14 @@ from torch import Tensor
 
 from hyenadna.checkpoint.files import StoredTensor
 from hyenadna.checkpoint.folder import standing
-from hyenadna.checkpoint.pieces import TRAINING, open_pieces, save_pieces
+from hyenadna.checkpoint.pieces import (
+    PIECES,
+    TRAINING,
+    is_in_pieces,
+    joined,
+    piece_files,
+    save_pieces,
+)
 from hyenadna.checkpoint.safetensors_file import SafetensorsFile
 from hyenadna.checkpoint.save import save
 from hyenadna.errors import InputError
@@ -188,10 +195,10 @@ def _as_file(tensors: Mapping[str, Tensor]) -> bytes:
 @contextmanager
 def _open_training(last: Path) -> Iterator[dict[str, StoredTensor]]:
     """What a checkpoint holds beside the model, by the names of `Trainer.state`."""
-    with ExitStack() as stack:
-        stored: dict[str, StoredTensor] = {}
-        stored |= stack.enter_context(SafetensorsFile(last / "trainer.safetensors")).tensors
-        for name, tensor in stack.enter_context(open_pieces(last)).items():
+    with SafetensorsFile(last / "trainer.safetensors") as file:
+        stored: dict[str, StoredTensor] = dict(file.tensors)
+        pieces = joined(piece_files(last / PIECES)) if is_in_pieces(last) else {}
+        for name, tensor in pieces.items():
             if name.startswith(TRAINING):
                 stored[name.removeprefix(TRAINING)] = tensor
         yield stored
