@@ -1,4 +1,4 @@
-"""Model configuration and the seven published shapes.
+"""Model configuration, the seven published shapes, and a larger one of ours.
 
 Field names are those of the published Hugging Face configuration, so that its `config.json` is read
 and written without a second vocabulary.
@@ -184,19 +184,21 @@ PUBLISHED_CLASS_DEFAULTS: Final[Mapping[str, Any]] = {
 }
 
 
-def _published(d_model: int, n_layer: int, max_seq_len: int) -> ModelConfig:
+def _shape(d_model: int, n_layer: int, max_seq_len: int) -> ModelConfig:
     return ModelConfig(d_model=d_model, n_layer=n_layer, max_seq_len=max_seq_len)
 
 
-# Short name -> shape. The published repository is LongSafari/hyenadna-<...> (see PUBLISHED_NAMES).
+# Short name -> shape. The published repository is LongSafari/hyenadna-<...> (see PUBLISHED_NAMES);
+# there are no published weights of xlarge-1m, a shape for training over many devices.
 PRESETS: Final[Mapping[str, ModelConfig]] = {
-    "tiny-1k": _published(128, 2, 1026),
-    "tiny-1k-d256": _published(256, 2, 1026),
-    "tiny-16k-d128": _published(128, 2, 16386),
-    "small-32k": _published(256, 4, 32770),
-    "medium-160k": _published(256, 8, 160002),
-    "medium-450k": _published(256, 8, 450002),
-    "large-1m": _published(256, 8, 1000002),
+    "tiny-1k": _shape(128, 2, 1026),
+    "tiny-1k-d256": _shape(256, 2, 1026),
+    "tiny-16k-d128": _shape(128, 2, 16386),
+    "small-32k": _shape(256, 4, 32770),
+    "medium-160k": _shape(256, 8, 160002),
+    "medium-450k": _shape(256, 8, 450002),
+    "large-1m": _shape(256, 8, 1000002),
+    "xlarge-1m": _shape(2048, 26, 1000002),
 }
 
 PUBLISHED_NAMES: Final[Mapping[str, str]] = {
@@ -211,7 +213,7 @@ PUBLISHED_NAMES: Final[Mapping[str, str]] = {
 
 
 def preset(name: str) -> ModelConfig:
-    """The configuration of a published shape, by short or by published name.
+    """The configuration of a shape, by short or by published name.
 
     Raises InputError for an unknown name, listing those that exist.
     """

@@ -237,6 +237,8 @@ def test_unknown_names_list_the_seven(tmp_path: Path) -> None:
     assert all(name in str(error.value) for name in PUBLISHED_NAMES)
     with pytest.raises(InputError, match="there are tiny-1k"):
         fetch("tiny-2k")
+    with pytest.raises(InputError, match="xlarge-1m: a shape without published weights"):
+        load("xlarge-1m", cache_dir=tmp_path)
 
 
 def test_a_path_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

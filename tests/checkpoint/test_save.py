@@ -201,9 +201,46 @@ def test_extra_files_have_plain_names(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "m").exists()
 
 
+@pytest.mark.parametrize("limit", [1, 1500, 4000])
+def test_a_model_in_several_files(tmp_path: Path, limit: int) -> None:
+    """None is longer than the limit but for a single tensor; nothing is lost, or twice there."""
+    model = small_model(tie_word_embeddings=False)
+    save(model, tmp_path / "one")
+    whole = load_file(tmp_path / "one" / "model.safetensors")
+    save(model, tmp_path / "m", shard_bytes=limit)
+    index = json.loads((tmp_path / "m" / "model.safetensors.index.json").read_text())
+    files = sorted((tmp_path / "m").glob("*.safetensors"))
+    assert sorted(set(index["weight_map"].values())) == [path.name for path in files]
+    assert index["metadata"]["total_size"] == sum(t.nbytes for t in whole.values())
+    found: dict[str, torch.Tensor] = {}
+    for path in files:
+        tensors = load_file(path)
+        assert len(tensors) == 1 or sum(t.nbytes for t in tensors.values()) <= limit
+        assert all(index["weight_map"][name] == path.name for name in tensors)
+        assert not tensors.keys() & found.keys()
+        found |= tensors
+    assert found.keys() == whole.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in whole.items())
+    assert torch.equal(logits(load(tmp_path / "m")), logits(model))
+    convert(tmp_path / "m", tmp_path / "again")  # and one file again
+    again = load_file(tmp_path / "again" / "model.safetensors")
+    assert all(torch.equal(again[name], tensor) for name, tensor in whole.items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_types_are_written_as_they_are(tmp_path: Path, dtype: torch.dtype) -> None:
+    model = small_model().to(dtype)
+    save(model, tmp_path / "m", tables=False)
+    file = load_file(tmp_path / "m" / "model.safetensors")
+    for name, tensor in model.state_dict().items():
+        if name.replace("backbone", "hyena.backbone") in file:
+            assert torch.equal(file[name.replace("backbone", "hyena.backbone")], tensor)
+    assert torch.equal(load(tmp_path / "m", dtype=dtype).head_weight, model.head_weight)
+
+
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"),
                                    KeyboardInterrupt()])  # fmt: skip
-@pytest.mark.parametrize("at", ["save_file", "write_json"])
+@pytest.mark.parametrize("at", ["write_model", "write_json"])
 def test_a_full_disk_leaves_the_old_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, at: str
 ) -> None:

@@ -47,6 +47,9 @@ def test_version(capsys):
         (["pretrain", "x.fa", "--out", "x", "--stepps", "3"], "--stepps"),
         (["evaluate", "nowhere"], "nowhere: no such file or folder"),
         (["convert", "nowhere", "target"], "nowhere"),
+        (["convert", "xlarge-1m", "target"], "xlarge-1m: a shape without published weights"),
+        (["convert", "a", "b", "--max-shard-size", "many"], "--max-shard-size is 'many'"),
+        (["convert", "a", "b", "--layout", "training", "--max-shard-size", "1GB"], "is one file"),
     ],
 )
 def test_bad_words_are_one_line_and_exit_2(words, message, capsys, tmp_path, monkeypatch):
@@ -57,7 +60,7 @@ def test_bad_words_are_one_line_and_exit_2(words, message, capsys, tmp_path, mon
     assert not list(tmp_path.iterdir())
 
 
-def test_models_lists_all_published_shapes(capsys):
+def test_models_lists_all_shapes(capsys):
     assert run(["models"]) == 0
     printed = capsys.readouterr().out
     for name, config in PRESETS.items():

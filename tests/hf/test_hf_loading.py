@@ -410,3 +410,18 @@ def test_vocabulary_cannot_be_resized():
     model = HyenaDNAForSequenceClassification(HyenaDNAConfig.from_model_config(small_config()))
     with pytest.raises(InputError, match="vocabulary of HyenaDNA is fixed"):
         model.resize_token_embeddings(20)
+
+
+# -- several files ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tables", [True, False])
+def test_a_model_in_several_files_both_ways(tmp_path, tables):
+    ours = hyenadna.HyenaDNA(hyenadna.ModelConfig(d_model=16, n_layer=2, max_seq_len=34)).eval()
+    hyenadna.save(ours, tmp_path / "ours", tables=tables, shard_bytes=10_000)
+    assert len(list((tmp_path / "ours").glob("model-*.safetensors"))) > 3
+    theirs = load(tmp_path / "ours")
+    torch.testing.assert_close(logits(theirs), logits(ours))
+    theirs.save_pretrained(tmp_path / "theirs", max_shard_size="10KB")
+    assert (tmp_path / "theirs" / "model.safetensors.index.json").exists()
+    assert torch.equal(logits(hyenadna.load(tmp_path / "theirs")), logits(ours))

@@ -132,11 +132,11 @@ def test_a_model_in_bfloat16_is_near_the_float32_one():
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_published_parameter_counts(name):
+def test_parameter_counts_of_the_shapes(name):
     tied = {
         "tiny-1k": 436_096, "tiny-1k-d256": 1_641_088, "tiny-16k-d128": 436_096,
         "small-32k": 3_277_568, "medium-160k": 6_550_528, "medium-450k": 6_550_528,
-        "large-1m": 6_550_528,
+        "large-1m": 6_550_528, "xlarge-1m": 1_313_680_000,
     }  # fmt: skip
     config = preset(name)
     with torch.device("meta"):

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from hyenadna.alphabet import decode
 from hyenadna.checkpoint.load import load
@@ -61,8 +60,7 @@ def assert_close_runs(one: Path, other: Path) -> None:
         assert a == pytest.approx(b, rel=1e-3)
         assert a.get("loss", 0) == pytest.approx(b.get("loss", 0), rel=1e-6)
     for name in ("last", "best"):
-        weights = load_file(one / name / "model.safetensors")
-        others = load_file(other / name / "model.safetensors")
+        weights, others = (load(run / name).state_dict() for run in (one, other))
         assert weights.keys() == others.keys()
         for key, value in weights.items():
             torch.testing.assert_close(value, others[key], rtol=1e-3, atol=1e-4, msg=key)
@@ -80,9 +78,9 @@ def alone(genome, tmp_path_factory) -> Path:
     ("ranks", "words"),
     [
         (2, ""),
-        (2, "--shard"),
+        (2, "--fsdp"),
         (2, "--context-ranks 2"),
-        pytest.param(4, "--shard --context-ranks 2", marks=pytest.mark.slow),
+        pytest.param(4, "--fsdp --context-ranks 2", marks=pytest.mark.slow),
     ],
 )
 def test_a_run_does_not_depend_on_the_number_of_ranks(ranks, words, alone, genome, tmp_path):
@@ -136,7 +134,7 @@ def test_ranks_share_items_in_step():
 def test_what_ranks_cannot_do_is_told(genome, tmp_path):
     with pytest.raises(InputError, match="it must divide"):
         Ranks(0, 4, context=3)
-    for words in (["--shard"], ["--context-ranks", "2"]):
+    for words in (["--fsdp"], ["--context-ranks", "2"]):
         done = pretrain(1, genome, tmp_path / "run", *words)
         assert done.returncode == 2 and not (tmp_path / "run").exists()
         assert len(done.stderr.strip().splitlines()) == 1

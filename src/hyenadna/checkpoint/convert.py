@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace as changed
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from hyenadna.checkpoint.config_file import original_values
+from hyenadna.checkpoint.config_file import flat_values, original_values
 from hyenadna.checkpoint.folder import replace
-from hyenadna.checkpoint.layouts import file_name, permute_channels
+from hyenadna.checkpoint.layouts import EMBEDDINGS, HEAD, file_name, permute_channels
 from hyenadna.checkpoint.load import LoadReport, load_with_report
-from hyenadna.checkpoint.save import our_tensors, save, write_json
+from hyenadna.checkpoint.reading import Reading, all_tables, open_checkpoint
+from hyenadna.checkpoint.safetensors_file import Entry, write_model
+from hyenadna.checkpoint.save import SHARD_BYTES, hf_entries, our_tensors, write_json
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
 
@@ -25,27 +29,55 @@ def convert(
     tables: bool = True,
     revision: str | None = None,
     cache_dir: str | Path | None = None,
+    shard_bytes: int = SHARD_BYTES,
 ) -> LoadReport:
     """Write the checkpoint `source` as the folder `target`; returns what was read.
 
     source: whatever `hyenadna.checkpoint.load` reads. layout: `hf` for `config.json` and
-    `model.safetensors`, `training` for the original's `config.json` and `weights.ckpt`. tables: see
-    `save` (the training layout always has them). The other arguments are those of `load`.
+    `model.safetensors`, `training` for the original's `config.json` and `weights.ckpt`. tables,
+    shard_bytes: see `save` (the training layout always has tables, and one file). The other
+    arguments are those of `load`.
 
-    A task head in the source is not carried over; it stands in the report.
+    To `hf` the tensors pass one after the other, in float32, so that a model may be larger than the
+    memory. A task head in the source is not carried over; it stands in the report.
 
     Raises InputError as `load` and `save` do, and for a model that the training layout cannot hold.
     """
     if layout not in ("hf", "training"):
         raise InputError(f"convert: layout is {layout!r}; it is 'hf' or 'training'")
-    model, report = load_with_report(
-        source, window_shift=window_shift, revision=revision, cache_dir=cache_dir
-    )
-    if layout == "hf":
-        save(model, target, tables=tables)
-    else:
+    if layout == "training":
+        model, report = load_with_report(
+            source, window_shift=window_shift, revision=revision, cache_dir=cache_dir
+        )
         save_training(model, target)
-    return report
+        return report
+    with open_checkpoint(
+        source, window_shift=window_shift, revision=revision, cache_dir=cache_dir
+    ) as reading:
+        return _stream(reading, Path(target), tables=tables, shard_bytes=shard_bytes)
+
+
+def _stream(reading: Reading, target: Path, *, tables: bool, shard_bytes: int) -> LoadReport:
+    """Write what is read as `save` would write the model of it."""
+    config, kept = reading.config, reading.kept_tables()
+    values = flat_values(config, torch_dtype="float32")
+    ours = {name: _entry(reading, name) for name in reading.report.matched}
+    if HEAD not in ours:
+        ours[HEAD] = _entry(reading, EMBEDDINGS)
+    held = all_tables(config) | kept if tables else kept
+    ours |= {name: Entry.of(table) for name, table in held.items()}
+
+    def fill(fresh: Path) -> None:
+        write_json(fresh / "config.json", values)
+        write_model(fresh, hf_entries(ours), shard_bytes=shard_bytes)
+
+    replace(target, fill)
+    return changed(reading.report, kept_tables=tuple(kept))
+
+
+def _entry(reading: Reading, name: str) -> Entry:
+    """A parameter that is read when its turn to be written has come."""
+    return Entry(reading.expected[name], torch.float32, partial(reading.read, name))
 
 
 def save_training(model: HyenaDNA, folder: str | Path) -> None:

@@ -9,16 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from hyenadna.checkpoint.folder import standing
+from hyenadna.checkpoint.pieces import PIECES, in_pieces, joined, piece_files
+from hyenadna.checkpoint.safetensors_file import INDEX, SafetensorsFile
 from hyenadna.checkpoint.torch_file import LazyTensor, TorchFile
 from hyenadna.errors import InputError
 
 _WEIGHTS = (
     "model.safetensors",
-    "model.safetensors.index.json",
+    INDEX,
+    PIECES,
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
     "weights.ckpt",
@@ -35,6 +37,9 @@ class StoredTensor(Protocol):
 
     def materialize(self) -> Tensor:
         """The tensor, read now."""
+
+    def rows(self, rows: slice) -> Tensor:
+        """Some of its rows (start and stop within it), read now."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +90,12 @@ def open_tensors(weights: tuple[Path, ...]) -> Iterator[Stored]:
     """The open content of weight files of one checkpoint, safetensors or torch.
 
     Raises InputError for a file that is damaged or not to be trusted, and for a name that stands in
-    two shards.
+    two shards. Of pieces that several ranks wrote, each tensor is that of all its pieces.
     """
     with ExitStack() as stack:
+        if in_pieces(weights):
+            yield Stored(joined(weights))
+            return
         parts = [_open_one(path, stack) for path in weights]
         tensors: dict[str, StoredTensor] = {}
         for path, part in zip(weights, parts, strict=True):
@@ -99,41 +107,10 @@ def open_tensors(weights: tuple[Path, ...]) -> Iterator[Stored]:
         yield Stored(tensors, parts[0].extra if len(parts) == 1 else {}, ignored)
 
 
-@dataclass(frozen=True)
-class _SafeTensor:
-    """A tensor in an open safetensors file."""
-
-    path: Path
-    handle: Any
-    name: str
-    shape: tuple[int, ...]
-
-    def materialize(self) -> Tensor:
-        try:
-            tensor: Tensor = self.handle.get_tensor(self.name)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise InputError(
-                f"{self.path}: tensor {self.name!r} cannot be read ({error})"
-            ) from None
-        return tensor.clone()  # not a view of the file, which may be replaced while we use it
-
-
 def _open_one(path: Path, stack: ExitStack) -> Stored:
     if path.suffix == ".safetensors":
-        return _open_safetensors(path, stack)
+        return Stored(stack.enter_context(SafetensorsFile(path)).tensors)
     return _state_dict(stack.enter_context(TorchFile(path)))
-
-
-def _open_safetensors(path: Path, stack: ExitStack) -> Stored:
-    try:
-        handle = stack.enter_context(safe_open(path, framework="pt"))
-        tensors = {
-            name: _SafeTensor(path, handle, name, tuple(handle.get_slice(name).get_shape()))
-            for name in handle.keys()  # noqa: SIM118 - the handle is no mapping
-        }
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path}: damaged or incomplete ({error}); fetch the file again") from None
-    return Stored(tensors)
 
 
 def _state_dict(file: TorchFile) -> Stored:
@@ -159,6 +136,8 @@ def _config_beside(weights: Path) -> Path | None:
 
 def _shards(path: Path) -> tuple[Path, ...]:
     """The file itself, or the shards that an index lists, each once, beside the index."""
+    if path.name == PIECES:
+        return piece_files(path)
     if not path.name.endswith(".index.json"):
         return (path,)
     try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from hyenadna.config import PUBLISHED_NAMES
+from hyenadna.config import PRESETS, PUBLISHED_NAMES
 from hyenadna.errors import InputError
 
 OWNER: Final = "LongSafari"
@@ -41,6 +41,11 @@ def repositories(name: str) -> tuple[str, ...]:
 
 def unknown_name(name: str) -> InputError:
     """The error for a name that is neither a path nor a published checkpoint."""
+    if name in PRESETS:
+        return InputError(
+            f"{name}: a shape without published weights; train it (hyenadna pretrain --preset "
+            f"{name}), or name one of {', '.join(PUBLISHED_NAMES)}"
+        )
     return InputError(
         f"{name}: no such file or folder, and no published checkpoint; "
         f"there are {', '.join(PUBLISHED_NAMES)}"

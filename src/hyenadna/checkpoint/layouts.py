@@ -33,7 +33,7 @@ EMBEDDINGS: Final = "backbone.embeddings.word_embeddings.weight"
 
 _PREFIXES: Final[Mapping[Layout, str]] = {"hf": "hyena.", "training": "model.", "standalone": ""}
 _WRAPPED: Final = re.compile(r"^(backbone\.layers\.\d+\.(?:mixer|mlp)\.)layer\.")
-_COUNTER: Final = re.compile(r"^(train|val|test)_torchmetrics\.")
+_COUNTER: Final = re.compile(r"^((train|val|test)_torchmetrics|training)\.")
 _TASK_HEAD: Final = re.compile(r"^(score|decoder)\.")
 _FREQ: Final = re.compile(r"\.implicit_filter\.(\d+)\.freq$")
 _TABLE: Final = re.compile(r"\.filter_fn\.(pos_emb\.[zt]|modulation\.deltas)$")

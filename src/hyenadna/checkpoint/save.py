@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from hyenadna.checkpoint.config_file import flat_values
 from hyenadna.checkpoint.folder import replace
 from hyenadna.checkpoint.layouts import HEAD, file_name, is_freq_copy
-from hyenadna.checkpoint.load import filters
+from hyenadna.checkpoint.reading import filters
+from hyenadna.checkpoint.safetensors_file import INDEX, Entry, write_model
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
 
-_OWN_FILES = ("config.json", "model.safetensors")
+_OWN_FILES = ("config.json", "model.safetensors", INDEX)
+SHARD_BYTES: Final = 5 * 10**9
+"""Longest weight file: a larger model is written as several, as Hugging Face libraries do."""
 
 
 def save(
@@ -27,6 +28,7 @@ def save(
     *,
     tables: bool = True,
     extra_files: Mapping[str, bytes | str] | None = None,
+    shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Write `config.json` and `model.safetensors` as the published loaders read them.
 
@@ -34,7 +36,8 @@ def save(
     (see `hyenadna.checkpoint.folder`). tables: also write z, t and deltas, which published loaders
     demand; without them only those that differ from their formula are written, which our `load`
     needs. At 1M tokens they are 88 % of the file. extra_files: more files by name, as bytes or
-    text, in the same folder.
+    text, in the same folder. shard_bytes: longest weight file; a larger model is written as several
+    with an index, `model.safetensors.index.json`.
 
     The head is always written as `lm_head.weight`, also when it is tied to the token table: loaders
     that never tie then find it, those that tie (`tie_word_embeddings` says what the model is) see
@@ -54,7 +57,9 @@ def save(
     def fill(fresh: Path) -> None:
         dtype = str(model.head_weight.dtype).removeprefix("torch.")
         write_json(fresh / "config.json", flat_values(model.config, torch_dtype=dtype))
-        write_safetensors(fresh / "model.safetensors", hf_tensors(model, tables=tables))
+        tensors = our_tensors(model, tables=tables)
+        entries = hf_entries({name: Entry.of(tensor) for name, tensor in tensors.items()})
+        write_model(fresh, entries, shard_bytes=shard_bytes)
         for name, content in extra.items():
             raw = content.encode() if isinstance(content, str) else content
             (fresh / name).write_bytes(raw)
@@ -75,25 +80,11 @@ def our_tensors(model: HyenaDNA, *, tables: bool) -> dict[str, Tensor]:
     return tensors
 
 
-def hf_tensors(model: HyenaDNA, *, tables: bool) -> dict[str, Tensor]:
-    """The content of `model.safetensors`: names of the Hugging Face layout, own memory each."""
-    return {
-        # safetensors refuses tensors that share memory, as tied heads and common tables do
-        file_name(name, "hf"): value.to("cpu", copy=True).contiguous()
-        for name, value in our_tensors(model, tables=tables).items()
-        if not is_freq_copy(name)
-    }
+def hf_entries(ours: Mapping[str, Entry]) -> dict[str, Entry]:
+    """The content of the weight files in the Hugging Face layout, of tensors by our names."""
+    return {file_name(name, "hf"): e for name, e in ours.items() if not is_freq_copy(name)}
 
 
 def write_json(path: Path, values: Mapping[str, object]) -> None:
     """Write a JSON object, one field a line."""
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
-def write_safetensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors; raises OSError when the disk is full or not writable."""
-    try:
-        with torch.no_grad():
-            save_file(tensors, path, metadata={"format": "pt"})
-    except SafetensorError as error:
-        raise OSError(str(error)) from error

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from hyenadna.checkpoint.files import open_tensors
-from hyenadna.checkpoint.load import load_with_report, locate
+from hyenadna.checkpoint.load import load_with_report
+from hyenadna.checkpoint.reading import locate
 from hyenadna.checkpoint.save import save
 from hyenadna.errors import InputError
 from hyenadna.model.adapters import merged

@@ -73,6 +73,10 @@ class LazyTensor:
         )
         return flat.as_strided(self.shape, self.stride, self.offset).clone()
 
+    def rows(self, rows: slice) -> Tensor:
+        """Some of its rows; the record is read whole for them. Errors of `materialize`."""
+        return self.materialize()[rows]
+
 
 class TorchFile:
     """An open torch file: `value` is its content as plain data with `LazyTensor` for tensors.

@@ -17,6 +17,7 @@ def convert(
     layout: Literal["hf", "training", "peft"] | None = None,
     window_shift: float | None = None,
     tables: bool = True,
+    max_shard_size: str | None = None,
     model: str | None = None,
     label_words: str | None = None,
 ) -> None:
@@ -39,6 +40,9 @@ def convert(
         Constant of the filter window; 0.05 for all published weights.
     tables
         Also store the position tables, which the published loader wants.
+    max_shard_size
+        Longest weight file, such as `500MB`; 5GB when left out. A larger model is several files
+        with an index, `model.safetensors.index.json`.
     model
         Of a soft prompt: the model that it was tuned for. From `peft` it is needed; to `peft` it is
         the name that the folder gives, that of the tuning when left out.
@@ -50,14 +54,17 @@ def convert(
     console = make_console()
     no_tables = None if tables else True
     if layout == "peft":
-        _refuse(label_words=label_words, window_shift=window_shift, no_tables=no_tables)
+        _refuse(
+            label_words=label_words, window_shift=window_shift, no_tables=no_tables,
+            max_shard_size=max_shard_size,
+        )  # fmt: skip
         console.print(_to_peft(Path(source), target, model))
     elif is_peft(source):
-        _refuse(layout=layout, no_tables=no_tables)
+        _refuse(layout=layout, no_tables=no_tables, max_shard_size=max_shard_size)
         console.print(_from_peft(Path(source), target, model, label_words, window_shift))
     else:
         _refuse(model=model, label_words=label_words)
-        _checkpoint(source, target, layout or "hf", window_shift, tables)
+        _checkpoint(source, target, layout or "hf", window_shift, tables, max_shard_size)
 
 
 def _checkpoint(
@@ -66,16 +73,35 @@ def _checkpoint(
     layout: Literal["hf", "training"],
     window_shift: float | None,
     tables: bool,
+    max_shard_size: str | None,
 ) -> None:
     from hyenadna.checkpoint.convert import convert as run
     from hyenadna.checkpoint.prompt_file import is_prompt
+    from hyenadna.checkpoint.save import SHARD_BYTES
 
     if is_prompt(source):
         raise InputError(f"{source}: is a soft prompt; write it as a folder of peft: --layout peft")
-    report = run(source, target, layout=layout, window_shift=window_shift, tables=tables)
+    if max_shard_size and layout == "training":
+        raise InputError("--max-shard-size: the training layout is one file; convert to 'hf'")
+    longest = _shard_bytes(max_shard_size) if max_shard_size else SHARD_BYTES
+    report = run(
+        source, target, layout=layout, window_shift=window_shift, tables=tables,
+        shard_bytes=longest,
+    )  # fmt: skip
     console = make_console()
     console.print(report.summary())
     console.print(f"written to {target} ({layout} layout)")
+
+
+def _shard_bytes(text: str) -> int:
+    from hyenadna.model.engine.plan import parse_memory
+
+    try:
+        return parse_memory(text)
+    except InputError:
+        raise InputError(
+            f"--max-shard-size is {text!r}; give a size such as 5GB or 500MB"
+        ) from None
 
 
 def _to_peft(source: Path, target: Path, model: str | None) -> str:

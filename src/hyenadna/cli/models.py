@@ -11,13 +11,14 @@ from hyenadna.model.memory import inference_bytes, training_bytes
 
 
 def models() -> None:
-    """List the published shapes: parameters, longest input, memory at that length."""
+    """List the shapes: parameters, longest input, memory at that length."""
     console = make_console()
     wide = console.width >= 112
-    table = Table(title="Published HyenaDNA models", caption=(
+    table = Table(title="HyenaDNA models", caption=(
         "Memory on the CPU for one sequence of the longest input, float32, beside about 0.3 GiB "
         "for the interpreter. Each is published as LongSafari/hyenadna-SIZE-seqlen and, in another "
-        "layout, with -hf behind; both load by name or by preset."
+        "layout, with -hf behind; both load by name or by preset. xlarge-1m has no published "
+        "weights: it is a shape to pretrain over many devices (docs/scale.md)."
     ))  # fmt: skip
     table.add_column("preset", no_wrap=True)
     if wide:
@@ -28,7 +29,7 @@ def models() -> None:
         length = config.max_seq_len
         table.add_row(
             name,
-            *([PUBLISHED_NAMES[name]] if wide else []),
+            *([PUBLISHED_NAMES.get(name, "not published")] if wide else []),
             str(config.n_layer),
             str(config.d_model),
             f"{config.num_parameters():,}",

@@ -6,8 +6,9 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -32,10 +33,13 @@ from hyenadna.errors import InputError
 from hyenadna.training_config import PretrainConfig
 
 if TYPE_CHECKING:
+    import torch
+
     from hyenadna.data.corpus import CorpusGenome, SplitRule
     from hyenadna.model.backbone import HyenaDNA
     from hyenadna.model.parallel.ranks import Ranks
     from hyenadna.train.loop import Trainer
+    from hyenadna.train.parallel import Sharded
     from hyenadna.train.pretrain import ValidBatches
     from hyenadna.train.run_folder import RunFolder
 
@@ -65,7 +69,7 @@ def pretrain(
     threads: int | None = None,
     max_memory: str | None = None,
     context_ranks: int = 1,
-    shard: bool = False,
+    fsdp: bool | None = None,
     options: Annotated[PretrainConfig, Parameter(name="*")] = PretrainConfig(),  # noqa: B008
 ) -> int:
     """Train a model to predict the next nucleotide of one or more genomes.
@@ -79,7 +83,7 @@ def pretrain(
     out
         Folder of the run: checkpoints, log, curve.
     shape
-        Published shape to start from (`hyenadna models` lists them); `tiny-1k` when left out.
+        Shape to start from (`hyenadna models` lists them); `tiny-1k` when left out.
     model_config
         JSON with any fields of the model configuration, instead of those of the shape.
     d_model
@@ -118,8 +122,9 @@ def pretrain(
     context_ranks
         Ranks that each sequence lies over, where `torchrun` has started several: memory for a
         sequence falls with their number. The rows of a batch fall to the rest.
-    shard
-        Keep parameters and moments in parts, one on each rank (FSDP2), in place of a copy on each.
+    fsdp
+        Keep parameters and moments in parts, one on each rank (FSDP2), in place of a copy on each:
+        for models that one process cannot hold. With `--resume` as the run was, when left out.
     options
         Training options.
     """
@@ -139,7 +144,7 @@ def pretrain(
     }
     given = {k: v for k, v in chosen.items() if v is not None}
     console = make_console()
-    machine = RunMachine(device, threads, max_memory, context_ranks, shard)
+    machine = RunMachine(device, threads, max_memory, context_ranks, fsdp)
     if _restarted(out):
         return _resume(out, list(fasta), options, machine, console)
     if resume:
@@ -173,7 +178,8 @@ class RunMachine:
     threads: int | None = None
     max_memory: str | None = None
     context_ranks: int = 1
-    shard: bool = False
+    fsdp: bool | None = None
+    """None: no, but as it was for a run that goes on with several ranks."""
 
 
 def _restarted(out: Path) -> bool:
@@ -214,8 +220,9 @@ def start_run(
     machine: RunMachine = RunMachine(),
 ) -> int:
     """Make a run folder and train to the end; returns the exit code."""
-    prepare_process(spare_memory=machine.context_ranks > 1)
-    set_threads(machine.threads)
+    spare = machine.context_ranks > 1 or bool(machine.fsdp)
+    prepare_process(spare_memory=spare)
+    set_threads(machine.threads, spare_memory=spare)
     import torch
 
     from hyenadna.data.corpus import split_as_bed
@@ -226,11 +233,11 @@ def start_run(
     where, ranks = join_ranks(machine.device, machine.context_ranks)
     require_free(out)
     torch.manual_seed(request.options.seed)
-    model = _new_model(request)
-    limit_memory(model, max_memory)
+    new = _new_model(request, where, in_parts=bool(machine.fsdp))
+    limit_memory(new.model, max_memory)
     corpus = _open(request.fasta, request.rule, request.weights, console)
-    trainer, validation = _trainer(model.to(where), corpus, request.options, ranks, machine)
-    announce_native(console, model.config)
+    trainer, validation = _trainer(new, corpus, request.options, ranks)
+    announce_native(console, trainer.model.config)
     announce_slow_bf16(console, request.options.precision, where)
     _announce(console, trainer, corpus, out, max_memory)
     seconds = _seconds(trainer)
@@ -241,7 +248,7 @@ def start_run(
         "threads": torch.get_num_threads(),
         "max_memory": max_memory,
         "init": request.init,
-        "model": model.config.to_dict(),
+        "model": trainer.model.config.to_dict(),
         "options": request.options.to_dict(),
         "genomes": genome_records(corpus),
     }
@@ -260,12 +267,21 @@ def _resume(
     machine: RunMachine,
     console: Console,
 ) -> int:
+    from hyenadna.checkpoint.pieces import is_in_pieces
     from hyenadna.data.corpus import SplitRule
     from hyenadna.train.run_folder import RunFolder
 
-    stored = RunFolder.open(out).description
-    prepare_process(spare_memory=machine.context_ranks > 1)
-    set_threads(stored["threads"] if machine.threads is None else machine.threads)
+    before = RunFolder.open(out)
+    stored, last = before.description, before.last()
+    if last is None:
+        raise InputError(
+            f"{out}: stopped before its first checkpoint; remove the folder and start again"
+        )
+    in_pieces = is_in_pieces(last)
+    spare = machine.context_ranks > 1 or (in_pieces if machine.fsdp is None else machine.fsdp)
+    prepare_process(spare_memory=spare)
+    threads = stored["threads"] if machine.threads is None else machine.threads
+    set_threads(threads, spare_memory=spare)
     import torch
 
     from hyenadna.train.build import require_same_genomes
@@ -281,19 +297,16 @@ def _resume(
                 f"note: the run was started with {what} {stored.get(what)}, this is {now}; "
                 "the result will not be the same to the last bit"
             )
-    model = run.last_model()
-    if model is None:
-        raise InputError(
-            f"{out}: stopped before its first checkpoint; remove the folder and start again"
-        )
     stored_memory = stored.get("max_memory")
     max_memory = stored_memory if machine.max_memory is None else machine.max_memory
-    limit_memory(model, max_memory)
+    in_parts = (in_pieces and ranks.together) if machine.fsdp is None else machine.fsdp
+    new = _loaded(str(last), where, in_parts=in_parts)
+    limit_memory(new.model, max_memory)
     paths = fasta or [Path(genome["path"]) for genome in stored["genomes"]]
     weights = [genome["weight"] for genome in stored["genomes"]]
     corpus = _open(paths, SplitRule(beds=run.split_beds()), weights, console)
     require_same_genomes(stored["genomes"], corpus)
-    trainer, validation = _trainer(model.to(where), corpus, own, ranks, machine)
+    trainer, validation = _trainer(new, corpus, own, ranks)
     with run.held():
         run.restore(trainer)
         _announce(console, trainer, corpus, out, max_memory)
@@ -421,38 +434,65 @@ def _with_file(config: ModelConfig, file: Path) -> ModelConfig:
     return config.replace(**fields)
 
 
-def _new_model(request: Request) -> HyenaDNA:
-    from hyenadna.checkpoint.load import load
+class _NewModel(NamedTuple):
+    """A model to train; `sharded` where its weights come later, in parts."""
+
+    model: HyenaDNA
+    sharded: Sharded | None = None
+
+
+def _new_model(request: Request, where: torch.device, *, in_parts: bool) -> _NewModel:
     from hyenadna.model.backbone import HyenaDNA, rescale_filters
+    from hyenadna.model.parallel.sharded import draw_weights, empty_model
+    from hyenadna.train.parallel import Sharded
 
     if request.init:
-        model = load(request.init)
+        new = _loaded(request.init, where, in_parts=in_parts)
         if request.embed_dropout is not None:
-            model.set_embed_dropout(request.embed_dropout)
-        return model
+            new.model.set_embed_dropout(request.embed_dropout)
+        return new
     assert request.model is not None
+    rescaled = request.options.filter_init == "scaled"
+    if in_parts:
+        draw = partial(draw_weights, rescaled=rescaled)
+        return _NewModel(empty_model(request.model), Sharded(where, draw))
     model = HyenaDNA(request.model)
-    if request.options.filter_init == "scaled":
+    if rescaled:
         rescale_filters(model)
-    return model
+    return _NewModel(model.to(where))
+
+
+def _loaded(source: str, where: torch.device, *, in_parts: bool) -> _NewModel:
+    """The model of a checkpoint; in parts each rank will read its own from it."""
+    from hyenadna.checkpoint.load import fill, load
+    from hyenadna.checkpoint.reading import open_checkpoint
+    from hyenadna.model.parallel.sharded import empty_model
+    from hyenadna.train.parallel import Sharded
+
+    if not in_parts:
+        return _NewModel(load(source, device=where))
+    with open_checkpoint(source) as reading:
+        model = empty_model(reading.config)
+
+    def read_parts(model: HyenaDNA) -> None:
+        with open_checkpoint(source) as reading:
+            fill(model, reading)
+
+    return _NewModel(model, Sharded(where, read_parts))
 
 
 def _trainer(
-    model: HyenaDNA,
-    corpus: Sequence[CorpusGenome],
-    options: PretrainConfig,
-    ranks: Ranks,
-    machine: RunMachine,
+    new: _NewModel, corpus: Sequence[CorpusGenome], options: PretrainConfig, ranks: Ranks
 ) -> tuple[Trainer, dict[str, ValidBatches]]:
     """The trainer and its valid batches; both refuse useless data before anything is written."""
     from hyenadna.train.build import final_length, training_stream, validation_batches
     from hyenadna.train.loop import Trainer
 
-    length = final_length(model.config, options)
+    length = final_length(new.model.config, options)
     stream = training_stream(corpus, options, length)
     validation = validation_batches(corpus, options, length)
     trainer = Trainer(
-        model, stream, options, final_length=length, ranks=ranks, sharded=machine.shard
+        new.model, stream, options, final_length=length, ranks=ranks, sharded=new.sharded
     )
     return trainer, validation
 

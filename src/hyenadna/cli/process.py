@@ -73,13 +73,16 @@ def _tell_allocator(options: dict[int, int]) -> bool:
         return False
 
 
-def set_threads(threads: int | None) -> None:
-    """Let torch use so many CPU threads; None leaves it at all cores. Raises InputError below 1."""
+def set_threads(threads: int | None, *, spare_memory: bool = False) -> None:
+    """Let torch use so many CPU threads; None leaves it at all cores. Raises InputError below 1.
+
+    spare_memory: as `prepare_process` was told.
+    """
     if threads is None:
         return
     if threads < 1:
         raise InputError(f"--threads is {threads}; it must be at least 1")
-    prepare_process()
+    prepare_process(spare_memory=spare_memory)
     import torch
 
     torch.set_num_threads(threads)

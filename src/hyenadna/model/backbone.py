@@ -496,7 +496,7 @@ def initialise_module(name: str, module: nn.Module, config: ModelConfig) -> None
 
 
 @torch.no_grad()
-def rescale_filters(model: HyenaDNA) -> None:
+def rescale_filters(model: nn.Module) -> None:
     """Redraw the filter networks' weights with standard deviation 1 / sqrt(inputs).
 
     With the paper's 0.02 the long filters start small and smooth, and learn slowly; see

@@ -83,17 +83,28 @@ def _peak(trainer: Trainer, rows: int, length: int) -> int:
         return need
     process = resident_bytes() if trainer.device.type == "cpu" else 0
     shape, context = trainer.model.config, trainer.ranks.context
+    weights = shape.num_parameters() * (20 if config.ema else 16)
+    spared = weights - weights // trainer.ranks.count - _gathered(trainer)
+    spared = max(spared, 0) if trainer.parallel.sharded else 0
     if context > 1:
-        weights = shape.num_parameters() * (20 if config.ema else 16)
-        return process + weights + context_bytes(shape, batch=rows, length=length, ranks=context)
-    return process + training_bytes(
-        shape,
-        tokens=rows * length,
-        checkpointing=config.gradient_checkpointing,
-        precision=config.precision,
-        average=config.ema is not None,
-        engine=False,
-    )
+        need = weights + context_bytes(shape, batch=rows, length=length, ranks=context)
+    else:
+        need = training_bytes(
+            shape,
+            tokens=rows * length,
+            checkpointing=config.gradient_checkpointing,
+            precision=config.precision,
+            average=config.ema is not None,
+            engine=False,
+        )
+    return process + need - spared
+
+
+def _gathered(trainer: Trainer) -> int:
+    """Bytes of what FSDP has in one piece at a time: two blocks' weights and one's gradients."""
+    config = trainer.model.config
+    block = config.replace(n_layer=config.n_layer + 1).num_parameters() - config.num_parameters()
+    return 3 * 4 * block
 
 
 def estimate(trainer: Trainer) -> float:

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from hyenadna.alphabet import IGNORED, PAD
+from hyenadna.checkpoint.files import StoredTensor
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.engine.alone import one_thread
+from hyenadna.model.parallel.parts import parts_like, put
 from hyenadna.model.parallel.ranks import ALONE, Ranks
 from hyenadna.train.optim import WeightAverage, learning_rate, make_optimizer
-from hyenadna.train.parallel import Parallel, spread, whole
+from hyenadna.train.parallel import Parallel, Sharded
 from hyenadna.train.updates import count_bad, update
 from hyenadna.training_config import PretrainConfig, Stage, stage_at
 
@@ -74,15 +76,15 @@ class Trainer:
         *,
         final_length: int,
         ranks: Ranks = ALONE,
-        sharded: bool = False,
+        sharded: Sharded | None = None,
     ) -> None:
         """ranks: the processes that train together; sharded: see `Parallel`."""
         self.model, self.stream, self.config = model, stream, config
         self.ranks = ranks
-        self.device = model.head_weight.device
         if sharded and config.precision == "fp16":
-            raise InputError("--shard with --precision fp16: take bf16")
-        self.parallel = Parallel(model, ranks, sharded=sharded)
+            raise InputError("--fsdp with --precision fp16: take bf16")
+        self.parallel = Parallel(model, ranks, sharded)
+        self.device = model.head_weight.device
         self.stages = config.length_stages(final_length)
         self.optimizer = make_optimizer(model, config)
         self.average = (
@@ -230,18 +232,16 @@ class Trainer:
         return self.ranks.total([value], self.device)[0]
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors by name, and plain values, beyond the model's own weights.
+        """Tensors by name, and plain values, beyond the model's own weights and random state.
 
-        Whole ones, whatever the ranks hold; all ranks must ask.
+        As they lie: of a model in parts, the parts of this rank.
         """
-        tensors: dict[str, Tensor] = {"rng.cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
+        tensors: dict[str, Tensor] = {}
         for name, parameter in self.model.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer.{name}.{key}"] = whole(value)
+                tensors[f"optimizer.{name}.{key}"] = value
         if self.average:
-            tensors |= {f"average.{k}": whole(v) for k, v in self.average.weights.items()}
+            tensors |= {f"average.{name}": value for name, value in self.average.weights.items()}
         plain = {
             "step": self.steps_done,
             "tokens": self.tokens,
@@ -253,26 +253,46 @@ class Trainer:
         }
         return tensors, plain
 
-    def load_state(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
-        """Go on from `state()`; the model's weights must have been loaded already."""
+    def random_state(self) -> dict[str, Tensor]:
+        """The state of torch's generators by name, of this rank."""
+        tensors = {"rng.cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
+        return tensors
+
+    def load_state(self, stored: Mapping[str, StoredTensor], plain: Mapping[str, Any]) -> None:
+        """Go on from `state()` and `random_state()`, each rank reading its own parts.
+
+        The model's weights must have been loaded already.
+        """
         self.stream.load_state(plain["stream"])
         self.steps_done, self.tokens = int(plain["step"]), int(plain["tokens"])
         self.bad_steps, self.best_bits = int(plain["bad_steps"]), plain["best_bits"]
         if plain["scaler"]:
             self.scaler.load_state_dict(dict(plain["scaler"]))
         for name, parameter in self.model.named_parameters():
-            prefix = f"optimizer.{name}."
-            entries = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+            entries = _under(f"optimizer.{name}.", stored)
             if entries:
                 self.optimizer.state[parameter] = {
-                    k: spread(v, parameter) for k, v in entries.items()
+                    key: _taken(value, parameter) for key, value in entries.items()
                 }
         if self.average:
-            prefix = "average."
-            weights = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-            own = dict(self.model.named_parameters())
-            weights = {name: spread(value, own[name]) for name, value in weights.items()}
-            self.average.load(weights, int(plain["average_updates"]))
-        torch.set_rng_state(tensors["rng.cpu"])
-        if "rng.cuda" in tensors and self.device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
+            averaged = _under("average.", stored)
+            for name, weight in self.average.weights.items():
+                put(weight, averaged[name].rows)
+            self.average.updates = int(plain["average_updates"])
+        torch.set_rng_state(stored["rng.cpu"].materialize())
+        if "rng.cuda" in stored and self.device.type == "cuda":
+            torch.cuda.set_rng_state(stored["rng.cuda"].materialize(), self.device)
+
+
+def _under(prefix: str, stored: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Those whose name begins so, by the rest of their names."""
+    return {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
+
+
+def _taken(value: StoredTensor, parameter: Tensor) -> Tensor:
+    """A stored moment of a parameter, in parts as that is; or the count of its updates."""
+    if tuple(value.shape) == tuple(parameter.shape):
+        return parts_like(parameter, value.rows)
+    return value.materialize().to(parameter.device)

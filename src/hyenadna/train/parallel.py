@@ -6,12 +6,11 @@ depend on how many there are.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -21,35 +20,48 @@ from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.likelihood import target_nats
 from hyenadna.model.parallel.context import share_context
 from hyenadna.model.parallel.ranks import Ranks
+from hyenadna.model.parallel.sharded import shard
 from hyenadna.model.parallel.shards import SequenceShards
+
+
+@dataclass(frozen=True)
+class Sharded:
+    """How a model comes to lie in parts on the ranks."""
+
+    device: torch.device
+    fill: Callable[[HyenaDNA], None]
+    """Gives it its weights: each rank its own rows."""
 
 
 class Parallel:
     """A model that all ranks train together; it is changed in place.
 
     sharded: FSDP2 keeps parameters, gradients and moments in parts, one on each rank, in place of a
-    copy on each. Raises InputError for a model whose channels do not divide among the ranks that
-    share a sequence, and for `sharded` without other ranks.
+    copy on each. Its arguments: the device, and what gives the model its weights once it has been
+    dealt out; it must be an `empty_model`.
+
+    Raises InputError for a model whose channels do not divide among the ranks that share a
+    sequence, and for `sharded` without other ranks.
     """
 
-    def __init__(self, model: HyenaDNA, ranks: Ranks, *, sharded: bool = False) -> None:
+    def __init__(self, model: HyenaDNA, ranks: Ranks, sharded: Sharded | None = None) -> None:
         if not ranks.together and (sharded or ranks.context > 1):
             raise InputError(
-                "--shard and --context-ranks need several ranks; start them by "
+                "--fsdp and --context-ranks need several ranks; start them by "
                 "torchrun --nproc-per-node N -m hyenadna …"
             )
-        self.model, self.ranks, self.sharded = model, ranks, sharded
-        self.changed = sharded or ranks.context > 1
+        self.model, self.ranks, self.sharded = model, ranks, sharded is not None
+        self.changed = self.sharded or ranks.context > 1
         """Whether the modules are no longer those of one process."""
-        self._shell = copy.deepcopy(model) if self.changed and ranks.first else None
         self.shards: SequenceShards | None = None
         if ranks.context > 1:
             self.shards = SequenceShards(ranks.context_group())
             share_context(model, self.shards)
         if sharded:
-            _shard(model)
+            shard(model, sharded.device)
+            sharded.fill(model)
         self._loss: nn.Module = _TargetNats(model)
-        if ranks.together and not sharded:
+        if ranks.together and not self.sharded:
             self._loss = DistributedDataParallel(self._loss)
 
     def part(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,15 +92,6 @@ class Parallel:
             scale(nats * self.ranks.count).backward()
         return float(nats.detach())
 
-    def whole_model(self) -> HyenaDNA | None:
-        """The model as one process has it, on the first rank; None on others. All must ask."""
-        if not self.changed:
-            return self.model if self.ranks.first else None
-        weights = {name: whole(value) for name, value in self.model.state_dict().items()}
-        if self._shell is not None:
-            self._shell.load_state_dict(weights)
-        return self._shell
-
     @contextmanager
     def _in_step(self, last: bool) -> Iterator[None]:
         if isinstance(self._loss, DistributedDataParallel):
@@ -114,16 +117,6 @@ class _TargetNats(nn.Module):
         return target_nats(self.model, inputs, targets)
 
 
-def _shard(model: HyenaDNA) -> None:
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-
-    mesh = init_device_mesh(model.head_weight.device.type, (dist.get_world_size(),))
-    for block in model.backbone.layers:
-        fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
-
-
 def add_gradients(parameters: Iterable[Tensor], ranks: Ranks, device: torch.device) -> None:
     """Give all ranks the sum of their gradients, in one exchange. All must ask.
 
@@ -141,20 +134,3 @@ def add_gradients(parameters: Iterable[Tensor], ranks: Ranks, device: torch.devi
         parameters, gradients, sums, found.tolist(), strict=True
     ):
         parameter.grad = gradient.copy_(total.view_as(gradient)) if anywhere else None
-
-
-def whole(value: Tensor) -> Tensor:
-    """A tensor whose parts may lie on several ranks, in one piece. All ranks must ask."""
-    from torch.distributed.tensor import DTensor
-
-    return value.full_tensor() if isinstance(value, DTensor) else value
-
-
-def spread(value: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor in parts on the ranks, as `like` is."""
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
-    value = value.to(like.device, copy=True)
-    if not isinstance(like, DTensor) or value.shape != like.shape:
-        return value
-    return distribute_tensor(value, like.device_mesh, like.placements)

@@ -64,7 +64,7 @@ def pretrain(
             return
     if run and trainer.average and not validation:
         with trainer.average.in_place():
-            run.save_best(trainer.parallel.whole_model())
+            run.save_best(trainer)
 
 
 def _evaluate(
@@ -83,7 +83,7 @@ def _evaluate(
         if run:
             run.log({"step": report.step, "valid": bits, "by_genome": by_genome})
             if best:
-                run.save_best(trainer.parallel.whole_model())
+                run.save_best(trainer)
     return report
 
 

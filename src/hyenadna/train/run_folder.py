@@ -5,6 +5,7 @@
     RUN/log.jsonl   one line per step and per evaluation
     RUN/last/       newest checkpoint: model (published layout) and everything to go on from it
     RUN/best/       the model that was best on the valid split (published layout)
+                    of a model in parts (FSDP) both are in pieces: see checkpoint/pieces.py
     RUN/tensorboard the same figures for TensorBoard, where it is installed
     RUN/lock        held by the process that trains
 
@@ -22,14 +23,22 @@ from pathlib import Path
 from typing import Any, Self
 
 import safetensors.torch
-from safetensors import SafetensorError
+from torch import Tensor
 
+from hyenadna.checkpoint.files import StoredTensor
 from hyenadna.checkpoint.folder import standing
-from hyenadna.checkpoint.load import load
+from hyenadna.checkpoint.pieces import (
+    PIECES,
+    TRAINING,
+    is_in_pieces,
+    joined,
+    piece_files,
+    save_pieces,
+)
+from hyenadna.checkpoint.safetensors_file import SafetensorsFile
 from hyenadna.checkpoint.save import save
 from hyenadna.errors import InputError
 from hyenadna.file_lock import hold
-from hyenadna.model.backbone import HyenaDNA
 from hyenadna.train.loop import Trainer
 
 _VERSION = 1
@@ -150,43 +159,44 @@ class RunFolder:
         beside.replace(self.path / "log.jsonl")
 
     def save_last(self, trainer: Trainer) -> None:
-        """Write the newest checkpoint with all that `restore` needs. Raises InputError if the disk
-        is full; the previous checkpoint is then still whole."""
-        tensors, plain = trainer.state()  # all ranks take part in gathering
-        model = trainer.parallel.whole_model()
-        if model is None or not self.writes:
-            return
-        extra: dict[str, bytes | str] = {
-            "trainer.safetensors": safetensors.torch.save(
-                {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-            ),
-            "trainer.json": json.dumps(plain, indent=2),
-        }
-        save(model, self.path / "last", tables=False, extra_files=extra)
+        """Write the newest checkpoint with all that `restore` needs; all ranks must ask.
 
-    def save_best(self, model: HyenaDNA | None) -> None:
-        """Write the best model so far; None on ranks that have none to write."""
-        if model is None or not self.writes:
-            return
-        save(model, self.path / "best")
+        Raises InputError if the disk is full; the previous checkpoint is then still whole.
+        """
+        tensors, plain = trainer.state()
+        random = trainer.random_state()
+        extra: dict[str, bytes | str] = {"trainer.json": json.dumps(plain, indent=2)}
+        last = self.path / "last"
+        if trainer.parallel.sharded:
+            extra["trainer.safetensors"] = _as_file(random)
+            save_pieces(trainer.model, last, training=tensors, extra_files=extra)
+        elif self.writes:
+            extra["trainer.safetensors"] = _as_file(tensors | random)
+            save(trainer.model, last, tables=False, extra_files=extra)
 
-    def last_model(self) -> HyenaDNA | None:
-        """The model of the newest checkpoint, None where the run never got to write one."""
-        last = standing(self.path / "last")
-        return None if last is None else load(last)
+    def save_best(self, trainer: Trainer) -> None:
+        """Write the best model so far, with the weights that it has now; all ranks must ask."""
+        if trainer.parallel.sharded:
+            save_pieces(trainer.model, self.path / "best")
+        elif self.writes:
+            save(trainer.model, self.path / "best")
+
+    def last(self) -> Path | None:
+        """The newest checkpoint, None where the run never got to write one."""
+        return standing(self.path / "last")
 
     def restore(self, trainer: Trainer) -> None:
-        """Bring a trainer of `last_model` to where that checkpoint was written, and the log too.
+        """Bring a trainer with the model of `last` to where that was written, and the log too.
 
         Raises InputError where the checkpoint is damaged or belongs to other data.
         """
-        last = standing(self.path / "last")
+        last = self.last()
         if last is not None:
             try:
                 plain = json.loads((last / "trainer.json").read_text())
-                tensors = safetensors.torch.load_file(last / "trainer.safetensors")
-                trainer.load_state(tensors, plain)
-            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+                with _open_training(last) as stored:
+                    trainer.load_state(stored, plain)
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 if isinstance(error, InputError):
                     raise
                 raise InputError(
@@ -194,6 +204,22 @@ class RunFolder:
                 ) from error
         if self.writes:
             self.rewind_log(trainer.steps_done)
+
+
+def _as_file(tensors: Mapping[str, Tensor]) -> bytes:
+    return safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
+
+
+@contextmanager
+def _open_training(last: Path) -> Iterator[dict[str, StoredTensor]]:
+    """What a checkpoint holds beside the model, by the names of `Trainer.state`."""
+    with SafetensorsFile(last / "trainer.safetensors") as file:
+        stored: dict[str, StoredTensor] = dict(file.tensors)
+        pieces = joined(piece_files(last / PIECES)) if is_in_pieces(last) else {}
+        for name, tensor in pieces.items():
+            if name.startswith(TRAINING):
+                stored[name.removeprefix(TRAINING)] = tensor
+        yield stored
 
 
 def _finite(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hyenadna.errors import InputError
-from hyenadna.train.parallel import whole
+from hyenadna.model.parallel.parts import whole
 
 MAX_BAD_STEPS: Final = 20
 """Steps in a row with a loss or gradient that is not finite before the run is given up."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hyenadna.checkpoint.layouts import TABLES, first_freq, is_freq_copy
-from hyenadna.checkpoint.load import filters, rounding
+from hyenadna.checkpoint.reading import filters, rounding
 from hyenadna.config import ModelConfig
 from hyenadna.model.filter import ImplicitFilter
 

@@ -1,0 +1,49 @@
+"""Tensors whose rows lie on several ranks (FSDP2): which rows are here, and new values for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor in one piece, in the memory of every rank. All ranks must ask."""
+    from torch.distributed.tensor import DTensor
+
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def own_rows(tensor: Tensor) -> slice:
+    """The rows of a tensor in parts that this rank holds; there may be none."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(tensor, DTensor)
+    # dealt out as the tensor is, without a word to the others
+    numbers = torch.arange(tensor.shape[0], device=tensor.device)
+    mine = distribute_tensor(
+        numbers, tensor.device_mesh, tensor.placements, src_data_rank=None
+    ).to_local()
+    return slice(int(mine[0]), int(mine[-1]) + 1) if len(mine) else slice(0, 0)
+
+
+@torch.no_grad()
+def put(tensor: Tensor, read: Callable[[slice], Tensor]) -> None:
+    """Give a tensor, in parts or whole, new values: `read(rows)` of the rows that are here."""
+    from torch.distributed.tensor import DTensor
+
+    if isinstance(tensor, DTensor):
+        rows = own_rows(tensor)
+        if rows.stop > rows.start:
+            tensor.to_local().copy_(read(rows))
+    else:
+        tensor.copy_(read(slice(0, tensor.shape[0])))
+
+
+@torch.no_grad()
+def parts_like(tensor: Tensor, read: Callable[[slice], Tensor]) -> Tensor:
+    """A new tensor, in parts or whole as this one is; `read` as for `put`."""
+    fresh = torch.empty_like(tensor)
+    put(fresh, read)
+    return fresh
