@@ -25,7 +25,12 @@ from torch import Tensor
 from hyenadna.checkpoint.config_file import flat_values
 from hyenadna.checkpoint.folder import replace
 from hyenadna.checkpoint.layouts import file_name, is_freq_copy
-from hyenadna.checkpoint.safetensors_file import FileTensor, SafetensorsFile
+from hyenadna.checkpoint.safetensors_file import (
+    Content,
+    FileTensor,
+    SafetensorsFile,
+    write_content,
+)
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
 
@@ -51,7 +56,7 @@ def save_pieces(
     folder: Path,
     *,
     training: Mapping[str, Tensor] | None = None,
-    extra_files: Mapping[str, bytes | str] | None = None,
+    extra_files: Mapping[str, Content] | None = None,
 ) -> None:
     """Write the checkpoint of a model that lies on several ranks; all of them must ask.
 
@@ -67,13 +72,13 @@ def save_pieces(
     if dist.get_rank() == 0:
         dtype = str(model.head_weight.dtype).removeprefix("torch.")
         config = json.dumps(flat_values(model.config, torch_dtype=dtype), indent=2) + "\n"
-        files: dict[str, bytes | str] = {"config.json": config}
+        files: dict[str, Content] = {"config.json": config}
         _lead(tensors, folder, files | dict(extra_files or {}))
     else:
         _follow(tensors)
 
 
-def _lead(tensors: Mapping[str, Tensor], folder: Path, files: dict[str, bytes | str]) -> None:
+def _lead(tensors: Mapping[str, Tensor], folder: Path, files: dict[str, Content]) -> None:
     """The first rank's part: it makes the folder, says where, and puts it in its place."""
     told = False
 
@@ -84,8 +89,7 @@ def _lead(tensors: Mapping[str, Tensor], folder: Path, files: dict[str, bytes | 
         _write(tensors, fresh)
         listed = json.dumps({"files": _all_files(fresh)}, indent=2) + "\n"
         for name, content in (files | {PIECES: listed}).items():
-            raw = content.encode() if isinstance(content, str) else content
-            (fresh / name).write_bytes(raw)
+            write_content(fresh / name, content)
 
     error = None
     try:

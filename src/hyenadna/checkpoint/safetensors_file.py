@@ -23,6 +23,8 @@ from torch import Tensor
 from hyenadna.errors import InputError
 
 INDEX: Final = "model.safetensors.index.json"
+Content = bytes | str | Mapping[str, Tensor]
+"""Of a file beside the weights; tensors become a safetensors file."""
 _LENGTH: Final = struct.Struct("<Q")
 _WORDS: Final = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
@@ -175,6 +177,14 @@ def write_tensors(path: Path, entries: Mapping[str, Entry]) -> None:
             tensor = entries[name].make().detach().to("cpu", entries[name].dtype)
             assert tuple(tensor.shape) == entries[name].shape, name
             stream.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def write_content(path: Path, content: Content) -> None:
+    """Write a file beside the weights: bytes, text, or tensors; raises OSError as the disk does."""
+    if isinstance(content, Mapping):
+        write_tensors(path, {name: Entry.of(tensor) for name, tensor in content.items()})
+    else:
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def _aligned(entries: Mapping[str, Entry]) -> Sequence[str]:

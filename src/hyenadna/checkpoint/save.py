@@ -13,7 +13,13 @@ from hyenadna.checkpoint.config_file import flat_values
 from hyenadna.checkpoint.folder import replace
 from hyenadna.checkpoint.layouts import HEAD, file_name, is_freq_copy
 from hyenadna.checkpoint.reading import filters
-from hyenadna.checkpoint.safetensors_file import INDEX, Entry, write_model
+from hyenadna.checkpoint.safetensors_file import (
+    INDEX,
+    Content,
+    Entry,
+    write_content,
+    write_model,
+)
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
 
@@ -27,7 +33,7 @@ def save(
     folder: str | Path,
     *,
     tables: bool = True,
-    extra_files: Mapping[str, bytes | str] | None = None,
+    extra_files: Mapping[str, Content] | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Write `config.json` and `model.safetensors` as the published loaders read them.
@@ -35,8 +41,8 @@ def save(
     folder: made, or replaced if it is a checkpoint; the old one stands until the new one is on disk
     (see `hyenadna.checkpoint.folder`). tables: also write z, t and deltas, which published loaders
     demand; without them only those that differ from their formula are written, which our `load`
-    needs. At 1M tokens they are 88 % of the file. extra_files: more files by name, as bytes or
-    text, in the same folder. shard_bytes: longest weight file; a larger model is written as several
+    needs. At 1M tokens they are 88 % of the file. extra_files: more files by name, as bytes,
+    text or tensors, in the same folder. shard_bytes: longest weight file; a larger model is written as several
     with an index, `model.safetensors.index.json`.
 
     The head is always written as `lm_head.weight`, also when it is tied to the token table: loaders
@@ -61,8 +67,7 @@ def save(
         entries = hf_entries({name: Entry.of(tensor) for name, tensor in tensors.items()})
         write_model(fresh, entries, shard_bytes=shard_bytes)
         for name, content in extra.items():
-            raw = content.encode() if isinstance(content, str) else content
-            (fresh / name).write_bytes(raw)
+            write_content(fresh / name, content)
 
     replace(Path(folder), fill)
 

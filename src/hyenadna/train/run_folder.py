@@ -22,9 +22,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-import safetensors.torch
-from torch import Tensor
-
 from hyenadna.checkpoint.files import StoredTensor
 from hyenadna.checkpoint.folder import standing
 from hyenadna.checkpoint.pieces import (
@@ -35,7 +32,7 @@ from hyenadna.checkpoint.pieces import (
     piece_files,
     save_pieces,
 )
-from hyenadna.checkpoint.safetensors_file import SafetensorsFile
+from hyenadna.checkpoint.safetensors_file import Content, SafetensorsFile
 from hyenadna.checkpoint.save import save
 from hyenadna.errors import InputError
 from hyenadna.file_lock import hold
@@ -165,13 +162,13 @@ class RunFolder:
         """
         tensors, plain = trainer.state()
         random = trainer.random_state()
-        extra: dict[str, bytes | str] = {"trainer.json": json.dumps(plain, indent=2)}
+        extra: dict[str, Content] = {"trainer.json": json.dumps(plain, indent=2)}
         last = self.path / "last"
         if trainer.parallel.sharded:
-            extra["trainer.safetensors"] = _as_file(random)
+            extra["trainer.safetensors"] = random
             save_pieces(trainer.model, last, training=tensors, extra_files=extra)
         elif self.writes:
-            extra["trainer.safetensors"] = _as_file(tensors | random)
+            extra["trainer.safetensors"] = tensors | random
             save(trainer.model, last, tables=False, extra_files=extra)
 
     def save_best(self, trainer: Trainer) -> None:
@@ -204,10 +201,6 @@ class RunFolder:
                 ) from error
         if self.writes:
             self.rewind_log(trainer.steps_done)
-
-
-def _as_file(tensors: Mapping[str, Tensor]) -> bytes:
-    return safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
 
 
 @contextmanager
