@@ -37,6 +37,7 @@ COMMANDS = {
     "finetune": "Fit a model to labelled sequences, and measure it beside baselines.",
     "fewshot": "Ask a model for classes behind demonstrations; say whether it learns from them.",
     "predict": "Say what a fine-tuned model makes of sequences: classes, labels or values.",
+    "merge": "Make the output of all shards: what one process would have written.",
     "prompt-tune": "Adapt a frozen model to labelled sequences by soft tokens before them.",
     "benchmark": "Run a published benchmark suite: models beside baselines and published figures.",
     "report": "Show what a run was and what came out, on one page: pictures, figures, caveats.",

@@ -32,11 +32,13 @@ from hyenadna.cli.process import (
 )
 from hyenadna.cli.progress import progress_bar
 from hyenadna.cli.prompt_option import load_maybe_prompted, soft_prompt_settings
-from hyenadna.cli.run_options import RunOptions, record_run
+from hyenadna.cli.run_options import RunOptions, make_record
+from hyenadna.cli.spread import USUAL, Spread, SpreadOptions, begin
 from hyenadna.cli.units import bases, duration, size
 
 if TYPE_CHECKING:
     from hyenadna.data.records import Record, Survey
+    from hyenadna.infer.embed import Mark
     from hyenadna.infer.embeddings_file import EmbeddingsFile
     from hyenadna.infer.reading import Reading
     from hyenadna.model.backbone import HyenaDNA
@@ -71,6 +73,7 @@ def embed(
     dtype: Literal["float32", "float16"] = "float32",
     prompt_file: Path | None = None,
     resume: bool = False,
+    spread: SpreadOptions = USUAL,
     on: RunOptions = RunOptions(),  # noqa: B008 - frozen
 ) -> None:
     """Turn sequences or a genome into embeddings: hidden states of a layer, pooled.
@@ -125,17 +128,21 @@ def embed(
     resume
         Go on with an interrupted run of the same command; one with other settings is refused.
     """
+    run = begin("embed", dict(locals()))
+    if run is None:
+        return
     on.prepare()
     from hyenadna.data.batches import BATCH_TOKENS
     from hyenadna.infer.embeddings_file import require_free
     from hyenadna.infer.interrupted import stored_settings
     from hyenadna.infer.reading import make_reading
+    from hyenadna.infer.run_record import write_record
     from hyenadna.model.backbone import require_layer
     from hyenadna.model.digest import weights_digest
 
     console, begun = make_console(), time.monotonic()
     per = per or ("sequence" if bin is None else "bin")
-    require_free(out, resume=resume)
+    require_free(out, resume=resume, shard=run.shard)
     choice = SourceChoice(
         path=str(source),
         contigs=contigs,
@@ -161,7 +168,7 @@ def embed(
     survey = _survey(opened, reading, source, console)
     longest = min(reading.length, survey.longest)
     # a resumed run must keep its batches, whatever memory there is now
-    stored = stored_settings(out) if resume else {}
+    stored = stored_settings(run.place) if resume else {}
     batch_tokens, need = fit_batch(
         network,
         longest,
@@ -188,23 +195,23 @@ def embed(
         "precision": on.precision,
         "batch_tokens": batch_tokens,
     }
-    file = _open_file(out, opened, survey, reading, network, dtype, settings, resume, console)
+    part = _part(run, opened, survey, reading, network, batch_tokens, console)
+    file = _open_file(run, opened, survey, reading, network, dtype, settings, part, console)
     if need is None:
         need = _plain_memory(network, prompted, longest, batch_tokens, survey)
     if prompted is not None:  # on a line of its own, the next one is long
         console.print(f"each window behind {len(prompted.prompt):,} soft tokens of {prompt_file}")
     caveats = _announce(console, opened, survey, reading, file, need, on, network)
-    work = _Work(file, prompted or network, opened, survey, reading, layer, batch_tokens)
+    work = _Work(file, prompted or network, opened, survey, reading, layer, batch_tokens, part)
     with explain_memory(
         "go on with --resume and a (smaller) --max-memory, or start over with a shorter --length"
     ):
-        figures, notes = _run(work, on, console)
-    record_run(
-        out,
+        figures, notes = _run(work, run, on, console)
+    record = make_record(
         verb="embed",
         model=model,
         network=network,
-        options=on,
+        machine=on.machine(network),
         begun=begun,
         inputs={
             "source": choice.stored(),
@@ -218,6 +225,11 @@ def embed(
         figures=figures,
         caveats=[_ONE_STRAND, *caveats, *notes],
     )
+    if run.shard is None:
+        write_record(out, record)
+    else:
+        file.seal(run.about(part.units, part.of, record))
+        run.say_complete(console)
 
 
 @dataclass(frozen=True)
@@ -234,6 +246,17 @@ class _Survey:
 
 
 @dataclass(frozen=True)
+class _Part:
+    """What of the input this run reads: all of it, or a shard."""
+
+    units: range
+    """Stretches, of so many."""
+    of: int
+    first: Mark
+    last: Mark
+
+
+@dataclass(frozen=True)
 class _Work:
     """All that a run needs."""
 
@@ -244,6 +267,14 @@ class _Work:
     reading: Reading
     layer: int
     batch_tokens: int
+    part: _Part
+
+    @property
+    def ended(self) -> bool:
+        """Whether all that this run reads is done."""
+        first, last = self.part.first, self.part.last
+        done = first.sequences + self.file.sequences_done
+        return (done, self.file.chunks_done) == (last.sequences, last.within)
 
 
 def _load(
@@ -305,15 +336,35 @@ def _count(value: object, default: int) -> int:
     return value if isinstance(value, int) and value > 0 else default
 
 
+def _part(
+    run: Spread,
+    opened: OpenSource,
+    survey: _Survey,
+    reading: Reading,
+    network: HyenaDNA,
+    batch_tokens: int,
+    console: Console,
+) -> _Part:
+    from hyenadna.infer.embed import Mark, marks
+
+    whole = Mark(survey.sequences, 0, survey.tokens, survey.rows)
+    if run.shard is None:
+        return _Part(range(0), 0, Mark(), whole)
+    with console.status("cutting the input …"):
+        found = [Mark(), *marks(opened.records, reading, batch_tokens, network.config.d_model)]
+    units = run.units([mark.tokens for mark in found[1:]], "bases to read", console)
+    return _Part(units, len(found) - 1, found[units.start], found[units.stop])
+
+
 def _open_file(
-    out: Path,
+    run: Spread,
     opened: OpenSource,
     survey: _Survey,
     reading: Reading,
     network: HyenaDNA,
     dtype: Literal["float32", "float16"],
     settings: dict[str, Any],
-    resume: bool,
+    part: _Part,
     console: Console,
 ) -> EmbeddingsFile:
     from hyenadna.infer.embeddings_file import EmbeddingsFile
@@ -331,11 +382,11 @@ def _open_file(
         bin=reading.bin,
         places=places,
     )
-    if not resume:
-        return EmbeddingsFile.start(out, layout, settings)
-    file, note = EmbeddingsFile.resume(out, layout, settings)
-    if note:
-        console.print(f"note: {note}")
+    within = part.first.within
+    if not run.arguments["resume"]:
+        return EmbeddingsFile.start(run.out, layout, settings, run.shard, within)
+    file, note = EmbeddingsFile.resume(run.out, layout, settings, run.shard, within)
+    run.told(note, console)
     return file
 
 
@@ -429,25 +480,28 @@ def _chunk_caveats(survey: _Survey, reading: Reading) -> list[str]:
     ]
 
 
-def _run(work: _Work, on: RunOptions, console: Console) -> tuple[dict[str, Any], list[str]]:
+def _run(
+    work: _Work, spread: Spread, on: RunOptions, console: Console
+) -> tuple[dict[str, Any], list[str]]:
     """Embed all that is left, finish the file, and say what it took; figures and notes."""
     from hyenadna.infer.embed import embed as run
 
-    file, survey = work.file, work.survey
+    file, survey, part = work.file, work.survey, work.part
+    tokens, most = part.last.tokens - part.first.tokens, part.last.rows - part.first.rows
     before = _tokens_done(work)
-    if file.rows_done:
+    if file.rows_done and not spread.merging:
         console.print(f"resuming after {file.sequences_done:,} {work.source.kind}, {bases(before)}")
     begun, done, rows, told = time.monotonic(), before, file.rows_done, False
     with progress_bar(console, "embedding") as show:
 
-        def progress(tokens: int) -> None:
+        def progress(read: int) -> None:
             nonlocal done, told
-            done += tokens
-            show(done, survey.tokens)
+            done += read
+            show(done, tokens)
             if not told:
                 told = True
-                left = (survey.tokens - before) / tokens * (time.monotonic() - begun)
-                console.print(f"about {duration(left)} by the first {bases(tokens)}")
+                left = (tokens - before) / read * (time.monotonic() - begun)
+                console.print(f"about {duration(left)} by the first {bases(read)}")
 
         stretches = run(
             work.model,
@@ -460,22 +514,22 @@ def _run(work: _Work, on: RunOptions, console: Console) -> tuple[dict[str, Any],
             progress=progress,
         )
         try:
-            for stretch in stretches:
+            while not work.ended:
+                stretch = next(stretches)
                 file.append(stretch.embeddings, stretch.ended, stretch.within)
         except KeyboardInterrupt:
-            console.print(
-                f"stopped after {file.rows_done:,} of {survey.rows:,} rows; go on with --resume"
-            )
+            console.print(f"stopped after {file.rows_done:,} of {most:,} rows; go on with --resume")
             raise
-    notes = file.finish()
+    notes = file.finish() if spread.shard is None else []
     seconds, peak = time.monotonic() - begun, peak_memory()
-    rows = survey.rows - rows
-    console.print(
-        f"{rows:,} rows in {duration(seconds)}, "
-        f"{bases((done - before) / max(seconds, 1e-9))} a second"
-        + (f", at most {size(peak)} of memory" if peak is not None else "")
-        + f": {file.path}"
-    )
+    rows = most - rows
+    if not spread.merging:
+        console.print(
+            f"{rows:,} rows in {duration(seconds)}, "
+            f"{bases((done - before) / max(seconds, 1e-9))} a second"
+            + (f", at most {size(peak)} of memory" if peak is not None else "")
+            + f": {spread.place}"
+        )
     for note in notes:
         console.print(f"note: {note}")
     figures = {
@@ -491,17 +545,18 @@ def _run(work: _Work, on: RunOptions, console: Console) -> tuple[dict[str, Any],
 
 def _left(work: _Work) -> Iterator[Record]:
     """The sequences that are not done, the one in work first."""
-    return islice(iter(work.source.records), work.file.sequences_done, None)
+    done = work.part.first.sequences + work.file.sequences_done
+    return islice(iter(work.source.records), done, None)
 
 
 def _tokens_done(work: _Work) -> int:
-    """Tokens that were read before an interruption."""
-    file, reading = work.file, work.reading
-    if not (file.sequences_done or file.chunks_done):
+    """Tokens of this part that were read before an interruption."""
+    file, reading, before = work.file, work.reading, work.part.first
+    if not file.rows_done:
         return 0
-    done = 0
+    done = -before.tokens
     for number, record in enumerate(work.source.records):
-        if number == file.sequences_done:
+        if number == before.sequences + file.sequences_done:
             first = islice(reading.chunks(record.length), file.chunks_done)
             return done + sum(chunk.stop - chunk.start for chunk in first)
         done += reading.tokens(record.length)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,37 @@ class Stretch:
     """The sequences whose last rows these are."""
     within: int
     """Chunks of the sequence behind them whose rows are there too."""
+
+
+class Mark(NamedTuple):
+    """How far an input is done at the end of a stretch."""
+
+    sequences: int = 0
+    """Sequences whose rows are all done."""
+    within: int = 0
+    """Chunks of the one behind them that are done."""
+    tokens: int = 0
+    """Tokens that were read."""
+    rows: int = 0
+
+
+def marks(
+    sequences: Iterable[Record], reading: Reading, batch_tokens: int, width: int
+) -> Iterator[Mark]:
+    """The end of each stretch that `embed` makes of these sequences, without reading them.
+
+    width: D.
+    """
+    at = Mark()
+    for units in _stretches(sequences, reading, batch_tokens, width, 0):
+        chunks = [chunk for unit in units for chunk in unit.chunks]
+        at = Mark(
+            at.sequences + sum(unit.ends for unit in units),
+            0 if units[-1].ends else units[-1].done,
+            at.tokens + sum(chunk.stop - chunk.start for chunk in chunks),
+            at.rows + (sum(_rows_of(c, reading) for c in chunks) if reading.bin else len(units)),
+        )
+        yield at
 
 
 def embed(
