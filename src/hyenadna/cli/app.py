@@ -61,18 +61,23 @@ def run(tokens: Sequence[str]) -> int:
         result = app(list(tokens), exit_on_error=False, print_error=False)
     except CycloptsError as error:
         return _refuse(" ".join(str(error).split()) + " (see --help)")
-    except InputError as error:
-        return _refuse(str(error))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:  # the reader of our output has gone (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _refuse(f"the disk is full ({error.filename or 'while writing'}); make room")
-        return _refuse(f"{error.filename or 'a file'}: {error.strerror or error}")
+    except (InputError, OSError) as error:
+        return _refuse(explain(error) or str(error))
     return result if isinstance(result, int) else 0
+
+
+def explain(error: Exception) -> str | None:
+    """What the user can mend, in a line; None for a defect of ours."""
+    if isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"the disk is full ({error.filename or 'while writing'}); make room"
+        return f"{error.filename or 'a file'}: {error.strerror or error}"
+    return str(error) if isinstance(error, InputError) else None
 
 
 def _refuse(message: str) -> int:
