@@ -213,7 +213,7 @@ def _compute(
             own = changed(arguments, resume=True, threads=tasks.cpus)
             own["spread"] = SpreadOptions(shard=str(shard))
             task = remote.options(
-                name=f"{verb} {shard}",
+                name=f"{verb} {shard} {out.name}",
                 num_cpus=tasks.cpus,
                 num_gpus=tasks.gpus,
                 max_retries=_RETRIES,

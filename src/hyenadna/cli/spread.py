@@ -82,6 +82,11 @@ class Spread:
         before = ends[chosen.start - 1] if chosen.start else 0
         own = ends[chosen.stop - 1] - before if chosen else 0
         console.print(f"shard {self.shard}: {own:,} of {total:,} {what}")
+        if len(ends) < self.shard.count:
+            console.print(
+                f"note: so small an input is cut in {len(ends):,} pieces at most (which are the "
+                "same for any number of shards), so some shards are empty"
+            )
         return chosen
 
     def about(self, units: range, total: int, record: RunRecord | None) -> dict[str, Any]:

@@ -23,6 +23,8 @@ from hyenadna.model.prompting.prompted import PromptedModel
 
 _SUMMED_AT_ONCE: Final = 8192
 _AHEAD_BATCHES: Final = 16
+_AHEAD_BATCHES_OF_BINS: Final = 2
+"""Chunks of bins are of one length but for the last of a sequence: little is gained by more."""
 _AHEAD_UNITS: Final = 4096
 _AHEAD_BYTES: Final = 64 << 20
 
@@ -146,12 +148,13 @@ def _stretches(
     """Units in stretches of several batches, so that similar lengths can meet; rows are bounded."""
     stretch: list[_Unit] = []
     tokens = rows = 0
+    ahead = _AHEAD_BATCHES if reading.bin is None else _AHEAD_BATCHES_OF_BINS
     for record in sequences:
         for unit in _units(record, reading, within):
             stretch.append(unit)
             tokens += sum(chunk.stop - chunk.start for chunk in unit.chunks)
             rows += sum(_rows_of(chunk, reading) for chunk in unit.chunks) if reading.bin else 1
-            full = tokens >= _AHEAD_BATCHES * batch_tokens or len(stretch) >= _AHEAD_UNITS
+            full = tokens >= ahead * batch_tokens or len(stretch) >= _AHEAD_UNITS
             if full or rows * width * 4 >= _AHEAD_BYTES:
                 yield stretch
                 stretch, tokens, rows = [], 0, 0

@@ -16,7 +16,6 @@ from typing import Final, Literal, NamedTuple
 from hyenadna.errors import InputError
 from hyenadna.genome.intervals import Interval
 
-_STRETCH_BATCHES: Final = 16
 _STRETCH_WINDOWS: Final = 4096
 
 Strand = Literal["forward", "reverse"]
@@ -158,7 +157,7 @@ class TrackPlan:
 
 
 def stretches(windows: Iterable[TrackWindow], batch_tokens: int) -> Iterator[list[TrackWindow]]:
-    """Windows in order, several batches at a time, which share no batch with others.
+    """Windows in order, about a batch at a time, which share no batch with others.
 
     batch_tokens: tokens of a batch. What a stretch holds depends on the windows alone, not on the
     bases in them: so it is known without reading the genome.
@@ -166,10 +165,11 @@ def stretches(windows: Iterable[TrackWindow], batch_tokens: int) -> Iterator[lis
     stretch: list[TrackWindow] = []
     tokens = 0
     for window in windows:
-        stretch.append(window)
-        tokens += window.length
-        if tokens >= _STRETCH_BATCHES * batch_tokens or len(stretch) >= _STRETCH_WINDOWS:
+        full = tokens + window.length > batch_tokens or len(stretch) >= _STRETCH_WINDOWS
+        if stretch and full:
             yield stretch
             stretch, tokens = [], 0
+        stretch.append(window)
+        tokens += window.length
     if stretch:
         yield stretch
