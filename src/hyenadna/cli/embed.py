@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -33,7 +33,7 @@ from hyenadna.cli.process import (
 from hyenadna.cli.progress import progress_bar
 from hyenadna.cli.prompt_option import load_maybe_prompted, soft_prompt_settings
 from hyenadna.cli.run_options import RunOptions, make_record
-from hyenadna.cli.spread import USUAL, Spread, SpreadOptions, begin
+from hyenadna.cli.spread import USUAL, Cut, Spread, SpreadOptions, begin
 from hyenadna.cli.units import bases, duration, size
 
 if TYPE_CHECKING:
@@ -136,7 +136,6 @@ def embed(
     from hyenadna.infer.embeddings_file import require_free
     from hyenadna.infer.interrupted import stored_settings
     from hyenadna.infer.reading import make_reading
-    from hyenadna.infer.run_record import write_record
     from hyenadna.model.backbone import require_layer
     from hyenadna.model.digest import weights_digest
 
@@ -225,11 +224,7 @@ def embed(
         figures=figures,
         caveats=[_ONE_STRAND, *caveats, *notes],
     )
-    if run.shard is None:
-        write_record(out, record)
-    else:
-        file.seal(run.about(part.units, part.of, record))
-        run.say_complete(console)
+    run.end(file, part.cut, record, console)
 
 
 @dataclass(frozen=True)
@@ -249,9 +244,8 @@ class _Survey:
 class _Part:
     """What of the input this run reads: all of it, or a shard."""
 
-    units: range
-    """Stretches, of so many."""
-    of: int
+    cut: Cut
+    """In stretches."""
     first: Mark
     last: Mark
 
@@ -348,12 +342,15 @@ def _part(
     from hyenadna.infer.embed import Mark, marks
 
     whole = Mark(survey.sequences, 0, survey.tokens, survey.rows)
+    found = [Mark()]
+    if run.shard is not None:
+        width = network.config.d_model
+        found += marks(opened.records, reading, batch_tokens, width)
+    work = ((1, after.tokens - before.tokens) for before, after in pairwise(found))
+    cut = run.cut(0, work, "bases to read", console)
     if run.shard is None:
-        return _Part(range(0), 0, Mark(), whole)
-    with console.status("cutting the input …"):
-        found = [Mark(), *marks(opened.records, reading, batch_tokens, network.config.d_model)]
-    units = run.units([mark.tokens for mark in found[1:]], "bases to read", console)
-    return _Part(units, len(found) - 1, found[units.start], found[units.stop])
+        return _Part(cut, Mark(), whole)
+    return _Part(cut, found[cut.units.start], found[cut.units.stop])
 
 
 def _open_file(

@@ -130,7 +130,6 @@ def predict(
     from hyenadna.data.batches import BATCH_TOKENS
     from hyenadna.infer.interrupted import stored_settings
     from hyenadna.infer.rows_file import require_free
-    from hyenadna.infer.run_record import write_record
     from hyenadna.train.loop import PRECISIONS
 
     console, begun = make_console(), time.monotonic()
@@ -182,9 +181,13 @@ def predict(
         + (f"; about {size(need)} of memory" if need is not None else "")
     )
     work = _Work(network, file, crop, batch_tokens, PRECISIONS[precision], long)
-    part = _part(work, run, survey, console)
+    units = (
+        (len(chunk), sum(len(ids) for _, ids in chunk))
+        for chunk in _chunks(work, range(survey.rows))
+    )
+    cut = run.cut(survey.rows, units, "tokens to read", console)
     with explain_memory("go on with --resume and a (smaller) --max-memory"):
-        figures = _run(target, work, part, run, console)
+        figures = _run(target, work, cut.items, run, console)
     record = make_record(
         verb="predict",
         model=model,
@@ -195,11 +198,7 @@ def predict(
         settings=settings,
         figures=figures,
     )
-    if run.shard is None:
-        write_record(out, record)
-    else:
-        target.seal(run.about(part.units, part.of, record))
-        run.say_complete(console)
+    run.end(target, cut, record, console)
 
 
 @dataclass(frozen=True)
@@ -212,16 +211,6 @@ class _Work:
     batch_tokens: int
     precision: torch.dtype | None
     long: bool
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What of the input this run reads: all of it, or a shard."""
-
-    units: range
-    """Chunks, of so many."""
-    of: int
-    rows: range
 
 
 @dataclass(frozen=True)
@@ -370,18 +359,6 @@ def _columns(network: TaskModel, long: bool) -> dict[str, ColumnType]:
     return found
 
 
-def _part(work: _Work, run: Spread, survey: _Survey, console: Console) -> _Part:
-    if run.shard is None:
-        return _Part(range(0), 0, range(survey.rows))
-    ends, tokens = [0], [0]
-    with console.status("cutting the input …"):
-        for chunk in _chunks(work, range(survey.rows)):
-            ends.append(ends[-1] + len(chunk))
-            tokens.append(tokens[-1] + sum(len(ids) for _, ids in chunk))
-    units = run.units(tokens[1:], "tokens to read", console)
-    return _Part(units, len(ends) - 1, range(ends[units.start], ends[units.stop]))
-
-
 def _open_target(
     run: Spread, network: TaskModel, long: bool, settings: dict[str, Any], console: Console
 ) -> RowsFile:
@@ -396,19 +373,19 @@ def _open_target(
 
 
 def _run(
-    target: RowsFile, work: _Work, part: _Part, spread: Spread, console: Console
+    target: RowsFile, work: _Work, wanted: range, spread: Spread, console: Console
 ) -> dict[str, Any]:
     """Predict all sequences that are left, finish the file, and say what it took; figures."""
     from hyenadna.infer.predict import predict as run
 
-    before, total = target.inputs_done, len(part.rows)
+    before, total = target.inputs_done, len(wanted)
     if before and not spread.merging:
-        console.print(f"resuming after sequence {part.rows.start + before:,}")
+        console.print(f"resuming after sequence {wanted.start + before:,}")
     begun = time.monotonic()
     try:
         with progress_bar(console, f"predicting {work.file.path.name}") as show:
             done = before
-            for chunk in _chunks(work, part.rows[before:]):
+            for chunk in _chunks(work, wanted[before:]):
                 said = run(
                     work.network,
                     [ids for _, ids in chunk],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -106,9 +105,8 @@ def score(
     from hyenadna.checkpoint.task import is_task
     from hyenadna.genome.fasta import Genome
     from hyenadna.genome.variant_file import VariantFile
-    from hyenadna.infer.run_record import write_record
     from hyenadna.infer.score import Scorer, plan_windows
-    from hyenadna.infer.score_file import require_free
+    from hyenadna.infer.score_file import is_variants, require_free
     from hyenadna.infer.score_survey import survey as read_all
     from hyenadna.model.digest import weights_digest
 
@@ -159,21 +157,22 @@ def score(
         network, reader, windows=windows, strands=strands, method=method, precision=on.dtype()
     )
     header = _header(file, found, reader.contigs, windows, background)
-    part = _part(file, run, found, console)
+    chunks = _chunks(file, range(found.records), samples=is_variants(out))
+    cut = run.cut(found.records, ((len(each), len(each)) for each in chunks), "records", console)
     target = _open_target(run, header, settings, background > 0, console)
     begun, before = time.monotonic(), target.inputs_done
     with explain_memory("go on with --resume and a shorter --length"):
         try:
             ranked = _background(target, scorer, reader, found, run, console)
             scoring = time.monotonic()
-            _run(target, scorer, file, reader, ranked, part.records, run, console)
+            _run(target, scorer, file, reader, ranked, cut.items, run, console)
         except KeyboardInterrupt:
             console.print(
                 f"stopped after {target.inputs_done:,} of "
-                f"{counted(len(part.records), 'record')}; go on with --resume"
+                f"{counted(len(cut.items), 'record')}; go on with --resume"
             )
             raise
-    seconds, left = time.monotonic() - scoring, len(part.records) - before
+    seconds, left = time.monotonic() - scoring, len(cut.items) - before
     if run.shard is None:
         _finish(target, reader.contigs, console)
         figures = _figures(out, found, left, seconds, ranked)
@@ -190,36 +189,11 @@ def score(
         figures=figures,
         caveats=_caveats(on, background),
     )
-    if run.shard is None:
-        write_record(out, record)
-        _conclude(console, run, found, figures, before)
-    else:
-        target.seal(run.about(part.units, part.of, record))
+    if run.shard is not None:
         console.print(f"{counted(left, 'record')} in {duration(seconds)}: {run.place}")
-        run.say_complete(console)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What of the input this run reads: all of it, or a shard."""
-
-    units: range
-    """Chunks, of so many."""
-    of: int
-    records: range
-
-
-def _part(file: VariantFile, run: Spread, found: Survey, console: Console) -> _Part:
-    from hyenadna.infer.score_file import is_variants
-
+    run.end(target, cut, record, console)
     if run.shard is None:
-        return _Part(range(0), 0, range(found.records))
-    ends = [0]
-    with console.status("cutting the input …"):
-        for chunk in _chunks(file, range(found.records), samples=is_variants(run.out)):
-            ends.append(ends[-1] + len(chunk))
-    units = run.units(ends[1:], "records", console)
-    return _Part(units, len(ends) - 1, range(ends[units.start], ends[units.stop]))
+        _conclude(console, run, found, figures, before)
 
 
 def _announce(console: Console, file: VariantFile, found: Survey, windows: Windows) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from cyclopts import Parameter
 
@@ -47,6 +47,25 @@ class SpreadOptions:
 USUAL = SpreadOptions()
 
 
+class Results(Protocol):
+    """The results of a run on their way into an output, such as a `RowsFile`."""
+
+    def seal(self, about: Mapping[str, Any]) -> None:
+        """Make them those of a complete shard."""
+        ...
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What of its input a run reads: all of it, or a shard."""
+
+    units: range
+    """Units of the shard, of so many in all."""
+    of: int
+    items: range
+    """What they hold: records, windows or sequences, by number."""
+
+
 @dataclass(frozen=True)
 class Spread:
     """What a run of a verb is: the whole, or a shard."""
@@ -72,35 +91,51 @@ class Spread:
         if note:
             console.print(f"note: {note}")
 
-    def units(self, ends: Sequence[int], what: str, console: Console) -> range:
-        """Units of this shard, which are announced; see `Shard.units`.
+    def cut(self, items: int, units: Iterable[tuple[int, int]], what: str, console: Console) -> Cut:
+        """What of so many items (records, windows) this run reads, which is announced for a shard.
 
-        what: that the ends count.
+        units: items and work of each unit of the whole run, in order; not asked for without need.
+        what: the work, in words.
         """
-        assert self.shard is not None
-        chosen, total = self.shard.units(ends), ends[-1] if ends else 0
-        before = ends[chosen.start - 1] if chosen.start else 0
-        own = ends[chosen.stop - 1] - before if chosen else 0
-        console.print(f"shard {self.shard}: {own:,} of {total:,} {what}")
-        if len(ends) < self.shard.count:
+        if self.shard is None:
+            return Cut(range(0), 0, range(items))
+        ends, work = [0], [0]
+        with console.status("cutting the input …"):
+            for count, own in units:
+                ends.append(ends[-1] + count)
+                work.append(work[-1] + own)
+        chosen = self.shard.units(work[1:])
+        own = work[chosen.stop] - work[chosen.start]
+        console.print(f"shard {self.shard}: {own:,} of {work[-1]:,} {what}")
+        if len(ends) - 1 < self.shard.count:
             console.print(
-                f"note: so small an input is cut in {len(ends):,} pieces at most (which are the "
-                "same for any number of shards), so some shards are empty"
+                f"note: so small an input is cut in {len(ends) - 1:,} pieces at most (the same for "
+                "any number of shards), so some shards are empty"
             )
-        return chosen
+        return Cut(chosen, len(ends) - 1, range(ends[chosen.start], ends[chosen.stop]))
 
-    def about(self, units: range, total: int, record: RunRecord | None) -> dict[str, Any]:
-        """What the merge must know of a complete shard.
+    def end(self, results: Results, cut: Cut, record: RunRecord, console: Console) -> None:
+        """Put the record of a whole run beside its output, or seal the shard with it.
 
-        units: of the shard, of so many in all.
+        Raises InputError where it cannot be written.
         """
+        from hyenadna.infer.run_record import write_record
+
+        if self.shard is None:
+            write_record(self.out, record)
+            return
+        results.seal(self.about(cut, record))
+        self.say_complete(console)
+
+    def about(self, cut: Cut, record: RunRecord) -> dict[str, Any]:
+        """What the merge must know of a complete shard."""
         return {
             "hyenadna": __version__,
             "verb": self.verb,
             "arguments": _plain(self.arguments),
             "folder": str(Path.cwd()),
-            "units": {"first": units.start, "last": units.stop, "of": total},
-            "record": None if record is None else dataclasses.asdict(record),
+            "units": {"first": cut.units.start, "last": cut.units.stop, "of": cut.of},
+            "record": dataclasses.asdict(record),
         }
 
     def say_complete(self, console: Console) -> None:

@@ -61,18 +61,6 @@ class _Job:
     browser: BrowserJob | None
 
 
-@dataclass(frozen=True)
-class _Part:
-    """What this run reads: all windows, or those of a shard."""
-
-    units: range
-    """Stretches, of so many."""
-    of: int
-    windows: range
-    bases: int
-    """Bases that get values, on all strands."""
-
-
 def track(
     model: str,
     genome: Path,
@@ -142,7 +130,7 @@ def track(
     if run is None:
         return
     on.prepare()
-    from hyenadna.infer.run_record import write_record
+    from hyenadna.infer.track_windows import stretches
 
     begun = time.monotonic()
     console = make_console()
@@ -161,13 +149,17 @@ def track(
     network = on.load(model, console)
     job = _with_windows(job, network, length, context)
     settings, batch_tokens = _settings(job, run, model, network, on, console)
-    part = _part(job.plan, run, batch_tokens, console)
+    units = (
+        (len(stretch), sum(each.length for each in stretch))
+        for stretch in stretches(job.plan.windows(), batch_tokens)
+    )
+    cut = run.cut(job.plan.count, units, "bases to read", console)
     spill = _open_spill(job, run, settings, console)
     _announce(console, job, spill)
     with explain_memory(
         "go on with --resume and a (smaller) --max-memory, or start over with a shorter --length"
     ):
-        _compute(spill, network, job, part, run, batch_tokens, on.dtype(), console)
+        _compute(spill, network, job, cut.items, run, batch_tokens, on.dtype(), console)
     figures = _finish(spill, job, console) if run.shard is None else {}
     seconds = time.monotonic() - begun
     record = make_record(
@@ -195,11 +187,7 @@ def track(
         },
         caveats=_CAVEATS,
     )
-    if run.shard is None:
-        write_record(out, record)
-    else:
-        spill.seal(run.about(part.units, part.of, record))
-        run.say_complete(console)
+    run.end(spill, cut, record, console)
 
 
 def _chosen_values(text: str) -> tuple[Value, ...]:
@@ -263,21 +251,6 @@ def _with_windows(job: _Job, network: HyenaDNA, length: int | None, context: int
 
     length, context = require_window(network, length, context)
     return replace(job, plan=replace(job.plan, length=length, context=context))
-
-
-def _part(plan: TrackPlan, run: Spread, batch_tokens: int, console: Console) -> _Part:
-    if run.shard is None:
-        return _Part(range(0), 0, range(plan.count), plan.bases * len(plan.strands))
-    from hyenadna.infer.track_windows import stretches
-
-    windows, tokens, bases = [0], [0], [0]
-    for stretch in stretches(plan.windows(), batch_tokens):
-        windows.append(windows[-1] + len(stretch))
-        tokens.append(tokens[-1] + sum(each.length for each in stretch))
-        bases.append(bases[-1] + sum(each.last - each.first for each in stretch))
-    units = run.units(tokens[1:], "bases to read", console)
-    own = range(windows[units.start], windows[units.stop])
-    return _Part(units, len(windows) - 1, own, bases[units.stop] - bases[units.start])
 
 
 def _settings(
@@ -361,7 +334,7 @@ def _compute(
     spill: TrackSpill,
     network: HyenaDNA,
     job: _Job,
-    part: _Part,
+    wanted: range,
     spread: Spread,
     batch_tokens: int,
     precision: torch.dtype | None,
@@ -370,11 +343,10 @@ def _compute(
     """Values of all windows that are left."""
     from hyenadna.infer.track import track as run
 
-    before, total, strands = spill.windows_done, part.bases, len(job.plan.strands)
-    left = part.windows[before:]
-    skipped = sum(
-        each.last - each.first
-        for each in islice(job.plan.windows(), part.windows.start, left.start)
+    before, strands = spill.windows_done, len(job.plan.strands)
+    left = wanted[before:]
+    skipped, total = (
+        _bases(job.plan, range(wanted.start, end)) for end in (left.start, wanted.stop)
     )
     if before and not spread.merging:
         console.print(f"resuming behind {bases(min(skipped, total) / strands)}")
@@ -415,6 +387,11 @@ def _compute(
             f"{bases((done - skipped) / strands)} in {duration(seconds)}, "
             f"{bases(rate)} a second on {' and '.join(job.plan.strands)}"
         )
+
+
+def _bases(plan: TrackPlan, wanted: range) -> int:
+    """Bases that these windows give values to."""
+    return sum(each.last - each.first for each in islice(plan.windows(), wanted.start, wanted.stop))
 
 
 def _left(plan: TrackPlan, wanted: range, batch_tokens: int) -> Iterator[list[TrackWindow]]:
