@@ -95,11 +95,11 @@ def loaded_after(code: str) -> set[str]:
 def test_help_never_imports_torch():
     heavy = {
         "torch", "matplotlib", "pysam", "transformers", "huggingface_hub", "sklearn", "scipy",
-        "pyarrow", "anndata", "zarr", "h5py", "umap", "pandas",
+        "pyarrow", "anndata", "zarr", "h5py", "umap", "pandas", "ray",
     }  # fmt: skip
     commands = (
         "pretrain", "evaluate", "embed", "generate", "finetune", "fewshot", "prompt-tune",
-        "predict", "benchmark", "score", "track", "mutate", "project", "report",
+        "predict", "benchmark", "score", "track", "mutate", "project", "report", "merge",
     )  # fmt: skip
     for words in (["--help"], *([command, "--help"] for command in commands), ["models"]):
         loaded = loaded_after(f"from hyenadna.cli.app import run\nrun({words!r})")

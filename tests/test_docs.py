@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import cyclopts
@@ -52,6 +53,32 @@ def test_commands_can_be_parsed(page):
             if page.name == "cli.md":  # usage lines, not commands
                 continue
             app.parse_args(words[1:], exit_on_error=False, print_error=False)
+
+
+def words_of(script: str, **environment: str) -> list[str]:
+    """What a script hands to `hyenadna`."""
+    echo = "hyenadna() { printf '%s\\n' \"$@\"; }\n"
+    done = subprocess.run(
+        ["sh", "-c", echo + script], env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout.splitlines()
+
+
+def test_recipes_for_clusters_name_their_shards():
+    yaml = pytest.importorskip("yaml")
+    page = ROOT / "docs" / "fleet.md"
+    (script,), (job,) = blocks(page, "slurm"), blocks(page, "yaml")
+    array = {
+        "SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "64", "SLURM_CPUS_PER_TASK": "4",
+    }  # fmt: skip
+    spec = yaml.safe_load(job)["spec"]
+    (pod,) = spec["template"]["spec"]["containers"]
+    assert pod["command"] == ["/bin/sh", "-c"] and spec["completions"] == 64
+    scripts = [(script, array), (pod["args"][0], {"JOB_COMPLETION_INDEX": "2"})]
+    for text, environment in scripts:
+        words = words_of(text, **environment)
+        assert words[words.index("--shard") + 1] == "3/64" and "--resume" in words
+        app.parse_args(words, exit_on_error=False, print_error=False)
 
 
 def test_links_lead_somewhere():

@@ -109,7 +109,8 @@ def test_classes_in_every_form(place, capsys):
     assert [row["p_a"] for row in read("f.csv")] == [row["p_a"] for row in rows]
     assert [row["id"] for row in read("f.csv")][2:5] == ["s2", "odd,", "s0"]
     left = {p.name for p in place.iterdir()} - {*TASKS, "s.fa", "s.csv", "s.tsv.gz"}
-    assert left == {"p.csv", "p.parquet", "p.tsv", "f.csv"}
+    written = {"p.csv", "p.parquet", "p.tsv", "f.csv"}
+    assert left == written | {f"{name}.run.json" for name in written}
 
 
 @pytest.mark.parametrize("kind", ["labels", "values"])

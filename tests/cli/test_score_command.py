@@ -276,11 +276,11 @@ def test_chunks_are_bounded_in_letters(place, monkeypatch):
     monkeypatch.setattr(command, "_CHUNK_LETTERS", 600)
 
     def sizes(skip, samples):
-        return [len(each) for each in command._chunks(file, skip=skip, samples=samples)]
+        return [len(each) for each in command._chunks(file, range(skip, 1000), samples=samples)]
 
     assert sizes(0, True) == [2, 2, 6] and sizes(2, True) == [2, 6] and sizes(10, True) == []
     assert sizes(0, False) == [10]
-    (chunk,) = command._chunks(file, skip=0, samples=False)
+    (chunk,) = command._chunks(file, range(1000), samples=False)
     assert all(not record.rest for record in chunk)
 
 

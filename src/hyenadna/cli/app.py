@@ -37,6 +37,7 @@ COMMANDS = {
     "finetune": "Fit a model to labelled sequences, and measure it beside baselines.",
     "fewshot": "Ask a model for classes behind demonstrations; say whether it learns from them.",
     "predict": "Say what a fine-tuned model makes of sequences: classes, labels or values.",
+    "merge": "Make the output of all shards: what one process would have written.",
     "prompt-tune": "Adapt a frozen model to labelled sequences by soft tokens before them.",
     "benchmark": "Run a published benchmark suite: models beside baselines and published figures.",
     "report": "Show what a run was and what came out, on one page: pictures, figures, caveats.",
@@ -63,8 +64,6 @@ def run(tokens: Sequence[str]) -> int:
         result = app(list(tokens), exit_on_error=False, print_error=False)
     except CycloptsError as error:
         return _refuse(" ".join(str(error).split()) + " (see --help)")
-    except InputError as error:
-        return _refuse(str(error))
     except RuntimeError as error:
         if not _of_other_rank(error):
             raise
@@ -74,10 +73,8 @@ def run(tokens: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader of our output has gone (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _refuse(f"the disk is full ({error.filename or 'while writing'}); make room")
-        return _refuse(f"{error.filename or 'a file'}: {error.strerror or error}")
+    except (InputError, OSError) as error:
+        return _refuse(explain(error) or str(error))
     return result if isinstance(result, int) else 0
 
 
@@ -96,6 +93,15 @@ def _of_other_rank(error: RuntimeError) -> bool:
     text = str(error)
     lost = ("by peer", "Broken pipe", "NCCL", "Socket Timeout", "Timed out waiting")
     return "TORCHELASTIC_RUN_ID" in os.environ and any(each in text for each in lost)
+
+
+def explain(error: Exception) -> str | None:
+    """What the user can mend, in a line; None for a defect of ours."""
+    if isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"the disk is full ({error.filename or 'while writing'}); make room"
+        return f"{error.filename or 'a file'}: {error.strerror or error}"
+    return str(error) if isinstance(error, InputError) else None
 
 
 def _refuse(message: str) -> int:

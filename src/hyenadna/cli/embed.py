@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -33,11 +33,13 @@ from hyenadna.cli.process import (
 )
 from hyenadna.cli.progress import progress_bar
 from hyenadna.cli.prompt_option import load_maybe_prompted, soft_prompt_settings
-from hyenadna.cli.run_options import RunOptions, record_run
+from hyenadna.cli.run_options import RunOptions, make_record
+from hyenadna.cli.spread import USUAL, Cut, Spread, SpreadOptions, begin
 from hyenadna.cli.units import bases, counted, duration, size
 
 if TYPE_CHECKING:
     from hyenadna.data.records import Record, Survey
+    from hyenadna.infer.embed import Mark
     from hyenadna.infer.embeddings_file import EmbeddingsFile
     from hyenadna.infer.reading import Reading
     from hyenadna.model.backbone import HyenaDNA
@@ -72,6 +74,7 @@ def embed(
     dtype: Literal["float32", "float16"] = "float32",
     prompt_file: Path | None = None,
     resume: bool = False,
+    spread: SpreadOptions = USUAL,
     on: RunOptions = RunOptions(),  # noqa: B008 - frozen
 ) -> None:
     """Turn sequences or a genome into embeddings: hidden states of a layer, pooled.
@@ -126,6 +129,9 @@ def embed(
     resume
         Go on with an interrupted run of the same command; one with other settings is refused.
     """
+    run = begin("embed", dict(locals()))
+    if run is None:
+        return
     on.prepare()
     from hyenadna.data.batches import BATCH_TOKENS
     from hyenadna.infer.embeddings_file import require_free
@@ -136,7 +142,7 @@ def embed(
 
     console, begun = make_console(), time.monotonic()
     per = per or ("sequence" if bin is None else "bin")
-    require_free(out, resume=resume)
+    require_free(out, resume=resume, shard=run.shard)
     choice = SourceChoice(
         path=str(source),
         contigs=contigs,
@@ -162,7 +168,7 @@ def embed(
     survey = _survey(opened, reading, source, contigs, console)
     longest = min(reading.length, survey.longest)
     # a resumed run must keep its batches, whatever memory there is now
-    stored = stored_settings(out) if resume else {}
+    stored = stored_settings(run.place) if resume else {}
     batch_tokens, need = fit_batch(
         network,
         longest,
@@ -189,23 +195,23 @@ def embed(
         "precision": on.precision,
         "batch_tokens": batch_tokens,
     }
-    file = _open_file(out, opened, survey, reading, network, dtype, settings, resume, console)
+    part = _part(run, opened, survey, reading, network, batch_tokens, console)
+    file = _open_file(run, opened, survey, reading, network, dtype, settings, part, console)
     if need is None:
         need = _plain_memory(network, prompted, longest, batch_tokens, survey)
     if prompted is not None:  # on a line of its own, the next one is long
         console.print(f"each window behind {len(prompted.prompt):,} soft tokens of {prompt_file}")
     caveats = _announce(console, opened, survey, reading, file, need, on, network)
-    work = _Work(file, prompted or network, opened, survey, reading, layer, batch_tokens)
+    work = _Work(file, prompted or network, opened, survey, reading, layer, batch_tokens, part)
     with explain_memory(
         "go on with --resume and a (smaller) --max-memory, or start over with a shorter --length"
     ):
-        figures, notes = _run(work, on, console)
-    record_run(
-        out,
+        figures, notes = _run(work, run, on, console)
+    record = make_record(
         verb="embed",
         model=model,
         network=network,
-        options=on,
+        machine=on.machine(network),
         begun=begun,
         inputs={
             "source": choice.stored(),
@@ -219,6 +225,7 @@ def embed(
         figures=figures,
         caveats=[_ONE_STRAND, *caveats, *notes],
     )
+    run.end(file, part.cut, record, console)
 
 
 @dataclass(frozen=True)
@@ -235,6 +242,16 @@ class _Survey:
 
 
 @dataclass(frozen=True)
+class _Part:
+    """What of the input this run reads: all of it, or a shard."""
+
+    cut: Cut
+    """In stretches."""
+    first: Mark
+    last: Mark
+
+
+@dataclass(frozen=True)
 class _Work:
     """All that a run needs."""
 
@@ -245,6 +262,14 @@ class _Work:
     reading: Reading
     layer: int
     batch_tokens: int
+    part: _Part
+
+    @property
+    def ended(self) -> bool:
+        """Whether all that this run reads is done."""
+        first, last = self.part.first, self.part.last
+        done = first.sequences + self.file.sequences_done
+        return (done, self.file.chunks_done) == (last.sequences, last.within)
 
 
 def _load(
@@ -310,15 +335,38 @@ def _count(value: object, default: int) -> int:
     return value if isinstance(value, int) and value > 0 else default
 
 
+def _part(
+    run: Spread,
+    opened: OpenSource,
+    survey: _Survey,
+    reading: Reading,
+    network: HyenaDNA,
+    batch_tokens: int,
+    console: Console,
+) -> _Part:
+    from hyenadna.infer.embed import Mark, marks
+
+    whole = Mark(survey.sequences, 0, survey.tokens, survey.rows)
+    found = [Mark()]
+    if run.shard is not None:
+        width = network.config.d_model
+        found += marks(opened.records, reading, batch_tokens, width)
+    work = ((1, after.tokens - before.tokens) for before, after in pairwise(found))
+    cut = run.cut(0, work, "bases to read", console)
+    if run.shard is None:
+        return _Part(cut, Mark(), whole)
+    return _Part(cut, found[cut.units.start], found[cut.units.stop])
+
+
 def _open_file(
-    out: Path,
+    run: Spread,
     opened: OpenSource,
     survey: _Survey,
     reading: Reading,
     network: HyenaDNA,
     dtype: Literal["float32", "float16"],
     settings: dict[str, Any],
-    resume: bool,
+    part: _Part,
     console: Console,
 ) -> EmbeddingsFile:
     from hyenadna.infer.embeddings_file import EmbeddingsFile
@@ -336,11 +384,11 @@ def _open_file(
         bin=reading.bin,
         places=places,
     )
-    if not resume:
-        return EmbeddingsFile.start(out, layout, settings)
-    file, note = EmbeddingsFile.resume(out, layout, settings)
-    if note:
-        console.print(f"note: {note}")
+    within = part.first.within
+    if not run.arguments["resume"]:
+        return EmbeddingsFile.start(run.out, layout, settings, run.shard, within)
+    file, note = EmbeddingsFile.resume(run.out, layout, settings, run.shard, within)
+    run.told(note, console)
     return file
 
 
@@ -434,27 +482,30 @@ def _chunk_caveats(survey: _Survey, reading: Reading) -> list[str]:
     ]
 
 
-def _run(work: _Work, on: RunOptions, console: Console) -> tuple[dict[str, Any], list[str]]:
+def _run(
+    work: _Work, spread: Spread, on: RunOptions, console: Console
+) -> tuple[dict[str, Any], list[str]]:
     """Embed all that is left, finish the file, and say what it took; figures and notes."""
     from hyenadna.infer.embed import embed as run
 
-    file, survey = work.file, work.survey
+    file, survey, part = work.file, work.survey, work.part
+    tokens, most = part.last.tokens - part.first.tokens, part.last.rows - part.first.rows
     before = _tokens_done(work)
-    if file.rows_done:
+    if file.rows_done and not spread.merging:
         console.print(f"resuming after {file.sequences_done:,} {work.source.kind}, {bases(before)}")
     begun, done, rows, batches = time.monotonic(), before, file.rows_done, 0
     since = begun
     with progress_bar(console, "embedding") as show:
 
-        def progress(tokens: int) -> None:
+        def progress(read: int) -> None:
             nonlocal done, batches, since
-            done += tokens
+            done += read
             batches += 1
-            show(done, survey.tokens)
+            show(done, tokens)
             now = time.monotonic()
-            if batches == 2 and done < survey.tokens:  # the first has computed the filters as well
-                left = (survey.tokens - done) / tokens * (now - since)
-                console.print(f"about {duration(left)} left, by {bases(tokens)}")
+            if batches == 2 and done < tokens:  # the first has computed the filters as well
+                left = (tokens - done) / read * (now - since)
+                console.print(f"about {duration(left)} left, by {bases(read)}")
             since = now
 
         stretches = run(
@@ -468,22 +519,22 @@ def _run(work: _Work, on: RunOptions, console: Console) -> tuple[dict[str, Any],
             progress=progress,
         )
         try:
-            for stretch in stretches:
+            while not work.ended:
+                stretch = next(stretches)
                 file.append(stretch.embeddings, stretch.ended, stretch.within)
         except KeyboardInterrupt:
-            console.print(
-                f"stopped after {file.rows_done:,} of {survey.rows:,} rows; go on with --resume"
-            )
+            console.print(f"stopped after {file.rows_done:,} of {most:,} rows; go on with --resume")
             raise
-    notes = file.finish()
+    notes = file.finish() if spread.shard is None else []
     seconds, peak = time.monotonic() - begun, peak_memory()
-    rows = survey.rows - rows
-    console.print(
-        f"{counted(rows, 'row')} in {duration(seconds)}, "
-        f"{bases((done - before) / max(seconds, 1e-9))} a second"
-        + (f", at most {size(peak)} of memory" if peak is not None else "")
-        + f": {file.path}"
-    )
+    rows = most - rows
+    if not spread.merging:
+        console.print(
+            f"{counted(rows, 'row')} in {duration(seconds)}, "
+            f"{bases((done - before) / max(seconds, 1e-9))} a second"
+            + (f", at most {size(peak)} of memory" if peak is not None else "")
+            + f": {spread.place}"
+        )
     for note in notes:
         console.print(f"note: {note}")
     figures = {
@@ -499,17 +550,18 @@ def _run(work: _Work, on: RunOptions, console: Console) -> tuple[dict[str, Any],
 
 def _left(work: _Work) -> Iterator[Record]:
     """The sequences that are not done, the one in work first."""
-    return islice(iter(work.source.records), work.file.sequences_done, None)
+    done = work.part.first.sequences + work.file.sequences_done
+    return islice(iter(work.source.records), done, None)
 
 
 def _tokens_done(work: _Work) -> int:
-    """Tokens that were read before an interruption."""
-    file, reading = work.file, work.reading
-    if not (file.sequences_done or file.chunks_done):
+    """Tokens of this part that were read before an interruption."""
+    file, reading, before = work.file, work.reading, work.part.first
+    if not file.rows_done:
         return 0
-    done = 0
+    done = -before.tokens
     for number, record in enumerate(work.source.records):
-        if number == file.sequences_done:
+        if number == before.sequences + file.sequences_done:
             first = islice(reading.chunks(record.length), file.chunks_done)
             return done + sum(chunk.stop - chunk.start for chunk in first)
         done += reading.tokens(record.length)

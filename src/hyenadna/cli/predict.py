@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -34,6 +35,8 @@ from hyenadna.cli.process import (
 )
 from hyenadna.cli.progress import progress_bar
 from hyenadna.cli.prompt_option import load_prompted, soft_prompt_settings
+from hyenadna.cli.run_options import RunOptions, make_record
+from hyenadna.cli.spread import USUAL, Spread, SpreadOptions, begin
 from hyenadna.cli.units import bases, duration, size
 from hyenadna.errors import InputError
 
@@ -65,6 +68,7 @@ def predict(
     strands: Literal["forward", "average"] | None = None,
     prompt_file: Path | None = None,
     resume: bool = False,
+    spread: SpreadOptions = USUAL,
     max_memory: str | None = None,
     precision: Literal["float32", "bf16"] = "float32",
     device: str = "auto",
@@ -118,6 +122,9 @@ def predict(
     threads
         CPU threads; all cores when left out.
     """
+    run = begin("predict", dict(locals()))
+    if run is None:
+        return
     prepare_process()
     set_threads(threads)
     from hyenadna.data.batches import BATCH_TOKENS
@@ -125,8 +132,8 @@ def predict(
     from hyenadna.infer.rows_file import require_free
     from hyenadna.train.loop import PRECISIONS
 
-    console = make_console()
-    require_free(out, what="predictions", resume=resume)
+    console, begun = make_console(), time.monotonic()
+    require_free(out, what="predictions", resume=resume, shard=run.shard)
     network = _load(model, prompt_file, choose_device(device), strands)
     if long and network.task.kind != "tokens":
         raise InputError(f"--long is for a class of each base; the task is {network.task.kind}")
@@ -146,7 +153,7 @@ def predict(
     )
     crop = max_length if max_length is not None else trained.get("max_length")
     survey = _survey(file, crop, network, console)
-    stored = stored_settings(out) if resume else {}
+    stored = stored_settings(run.place) if resume else {}
     batch_tokens, need = fit_batch(
         network.model,
         survey.longest,
@@ -166,17 +173,44 @@ def predict(
         "precision": precision,
         "batch_tokens": batch_tokens,
     }
-    target = _open_target(out, network, long, settings, resume, console)
+    target = _open_target(run, network, long, settings, console)
     console.print(
         f"{survey.rows:,} sequences, {bases(survey.tokens)}, the longest {survey.longest:,}; "
         f"{network.task.kind} ({network.task.outputs}), strands {network.strands}"
         + _behind(network)
         + (f"; about {size(need)} of memory" if need is not None else "")
     )
+    work = _Work(network, file, crop, batch_tokens, PRECISIONS[precision], long)
+    units = (
+        (len(chunk), sum(len(ids) for _, ids in chunk))
+        for chunk in _chunks(work, range(survey.rows))
+    )
+    cut = run.cut(survey.rows, units, "tokens to read", console)
     with explain_memory("go on with --resume and a (smaller) --max-memory"):
-        _run(
-            target, network, file, crop, survey, batch_tokens, PRECISIONS[precision], long, console
-        )
+        figures = _run(target, work, cut.items, run, console)
+    record = make_record(
+        verb="predict",
+        model=model,
+        network=network.model,
+        machine=RunOptions(precision=precision).machine(network.model),
+        begun=begun,
+        inputs={"source": str(source), "sequences": survey.rows, "digest": survey.digest},
+        settings=settings,
+        figures=figures,
+    )
+    run.end(target, cut, record, console)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is done with each sequence."""
+
+    network: TaskModel
+    file: SequenceFile
+    crop: int | None
+    batch_tokens: int
+    precision: torch.dtype | None
+    long: bool
 
 
 @dataclass(frozen=True)
@@ -326,71 +360,60 @@ def _columns(network: TaskModel, long: bool) -> dict[str, ColumnType]:
 
 
 def _open_target(
-    out: Path,
-    network: TaskModel,
-    long: bool,
-    settings: dict[str, Any],
-    resume: bool,
-    console: Console,
+    run: Spread, network: TaskModel, long: bool, settings: dict[str, Any], console: Console
 ) -> RowsFile:
     from hyenadna.infer.rows_file import RowsFile
 
     columns = _columns(network, long)
-    if not resume:
-        return RowsFile.start(out, columns, settings)
-    file, note = RowsFile.resume(out, columns, settings)
-    if note:
-        console.print(f"note: {note}")
+    if not run.arguments["resume"]:
+        return RowsFile.start(run.out, columns, settings, run.shard)
+    file, note = RowsFile.resume(run.out, columns, settings, run.shard)
+    run.told(note, console)
     return file
 
 
 def _run(
-    target: RowsFile,
-    network: TaskModel,
-    file: SequenceFile,
-    crop: int | None,
-    survey: _Survey,
-    batch_tokens: int,
-    precision: torch.dtype | None,
-    long: bool,
-    console: Console,
-) -> None:
-    """Predict all sequences that are left, finish the file, and say what it took."""
+    target: RowsFile, work: _Work, wanted: range, spread: Spread, console: Console
+) -> dict[str, Any]:
+    """Predict all sequences that are left, finish the file, and say what it took; figures."""
     from hyenadna.infer.predict import predict as run
 
-    before = target.inputs_done
-    if before:
-        console.print(f"resuming after sequence {before:,}")
+    before, total = target.inputs_done, len(wanted)
+    if before and not spread.merging:
+        console.print(f"resuming after sequence {wanted.start + before:,}")
     begun = time.monotonic()
     try:
-        with progress_bar(console, f"predicting {file.path.name}") as show:
+        with progress_bar(console, f"predicting {work.file.path.name}") as show:
             done = before
-            for chunk in _chunks(file, crop, batch_tokens, skip=before):
+            for chunk in _chunks(work, wanted[before:]):
                 said = run(
-                    network,
+                    work.network,
                     [ids for _, ids in chunk],
-                    batch_tokens=batch_tokens,
-                    precision=precision,
-                    progress=partial(_show_rows, show, done, survey.rows),
+                    batch_tokens=work.batch_tokens,
+                    precision=work.precision,
+                    progress=partial(_show_rows, show, done, total),
                 )
                 names = [id for id, _ in chunk]
-                rows = _rows(network, names, list(said), long)
+                rows = _rows(work.network, names, list(said), work.long)
                 target.append(rows, len(chunk))
                 done += len(chunk)
     except KeyboardInterrupt:
         console.print(
-            f"stopped after {target.inputs_done:,} of {survey.rows:,} sequences; go on with "
-            "--resume"
+            f"stopped after {target.inputs_done:,} of {total:,} sequences; go on with --resume"
         )
         raise
-    target.finish()
+    if spread.shard is None:
+        target.finish()
     seconds, peak = time.monotonic() - begun, peak_memory()
-    count = survey.rows - before
-    console.print(
-        f"{count:,} sequences in {duration(seconds)}, {count / max(seconds, 1e-9):,.0f} a second"
-        + (f", at most {size(peak)} of memory" if peak is not None else "")
-        + f": {target.path}"
-    )
+    count = total - before
+    if not spread.merging:
+        console.print(
+            f"{count:,} sequences in {duration(seconds)}, {count / max(seconds, 1e-9):,.0f} a "
+            "second"
+            + (f", at most {size(peak)} of memory" if peak is not None else "")
+            + f": {spread.place}"
+        )
+    return {"sequences_of_this_run": count, "sequences_a_second": count / max(seconds, 1e-9)}
 
 
 def _show_rows(
@@ -400,19 +423,15 @@ def _show_rows(
     show(before + done, total)
 
 
-def _chunks(
-    file: SequenceFile, crop: int | None, batch_tokens: int, *, skip: int
-) -> Iterator[list[tuple[str, npt.NDArray[np.uint8]]]]:
-    """(id, tokens) of the rows after the first `skip`, in stretches of several batches."""
+def _chunks(work: _Work, rows: range) -> Iterator[list[tuple[str, npt.NDArray[np.uint8]]]]:
+    """(id, tokens) of these rows, in stretches of several batches."""
     chunk: list[tuple[str, npt.NDArray[np.uint8]]] = []
     tokens = 0
-    for number, row in enumerate(file):
-        if number < skip:
-            continue
-        ids = _cropped(row, crop)
+    for row in islice(work.file, rows.start, rows.stop):
+        ids = _cropped(row, work.crop)
         chunk.append((row.id, ids))
         tokens += len(ids)
-        if tokens >= _CHUNK_BATCHES * batch_tokens or len(chunk) >= _CHUNK_ROWS:
+        if tokens >= _CHUNK_BATCHES * work.batch_tokens or len(chunk) >= _CHUNK_ROWS:
             yield chunk
             chunk, tokens = [], 0
     if chunk:

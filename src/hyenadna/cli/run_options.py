@@ -27,6 +27,7 @@ from hyenadna.cli.process import (
 if TYPE_CHECKING:
     import torch
 
+    from hyenadna.infer.run_record import RunRecord
     from hyenadna.model.backbone import HyenaDNA
 
 
@@ -105,33 +106,60 @@ def record_run(
     figures: Mapping[str, Any],
     caveats: Sequence[str] = (),
 ) -> None:
-    """Write the record of a run beside its output; see `hyenadna.infer.run_record`.
+    """Write the record of a run beside its output; see `make_record`."""
+    from hyenadna.infer.run_record import write_record
+
+    record = make_record(
+        verb=verb,
+        model=model,
+        network=network,
+        machine=options.machine(network),
+        begun=begun,
+        inputs=inputs,
+        settings=settings,
+        figures=figures,
+        caveats=caveats,
+    )
+    write_record(out, record)
+
+
+def make_record(
+    *,
+    verb: str,
+    model: str,
+    network: HyenaDNA,
+    machine: Mapping[str, Any],
+    begun: float,
+    inputs: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    figures: Mapping[str, Any],
+    caveats: Sequence[str] = (),
+) -> RunRecord:
+    """What a run was; see `hyenadna.infer.run_record`.
 
     begun: `time.monotonic()` at the start of the work. settings: with `weights`, the digest.
+    machine: see `RunOptions.machine`.
     """
-    from hyenadna.infer.run_record import RunRecord, write_record
+    from hyenadna.infer.run_record import RunRecord
 
     now = datetime.datetime.now(datetime.UTC).astimezone()
     seconds, peak = time.monotonic() - begun, peak_memory()
-    write_record(
-        out,
-        RunRecord(
-            verb=verb,
-            command=shlex.join(["hyenadna", *sys.argv[1:]]),
-            hyenadna=__version__,
-            made=now.isoformat(timespec="seconds"),
-            model={
-                "name": model,
-                "weights": settings.get("weights"),
-                "parameters": network.config.num_parameters(),
-                "layers": network.config.n_layer,
-                "width": network.config.d_model,
-                "max_seq_len": network.config.max_seq_len,
-            },
-            inputs=dict(inputs),
-            settings=dict(settings),
-            figures={**figures, "seconds": seconds, "peak_memory_bytes": peak},
-            caveats=tuple(caveats),
-            machine=options.machine(network),
-        ),
+    return RunRecord(
+        verb=verb,
+        command=shlex.join(["hyenadna", *sys.argv[1:]]),
+        hyenadna=__version__,
+        made=now.isoformat(timespec="seconds"),
+        model={
+            "name": model,
+            "weights": settings.get("weights"),
+            "parameters": network.config.num_parameters(),
+            "layers": network.config.n_layer,
+            "width": network.config.d_model,
+            "max_seq_len": network.config.max_seq_len,
+        },
+        inputs=dict(inputs),
+        settings=dict(settings),
+        figures={**figures, "seconds": seconds, "peak_memory_bytes": peak},
+        caveats=tuple(caveats),
+        machine=dict(machine),
     )

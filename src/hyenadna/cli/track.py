@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,8 @@ from hyenadna.cli.console import make_console, make_table
 from hyenadna.cli.memory import explain_memory, fit_batch, note_no_effect
 from hyenadna.cli.pretrain import Repeated, comma_list
 from hyenadna.cli.progress import progress_bar
-from hyenadna.cli.run_options import RunOptions, record_run
+from hyenadna.cli.run_options import RunOptions, make_record
+from hyenadna.cli.spread import USUAL, Spread, SpreadOptions, begin
 from hyenadna.cli.track_browser import BrowserJob
 from hyenadna.cli.units import bases, duration, size
 from hyenadna.errors import InputError
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from hyenadna.infer.track_features import BaseKinds
     from hyenadna.infer.track_files import Track
     from hyenadna.infer.track_spill import TrackSpill
-    from hyenadna.infer.track_windows import TrackPlan
+    from hyenadna.infer.track_windows import TrackPlan, TrackWindow
     from hyenadna.model.backbone import HyenaDNA
 
 _CAVEATS = (
@@ -78,6 +79,7 @@ def track(
     browser: Path | None = None,
     browser_region: str | None = None,
     resume: bool = False,
+    spread: SpreadOptions = USUAL,
     on: RunOptions = RunOptions(),  # noqa: B008 - frozen
 ) -> None:
     """Write tracks for a genome browser: how surprised a model is at every base.
@@ -124,40 +126,47 @@ def track(
     resume
         Go on with an interrupted run of the same command; one with other settings is refused.
     """
+    run = begin("track", dict(locals()))
+    if run is None:
+        return
     on.prepare()
+    from hyenadna.infer.track_windows import stretches
+
     begun = time.monotonic()
     console = make_console()
     job = _prepare(
-        out,
+        run,
         genome,
         values=_chosen_values(values),
         strands=strands,
         bin=bin,
-        resume=resume,
         console=console,
         places={"bed": bed, "regions": region, "contigs": comma_list(contigs)},
-        windows=(length, context),
         annotation=annotation,
         page=(browser, browser_region),
         model=model,
     )
     network = on.load(model, console)
     job = _with_windows(job, network, length, context)
-    settings, batch_tokens = _settings(job, model, network, on, resume, console)
-    spill = _open_spill(job, settings, resume, console)
+    settings, batch_tokens = _settings(job, run, model, network, on, console)
+    units = (
+        (len(stretch), sum(each.length for each in stretch))
+        for stretch in stretches(job.plan.windows(), batch_tokens)
+    )
+    cut = run.cut(job.plan.count, units, "bases to read", console)
+    spill = _open_spill(job, run, settings, console)
     _announce(console, job, spill)
     with explain_memory(
         "go on with --resume and a (smaller) --max-memory, or start over with a shorter --length"
     ):
-        _compute(spill, network, job, batch_tokens, on.dtype(), console)
-    figures = _finish(spill, job, console)
+        _compute(spill, network, job, cut.items, run, batch_tokens, on.dtype(), console)
+    figures = _finish(spill, job, console) if run.shard is None else {}
     seconds = time.monotonic() - begun
-    record_run(
-        out,
+    record = make_record(
         verb="track",
         model=model,
         network=network,
-        options=on,
+        machine=on.machine(network),
         begun=begun,
         inputs={
             "genome": str(genome.absolute()),
@@ -178,6 +187,7 @@ def track(
         },
         caveats=_CAVEATS,
     )
+    run.end(spill, cut, record, console)
 
 
 def _chosen_values(text: str) -> tuple[Value, ...]:
@@ -193,16 +203,14 @@ def _chosen_values(text: str) -> tuple[Value, ...]:
 
 
 def _prepare(
-    out: Path,
+    run: Spread,
     genome: Path,
     *,
     values: tuple[Value, ...],
     strands: Literal["average", "forward", "reverse", "each"],
     bin: int,
-    resume: bool,
     console: Console,
     places: dict[str, Any],
-    windows: tuple[int | None, int | None],
     annotation: Sequence[Path],
     page: tuple[Path | None, str | None],
     model: str,
@@ -220,9 +228,9 @@ def _prepare(
     from hyenadna.infer.track_regions import read_regions
     from hyenadna.infer.track_windows import TrackPlan
 
-    tracks = chosen_tracks(values, strands)
+    out, tracks = run.out, chosen_tracks(values, strands)
     paths = track_paths(out, tracks)
-    require_free(out, paths, resume=resume)
+    require_free(out, paths, resume=run.arguments["resume"], shard=run.shard)
     if bin < 1:
         raise InputError(f"--bin is {bin}; it must be at least 1 base")
     reader = Genome.open(genome)
@@ -246,7 +254,7 @@ def _with_windows(job: _Job, network: HyenaDNA, length: int | None, context: int
 
 
 def _settings(
-    job: _Job, model: str, network: HyenaDNA, on: RunOptions, resume: bool, console: Console
+    job: _Job, run: Spread, model: str, network: HyenaDNA, on: RunOptions, console: Console
 ) -> tuple[dict[str, Any], int]:
     """All that the values depend on, and the tokens of a pass."""
     from hyenadna.data.batches import BATCH_TOKENS
@@ -255,7 +263,7 @@ def _settings(
 
     plan = job.plan
     # a resumed run must keep its batches, whatever memory there is now
-    stored = stored_settings(job.out).get("batch_tokens") if resume else None
+    stored = stored_settings(run.place).get("batch_tokens") if run.arguments["resume"] else None
     batch_tokens, need = fit_batch(
         network,
         plan.longest,
@@ -290,16 +298,15 @@ def _regions_digest(plan: TrackPlan) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _open_spill(job: _Job, settings: dict[str, Any], resume: bool, console: Console) -> TrackSpill:
+def _open_spill(job: _Job, run: Spread, settings: dict[str, Any], console: Console) -> TrackSpill:
     from hyenadna.infer.track import channels
     from hyenadna.infer.track_spill import TrackSpill
 
     names = channels(job.values)
-    if not resume:
-        return TrackSpill.start(job.out, job.plan, names, settings)
-    spill, note = TrackSpill.resume(job.out, job.plan, names, settings)
-    if note:
-        console.print(f"note: {note}")
+    if not run.arguments["resume"]:
+        return TrackSpill.start(job.out, job.plan, names, settings, run.shard)
+    spill, note = TrackSpill.resume(job.out, job.plan, names, settings, run.shard)
+    run.told(note, console)
     return spill
 
 
@@ -327,6 +334,8 @@ def _compute(
     spill: TrackSpill,
     network: HyenaDNA,
     job: _Job,
+    wanted: range,
+    spread: Spread,
     batch_tokens: int,
     precision: torch.dtype | None,
     console: Console,
@@ -334,47 +343,69 @@ def _compute(
     """Values of all windows that are left."""
     from hyenadna.infer.track import track as run
 
-    plan, before = job.plan, spill.windows_done
-    total, strands = plan.bases * len(plan.strands), len(plan.strands)
-    skipped = sum(each.last - each.first for each in islice(plan.windows(), before))
-    if before:
+    before, strands = spill.windows_done, len(job.plan.strands)
+    left = wanted[before:]
+    skipped, total = (
+        _bases(job.plan, range(wanted.start, end)) for end in (left.start, wanted.stop)
+    )
+    if before and not spread.merging:
         console.print(f"resuming behind {bases(min(skipped, total) / strands)}")
     done, begun = skipped, time.monotonic()
     warm: tuple[float, int] | None = None  # the first pass makes the filters
     told = False
     try:
         with progress_bar(console, f"tracking {job.reader.name}") as show:
-            for batch in run(
-                network,
-                job.reader,
-                islice(plan.windows(), before, None),
-                values=job.values,
-                batch_tokens=batch_tokens,
-                precision=precision,
-            ):
-                spill.append(batch)
-                done = min(done + sum(each.values.shape[1] for each in batch.tracked), total)
-                now = time.monotonic()
-                if warm is None:
-                    warm = (now, done)
-                elif not told and now - warm[0] > 2 and warm[1] < done < total:
-                    left = (total - done) / (done - warm[1]) * (now - warm[0])
-                    sample = bases((done - warm[1]) / strands)
-                    console.print(f"about {duration(left)} left, by a sample of {sample}")
-                    told = True
-                show(done // strands, plan.bases)
+            for windows in _left(job.plan, left, batch_tokens):
+                for batch in run(
+                    network,
+                    job.reader,
+                    windows,
+                    values=job.values,
+                    batch_tokens=batch_tokens,
+                    precision=precision,
+                ):
+                    spill.append(batch)
+                    done = min(done + sum(each.values.shape[1] for each in batch.tracked), total)
+                    now = time.monotonic()
+                    if warm is None:
+                        warm = (now, done)
+                    elif not told and now - warm[0] > 2 and warm[1] < done < total:
+                        seconds = (total - done) / (done - warm[1]) * (now - warm[0])
+                        sample = bases((done - warm[1]) / strands)
+                        console.print(f"about {duration(seconds)} left, by a sample of {sample}")
+                        told = True
+                    show(done // strands, total // strands)
     except KeyboardInterrupt:
         console.print(
-            f"stopped at {bases(done / strands)} of {bases(plan.bases)}; go on with --resume"
+            f"stopped at {bases(done / strands)} of {bases(total / strands)}; go on with --resume"
         )
         raise
     seconds = time.monotonic() - begun
-    if before < plan.count:
+    if left:
         rate = (done - skipped) / strands / max(seconds, 1e-9)
         console.print(
             f"{bases((done - skipped) / strands)} in {duration(seconds)}, "
-            f"{bases(rate)} a second on {' and '.join(plan.strands)}"
+            f"{bases(rate)} a second on {' and '.join(job.plan.strands)}"
         )
+
+
+def _bases(plan: TrackPlan, wanted: range) -> int:
+    """Bases that these windows give values to."""
+    return sum(each.last - each.first for each in islice(plan.windows(), wanted.start, wanted.stop))
+
+
+def _left(plan: TrackPlan, wanted: range, batch_tokens: int) -> Iterator[list[TrackWindow]]:
+    """The windows of these numbers, in the stretches of the whole run."""
+    from hyenadna.infer.track_windows import stretches
+
+    at = 0
+    for stretch in stretches(plan.windows(), batch_tokens):
+        first, last = max(wanted.start - at, 0), min(wanted.stop - at, len(stretch))
+        if first < last:
+            yield stretch[first:last]
+        at += len(stretch)
+        if at >= wanted.stop:
+            return
 
 
 def _finish(spill: TrackSpill, job: _Job, console: Console) -> dict[str, Any]:

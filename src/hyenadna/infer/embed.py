@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ from hyenadna.model.prompting.prompted import PromptedModel
 
 _SUMMED_AT_ONCE: Final = 8192
 _AHEAD_BATCHES: Final = 16
+_AHEAD_BATCHES_OF_BINS: Final = 2
+"""Chunks of bins are of one length but for the last of a sequence: little is gained by more."""
 _AHEAD_UNITS: Final = 4096
 _AHEAD_BYTES: Final = 64 << 20
 
@@ -40,6 +42,37 @@ class Stretch:
     """The sequences whose last rows these are."""
     within: int
     """Chunks of the sequence behind them whose rows are there too."""
+
+
+class Mark(NamedTuple):
+    """How far an input is done at the end of a stretch."""
+
+    sequences: int = 0
+    """Sequences whose rows are all done."""
+    within: int = 0
+    """Chunks of the one behind them that are done."""
+    tokens: int = 0
+    """Tokens that were read."""
+    rows: int = 0
+
+
+def marks(
+    sequences: Iterable[Record], reading: Reading, batch_tokens: int, width: int
+) -> Iterator[Mark]:
+    """The end of each stretch that `embed` makes of these sequences, without reading them.
+
+    width: D.
+    """
+    at = Mark()
+    for units in _stretches(sequences, reading, batch_tokens, width, 0):
+        chunks = [chunk for unit in units for chunk in unit.chunks]
+        at = Mark(
+            at.sequences + sum(unit.ends for unit in units),
+            0 if units[-1].ends else units[-1].done,
+            at.tokens + sum(chunk.stop - chunk.start for chunk in chunks),
+            at.rows + (sum(_rows_of(c, reading) for c in chunks) if reading.bin else len(units)),
+        )
+        yield at
 
 
 def embed(
@@ -115,12 +148,13 @@ def _stretches(
     """Units in stretches of several batches, so that similar lengths can meet; rows are bounded."""
     stretch: list[_Unit] = []
     tokens = rows = 0
+    ahead = _AHEAD_BATCHES if reading.bin is None else _AHEAD_BATCHES_OF_BINS
     for record in sequences:
         for unit in _units(record, reading, within):
             stretch.append(unit)
             tokens += sum(chunk.stop - chunk.start for chunk in unit.chunks)
             rows += sum(_rows_of(chunk, reading) for chunk in unit.chunks) if reading.bin else 1
-            full = tokens >= _AHEAD_BATCHES * batch_tokens or len(stretch) >= _AHEAD_UNITS
+            full = tokens >= ahead * batch_tokens or len(stretch) >= _AHEAD_UNITS
             if full or rows * width * 4 >= _AHEAD_BYTES:
                 yield stretch
                 stretch, tokens, rows = [], 0, 0

@@ -30,6 +30,7 @@ from hyenadna.infer.embeddings_spill import (
     Spill,
     as_stored,
 )
+from hyenadna.infer.shards import Shard, place_of
 
 Writer = Callable[[Path, FinishedRows, Mapping[str, Any]], list[str]]
 """Writes all rows with their settings to a path; returns notes for the user."""
@@ -40,11 +41,12 @@ WRITERS: Final[Mapping[str, Writer]] = {
     ".h5ad": anndata_layout.write_h5ad,
     ".zarr": anndata_layout.write_zarr,
 }
-_FILES: Final = (ROWS, SEQUENCES, DONE, f"{DONE}.new", *(f"whole{suffix}" for suffix in WRITERS))
+FILES: Final = (ROWS, SEQUENCES, DONE, f"{DONE}.new", *(f"whole{suffix}" for suffix in WRITERS))
+"""What stands in the folder of a run."""
 
 
-def require_free(path: Path, *, resume: bool = False) -> None:
-    """Nothing, where embeddings can be written to `path`. Raises InputError otherwise."""
+def require_free(path: Path, *, resume: bool = False, shard: Shard | None = None) -> None:
+    """Nothing, where embeddings, or a shard, can be written. Raises InputError otherwise."""
     if path.suffix not in WRITERS:
         raise InputError(
             f"{path}: embeddings are written as {', '.join(WRITERS)}; give a name that ends so"
@@ -52,38 +54,62 @@ def require_free(path: Path, *, resume: bool = False) -> None:
     anndata_layout.require_packages(path)
     if path.suffix == ".zarr" and path.exists():
         raise InputError(f"{path}: exists; remove it, or give another --out")
-    interrupted.require_free(path, what="rows", resume=resume)
+    interrupted.require_free(place_of(path, shard), what="rows", resume=resume)
 
 
 class EmbeddingsFile:
     """The rows of one run on their way into a file; made by `start` or `resume`."""
 
-    def __init__(self, path: Path, layout: RowLayout, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        layout: RowLayout,
+        settings: Mapping[str, Any],
+        shard: Shard | None = None,
+        within: int = 0,
+    ) -> None:
         self.path, self.layout, self.settings = path, layout, dict(settings)
-        self._part = interrupted.Part(path, _FILES)
+        self._part = interrupted.Part(place_of(path, shard), FILES)
         self._spill = Spill(self._part.folder, layout)
+        self._within = within
 
     @classmethod
-    def start(cls, path: Path, layout: RowLayout, settings: Mapping[str, Any]) -> Self:
+    def start(
+        cls,
+        path: Path,
+        layout: RowLayout,
+        settings: Mapping[str, Any],
+        shard: Shard | None = None,
+        within: int = 0,
+    ) -> Self:
         """A file without rows yet. Rows of an interrupted run are dropped.
 
-        settings: plain values that are stored with the rows, all that they depend on.
+        settings: plain values that are stored with the rows, all that they depend on. shard: of
+        which these are the rows, where it is not the whole. within: chunks of its first sequence
+        that belong to the shard before.
 
         Raises InputError where `path` cannot be written.
         """
-        require_free(path, resume=True)
-        return cls(path, layout, settings)._emptied()
+        require_free(path, resume=True, shard=shard)
+        return cls(path, layout, settings, shard, within)._emptied()
 
     @classmethod
-    def resume(cls, path: Path, layout: RowLayout, settings: Mapping[str, Any]) -> tuple[Self, str]:
+    def resume(
+        cls,
+        path: Path,
+        layout: RowLayout,
+        settings: Mapping[str, Any],
+        shard: Shard | None = None,
+        within: int = 0,
+    ) -> tuple[Self, str]:
         """The file of an interrupted run with its rows, and an empty text.
 
         Where there is none, or a damaged one, a file without rows and a line that says why. Raises
         InputError where it was made with other settings (its rows stay), and where `path` cannot be
         written.
         """
-        require_free(path, resume=True)
-        file = cls(path, layout, settings)
+        require_free(path, resume=True, shard=shard)
+        file = cls(path, layout, settings, shard, within)
         reason = file._part.why_not_resumed(settings)
         if not reason and not file._spill.restore():
             reason = file._part.damaged()
@@ -91,7 +117,7 @@ class EmbeddingsFile:
 
     def _emptied(self) -> Self:
         with self._part.cleared(self.settings):
-            self._spill.empty()
+            self._spill.empty(self._within)
         return self
 
     @property
@@ -101,7 +127,7 @@ class EmbeddingsFile:
 
     @property
     def chunks_done(self) -> int:
-        """Chunks of the sequence behind them whose rows are on disk."""
+        """Chunks of the sequence behind them whose rows are on disk, or in the shard before."""
         return self._spill.within
 
     @property
@@ -119,6 +145,10 @@ class EmbeddingsFile:
         the disk is full.
         """
         self._spill.append(as_stored(rows, self.layout), ended, within)
+
+    def seal(self, about: Mapping[str, Any]) -> None:
+        """The rows so far are those of a complete shard; see `interrupted.Part.seal`."""
+        self._part.seal(about)
 
     def finish(self) -> list[str]:
         """Make the file of all rows under its own name, and remove what was beside it.

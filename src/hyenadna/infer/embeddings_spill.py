@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from hyenadna.data.records import Record
 from hyenadna.errors import InputError
+from hyenadna.infer.rows_file import copy_bytes
 
 ROWS, SEQUENCES, DONE = "rows", "sequences", "done.json"
 BLOCK_ROWS: Final = 1 << 14
@@ -121,9 +122,10 @@ class Spill:
         self.rows = 0
         self._end = 0
 
-    def empty(self) -> None:
-        """Begin anew."""
-        self.sequences = self.within = self.rows = self._end = 0
+    def empty(self, within: int = 0) -> None:
+        """Begin anew, behind so many chunks of the first sequence."""
+        self.sequences = self.rows = self._end = 0
+        self.within = within
         self._rows.write_bytes(b"")
         self._sequences.write_bytes(b"")
         self._mark()
@@ -280,6 +282,22 @@ def _typed(texts: Sequence[str], kind: Kind) -> Array:
     if kind == "number":
         return np.array([float(text) if text.strip() else np.nan for text in texts])
     return np.array([*texts, None], dtype=object)[:-1]  # never an array of arrays
+
+
+def gather(parts: Sequence[Path], folder: Path) -> None:
+    """Put the rows of the folders of complete shards, in order, into the folder of a whole run.
+
+    Raises OSError and ValueError for one that is damaged.
+    """
+    whole = {"sequences": 0, "within": 0, "rows": 0, "end": 0}
+    states = [json.loads((part / DONE).read_text()) for part in parts]
+    with (folder / ROWS).open("wb") as rows, (folder / SEQUENCES).open("wb") as lines:
+        for part, state in zip(parts, states, strict=True):
+            copy_bytes(part / ROWS, rows, 0, (part / ROWS).stat().st_size)
+            copy_bytes(part / SEQUENCES, lines, 0, state["end"])
+            for key in ("sequences", "rows", "end"):
+                whole[key] += state[key]
+    (folder / DONE).write_text(json.dumps(whole))
 
 
 def as_stored(rows: npt.NDArray[np.float32], layout: RowLayout) -> Array:

@@ -1,7 +1,9 @@
 """What an interrupted run leaves beside its output, and whether another may go on with it.
 
 OUT.part/settings.json says what the results so far, in other files of that folder, were made with;
-OUT.part/lock is held by the process that writes.
+OUT.part/lock is held by the process that writes. Of a shard (see `shards`) the output is a folder,
+in which OUT.part itself ends, with shard.json, which says what it is. OUT.part/merged stands where
+the results are not of a run but of all shards.
 """
 
 from __future__ import annotations
@@ -17,6 +19,15 @@ from hyenadna.errors import InputError
 from hyenadna.file_lock import hold
 
 _SETTINGS, _LOCK = "settings.json", "lock"
+SHARD, MERGED = "shard.json", "merged"
+
+
+class OtherSettings(InputError):
+    """Results that were made with other settings; `difference` is the first of them, in words."""
+
+    def __init__(self, message: str, difference: str) -> None:
+        super().__init__(message)
+        self.difference = difference
 
 
 def part_folder(path: Path) -> Path:
@@ -44,8 +55,13 @@ def require_free(path: Path, *, what: str, resume: bool) -> None:
 
 def stored_settings(path: Path) -> Mapping[str, Any]:
     """Settings of the interrupted run beside `path`; empty without one, or a damaged one."""
+    return read_settings(part_folder(path))
+
+
+def read_settings(folder: Path) -> Mapping[str, Any]:
+    """Settings of the results in a folder; empty without some, or damaged ones."""
     try:
-        stored = json.loads((part_folder(path) / _SETTINGS).read_text())
+        stored = json.loads((folder / _SETTINGS).read_text())
     except (OSError, ValueError):
         return {}
     return stored if isinstance(stored, dict) else {}
@@ -59,7 +75,7 @@ class Part:
 
     def __init__(self, path: Path, files: Sequence[str]) -> None:
         self.path, self.folder = path, part_folder(path)
-        self._own = {*files, _SETTINGS, _LOCK}
+        self._own = {*files, _SETTINGS, _LOCK, SHARD, f"{SHARD}.new", MERGED}
         self.found = self.folder.exists()
         """Whether an interrupted run had left it."""
         with write_errors(path):
@@ -73,11 +89,12 @@ class Part:
             )
 
     @contextmanager
-    def cleared(self, settings: Mapping[str, Any]) -> Iterator[Path]:
+    def cleared(self, settings: Mapping[str, Any], keep: Sequence[str] = ()) -> Iterator[Path]:
         """The folder without results, to write into while the block runs; then the settings.
 
-        They come last, because without them there is nothing to resume. Raises InputError where it
-        cannot be written, or holds files that no run of ours has made; these stay.
+        keep: files that stay. The settings come last, because without them there is nothing to
+        resume. Raises InputError where it cannot be written, or holds files that no run of ours has
+        made; these stay.
         """
         foreign = sorted(file.name for file in self.folder.iterdir() if file.name not in self._own)
         if foreign:
@@ -86,7 +103,7 @@ class Part:
                 "away, or give another --out"
             )
         with write_errors(self.path):
-            for name in self._own - {_LOCK}:
+            for name in self._own - {_LOCK, *keep}:
                 remove(self.folder / name)
             yield self.folder
             (self.folder / _SETTINGS).write_text(json.dumps(dict(settings), indent=2) + "\n")
@@ -101,11 +118,12 @@ class Part:
         stored = stored_settings(self.path)
         if not stored:
             return self.damaged()
-        other = _difference(stored, settings)
+        other = difference(stored, settings)
         if other:
-            raise InputError(
+            raise OtherSettings(
                 f"{self.folder}: was made with {other}; resume with the same, or remove "
-                f"{self.folder} to start over"
+                f"{self.folder} to start over",
+                other,
             )
         return ""
 
@@ -117,6 +135,30 @@ class Part:
         """The file `whole` of the folder takes the name of the output, and the rest goes."""
         self.finish_all({whole: self.path})
 
+    def seal(self, about: Mapping[str, Any]) -> None:
+        """The folder itself, with `about` in it, takes the name of the output: a complete shard.
+
+        Where another process was first, its shard stays, which holds the same results. Raises
+        InputError where it cannot be written.
+        """
+        with write_errors(self.path):
+            beside = self.folder / f"{SHARD}.new"
+            beside.write_text(json.dumps(dict(about), indent=2) + "\n")
+            beside.replace(self.folder / SHARD)
+        try:
+            self.folder.replace(self.path)
+        except OSError as error:
+            if not (self.path / SHARD).exists():
+                raise InputError(
+                    f"{self.path}: cannot be written ({error.strerror or error})"
+                ) from error
+            shutil.rmtree(self.folder)
+        self._lock.close()
+
+    def release(self) -> None:
+        """Leave the folder as it is, to another part of the program."""
+        self._lock.close()
+
     def finish_all(self, files: Mapping[Path, Path]) -> None:
         """Each of these files of the folder takes its own name, and the rest goes."""
         for whole, path in files.items():
@@ -125,7 +167,7 @@ class Part:
         self._lock.close()
 
 
-def _difference(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+def difference(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """The first setting in which two runs differ, in words; empty where there is none.
 
     The model's name does not count: `weights` says whether it is the same.
@@ -144,6 +186,15 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def is_held(path: Path) -> bool:
+    """Whether some process is at work on this output."""
+    try:
+        with (part_folder(path) / _LOCK).open("a") as lock:
+            return not hold(lock)
+    except OSError:
+        return False
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Tables on disk: rows go into a file beside, which in the end takes the name.
 
     OUT.part/settings.json   what the rows are computed with
-    OUT.part/done.json       how much of the input is done, and where its rows end
+    OUT.part/done.json       how much of the input is done, and where its rows begin and end
     OUT.part/rows            the rows so far, as text
     OUT.part/kept.json       what else a resumed run must find again, where there is something
     OUT                      CSV (`.csv`), TSV (`.tsv`) or Parquet (`.parquet`)
@@ -16,20 +16,26 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import IO, Any, Final, Literal, Self
 
 from hyenadna.errors import InputError
 from hyenadna.infer import interrupted
+from hyenadna.infer.shards import Shard, place_of
 
 ColumnType = Literal["text", "integer", "number"]
 
 _SEPARATORS: Final = {".csv": ",", ".tsv": "\t", ".parquet": ","}
-_ROWS, _DONE, _WHOLE, _KEPT = "rows", "done.json", "whole", "kept.json"
+ROWS, DONE, _WHOLE, KEPT = "rows", "done.json", "whole", "kept.json"
+_STATE: Final = ("inputs", "begin", "end", "longest")
+FILES: Final = (ROWS, DONE, _WHOLE, KEPT)
+"""What stands in the folder of a run."""
 _BLOCK: Final = 1 << 24
 
 
-def require_free(path: Path, *, what: str, resume: bool = False) -> None:
-    """Nothing, where a table can be written to `path`. Raises InputError otherwise.
+def require_free(
+    path: Path, *, what: str, resume: bool = False, shard: Shard | None = None
+) -> None:
+    """Nothing, where a table, or a shard of it, can be written. Raises InputError otherwise.
 
     what: the rows, such as `predictions`, for the message.
     """
@@ -37,38 +43,52 @@ def require_free(path: Path, *, what: str, resume: bool = False) -> None:
         raise InputError(
             f"{path}: {what} are written as {', '.join(_SEPARATORS)}; give a name that ends so"
         )
-    interrupted.require_free(path, what=what, resume=resume)
+    interrupted.require_free(place_of(path, shard), what=what, resume=resume)
 
 
 class RowsFile:
     """The rows of one run on their way into a table; made by `start` or `resume`."""
 
-    def __init__(self, path: Path, columns: Mapping[str, ColumnType]) -> None:
-        """Hold the folder beside `path`. Raises InputError where another process does."""
+    def __init__(
+        self, path: Path, columns: Mapping[str, ColumnType], shard: Shard | None = None
+    ) -> None:
+        """Hold the folder beside `path`, or beside its shard.
+
+        Raises InputError where another process does.
+        """
         self.path, self.columns = path, dict(columns)
         self.inputs_done = 0
         """Sequences, variants or whatever the input holds, whose rows are on disk."""
-        self._end = 0
+        self._begin = self._end = 0  # of the rows, behind the header
         self._longest = 0
-        self._part = interrupted.Part(path, (_ROWS, _DONE, _WHOLE, _KEPT))
-        self._rows = self._part.folder / _ROWS
+        self._part = interrupted.Part(place_of(path, shard), FILES)
+        self._rows = self._part.folder / ROWS
 
     @classmethod
     def start(
-        cls, path: Path, columns: Mapping[str, ColumnType], settings: Mapping[str, Any]
+        cls,
+        path: Path,
+        columns: Mapping[str, ColumnType],
+        settings: Mapping[str, Any],
+        shard: Shard | None = None,
     ) -> Self:
         """A file without rows yet. Rows of an interrupted run are dropped.
 
-        columns: names and types. settings: plain values, all that the rows depend on.
+        columns: names and types. settings: plain values, all that the rows depend on. shard: of
+        which these are the rows, where it is not the whole.
 
         Raises InputError where `path` cannot be written.
         """
-        interrupted.require_free(path, what="rows", resume=True)
-        return cls(path, columns)._emptied(settings)
+        interrupted.require_free(place_of(path, shard), what="rows", resume=True)
+        return cls(path, columns, shard)._emptied(settings)
 
     @classmethod
     def resume(
-        cls, path: Path, columns: Mapping[str, ColumnType], settings: Mapping[str, Any]
+        cls,
+        path: Path,
+        columns: Mapping[str, ColumnType],
+        settings: Mapping[str, Any],
+        shard: Shard | None = None,
     ) -> tuple[Self, str]:
         """The file of an interrupted run with its rows, and an empty text.
 
@@ -76,8 +96,8 @@ class RowsFile:
         InputError where it was made with other settings (its rows stay), and where `path` cannot be
         written.
         """
-        interrupted.require_free(path, what="rows", resume=True)
-        file = cls(path, columns)
+        interrupted.require_free(place_of(path, shard), what="rows", resume=True)
+        file = cls(path, columns, shard)
         reason = file._part.why_not_resumed(settings)
         if not reason and not file._restored():
             reason = file._part.damaged()
@@ -102,14 +122,14 @@ class RowsFile:
 
     def keep(self, value: Any) -> None:
         """Store a plain value, for JSON, that a resumed run finds as `kept`."""
-        beside = self._part.folder / f"{_KEPT}.new"
+        beside = self._part.folder / f"{KEPT}.new"
         beside.write_text(json.dumps(value))
-        beside.replace(self._part.folder / _KEPT)
+        beside.replace(self._part.folder / KEPT)
 
     def kept(self) -> Any:
         """The value that was stored; None without one, or a damaged one."""
         try:
-            return json.loads((self._part.folder / _KEPT).read_text())
+            return json.loads((self._part.folder / KEPT).read_text())
         except (OSError, ValueError):
             return None
 
@@ -125,6 +145,10 @@ class RowsFile:
         else:
             self._part.finish(self._rows)
 
+    def seal(self, about: Mapping[str, Any]) -> None:
+        """The rows so far are those of a complete shard; see `interrupted.Part.seal`."""
+        self._part.seal(about)
+
     def _text(self, rows: Iterable[Sequence[str]]) -> bytes:
         stream = io.StringIO()
         separator = _SEPARATORS[self.path.suffix]
@@ -139,29 +163,34 @@ class RowsFile:
         header = self._text([list(self.columns)])
         with self._part.cleared(settings):
             self._rows.write_bytes(header)
-            self._end = len(header)
+            self._begin = self._end = len(header)
             self._mark()
         return self
 
     def _mark(self) -> None:
         """Note what is done, written beside and renamed."""
-        beside = self._part.folder / f"{_DONE}.new"
-        state = {"inputs": self.inputs_done, "end": self._end, "longest": self._longest}
+        beside = self._part.folder / f"{DONE}.new"
+        state = {
+            "inputs": self.inputs_done,
+            "begin": self._begin,
+            "end": self._end,
+            "longest": self._longest,
+        }
         beside.write_text(json.dumps(state))
-        beside.replace(self._part.folder / _DONE)
+        beside.replace(self._part.folder / DONE)
 
     def _restored(self) -> bool:
         """Whether the state of an interrupted run is whole; what came after it is cut off."""
         try:
-            state = json.loads((self._part.folder / _DONE).read_text())
-            done, end, longest = (int(state[key]) for key in ("inputs", "end", "longest"))
-            if done < 0 or not 0 < end <= self._rows.stat().st_size:
+            state = json.loads((self._part.folder / DONE).read_text())
+            done, begin, end, longest = (int(state[key]) for key in _STATE)
+            if done < 0 or not 0 < begin <= end <= self._rows.stat().st_size:
                 return False
             with self._rows.open("r+b") as stream:
                 stream.truncate(end)
         except (OSError, ValueError, KeyError, TypeError):
             return False
-        self.inputs_done, self._end, self._longest = done, end, longest
+        self.inputs_done, self._begin, self._end, self._longest = done, begin, end, longest
         return True
 
 
@@ -186,3 +215,38 @@ def _to_parquet(rows: Path, whole: Path, columns: Mapping[str, ColumnType], bloc
     with pyarrow.parquet.ParquetWriter(whole, schema) as writer:
         for batch in reader:
             writer.write_batch(batch)
+
+
+def gather(parts: Sequence[Path], folder: Path) -> None:
+    """Put the rows of the folders of complete shards, in order, into the folder of a whole run.
+
+    What was kept is that of the first. Raises OSError and ValueError for one that is damaged.
+    """
+    states = [json.loads((part / DONE).read_text()) for part in parts]
+    with (folder / ROWS).open("wb") as out:
+        for number, (part, state) in enumerate(zip(parts, states, strict=True)):
+            begin = 0 if number == 0 else state["begin"]
+            copy_bytes(part / ROWS, out, begin, state["end"])
+        end = out.tell()
+    whole = {
+        "inputs": sum(state["inputs"] for state in states),
+        "begin": states[0]["begin"],
+        "end": end,
+        "longest": max(state["longest"] for state in states),
+    }
+    (folder / DONE).write_text(json.dumps(whole))
+    if (parts[0] / KEPT).exists():
+        (folder / KEPT).write_bytes((parts[0] / KEPT).read_bytes())
+
+
+def copy_bytes(source: Path, out: IO[bytes], begin: int, end: int) -> None:
+    """Copy the bytes begin .. end - 1. Raises ValueError where the file is shorter."""
+    with source.open("rb") as stream:
+        stream.seek(begin)
+        left = end - begin
+        while left:
+            block = stream.read(min(left, _BLOCK))
+            if not block:
+                raise ValueError(f"{source}: ends too early")
+            out.write(block)
+            left -= len(block)

@@ -160,7 +160,11 @@ class Background:
 
         Ties count half. nan where there is no value, or no background.
         """
-        there = self.values.get(group_of(allele), {}).get(name, [])
+        return self.rank(group_of(allele), name, value)
+
+    def rank(self, group: str, name: str, value: float) -> float:
+        """The same of a group."""
+        there = self.values.get(group, {}).get(name, [])
         if not there or math.isnan(value):
             return math.nan
         below, upto = bisect.bisect_left(there, value), bisect.bisect_right(there, value)
@@ -169,6 +173,10 @@ class Background:
     def percentiles(self, allele: Allele | Note, score: Score) -> list[float]:
         """Of each of `RANKED`."""
         return [self.percentile(allele, name, getattr(score, name)) for name in RANKED]
+
+    def texts(self, allele: Allele | Note, score: Score, missing: str = "") -> list[str]:
+        """The percentiles of `RANKED` as files hold them; missing: where there is none."""
+        return [percent_text(each, missing) for each in self.percentiles(allele, score)]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for `Background(...)`."""
@@ -187,6 +195,11 @@ class Background:
             }
             for group, own in self.values.items()
         }
+
+
+def percent_text(value: float, missing: str) -> str:
+    """A percentile in four digits; `missing` for nan."""
+    return missing if math.isnan(value) else f"{value:.4g}"
 
 
 def _array(values: Sequence[float]) -> npt.NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import pysam
 import pysam.bcftools
@@ -16,7 +16,8 @@ from hyenadna.genome.variants import NOTE_TEXTS, Allele, Note, Record
 from hyenadna.infer import interrupted
 from hyenadna.infer.rows_file import ColumnType, RowsFile
 from hyenadna.infer.score import Score
-from hyenadna.infer.score_background import LENGTHS, RANKED, Background
+from hyenadna.infer.score_background import LENGTHS, RANKED
+from hyenadna.infer.shards import Shard, place_of
 
 TABLES: Final = (".csv", ".tsv", ".parquet")
 VARIANTS: Final = (".vcf.gz", ".vcf", ".bcf")
@@ -60,6 +61,14 @@ INFO_NAMES: Final = {
     "note": f"{PREFIX}NOTE",
 }
 """By column the ID of the same in INFO."""
+
+
+class Ranking(Protocol):
+    """What gives percentiles as text: a `Background`, or marks of a shard's rows."""
+
+    def texts(self, allele: Allele | Note, score: Score, missing: str = "") -> list[str]:
+        """Of each of `RANKED`; missing: where there is none."""
+        ...
 
 
 def require_name(out: Path) -> None:
@@ -110,14 +119,14 @@ def table_rows(
     record: Record,
     alleles: Sequence[Allele | Note],
     scores: Sequence[Score],
-    background: Background | None,
+    background: Ranking | None,
 ) -> Iterator[list[str]]:
     """A row for each alternative allele, or one with `.` where there is none."""
     chrom, pos, id, ref = record.columns[:4]
     for alt, allele, score in zip(record.alts or ["."], alleles, scores, strict=True):
         numbers = [number(getattr(score, name)) for name in _SCORES]
         if background is not None:
-            numbers += map(_percent, background.percentiles(allele, score))
+            numbers += background.texts(allele, score)
         yield [chrom, pos, id, ref, alt, *numbers, score.note.value if score.note else ""]
 
 
@@ -125,7 +134,7 @@ def vcf_row(
     record: Record,
     alleles: Sequence[Allele | Note],
     scores: Sequence[Score],
-    background: Background | None,
+    background: Ranking | None,
 ) -> list[str]:
     """The columns of a record with the scores at the end of INFO, in place of older ones."""
     *before, info = record.columns
@@ -137,11 +146,11 @@ def vcf_row(
             kept.append(f"{PREFIX}{short}={values}")
         if background is not None:
             rows = [
-                background.percentiles(allele, score)
+                background.texts(allele, score, ".")
                 for allele, score in zip(alleles, scores, strict=True)
             ]
             for index, short in enumerate(_PERCENTILES.values()):
-                values = ",".join(_percent(row[index], ".") for row in rows)
+                values = ",".join(row[index] for row in rows)
                 kept.append(f"{PREFIX}{short}={values}")
     if any(score.note for score in scores):
         notes = ",".join(score.note.value if score.note else "." for score in scores)
@@ -154,15 +163,13 @@ def number(value: float, missing: str = "") -> str:
     return missing if math.isnan(value) else f"{value:.6g}"
 
 
-def _percent(value: float, missing: str = "") -> str:
-    return missing if math.isnan(value) else f"{value:.4g}"
-
-
 class VcfRows(RowsFile):
     """The records of one run on their way into a VCF or BCF; a row is a list of columns."""
 
-    def __init__(self, path: Path, columns: Mapping[str, ColumnType]) -> None:
-        super().__init__(path, columns)
+    def __init__(
+        self, path: Path, columns: Mapping[str, ColumnType], shard: Shard | None = None
+    ) -> None:
+        super().__init__(path, columns, shard)
         self.notes: list[str] = []
         """What `finish` could not do, one line each."""
         self.long_contigs = False
@@ -170,7 +177,13 @@ class VcfRows(RowsFile):
 
     @classmethod
     def open(
-        cls, path: Path, header: Header, settings: Mapping[str, Any], *, resume: bool
+        cls,
+        path: Path,
+        header: Header,
+        settings: Mapping[str, Any],
+        *,
+        resume: bool,
+        shard: Shard | None = None,
     ) -> tuple[Self, str]:
         """A file with a header; with the rows of an interrupted run where `resume` finds some.
 
@@ -178,8 +191,8 @@ class VcfRows(RowsFile):
         """
         lines: dict[str, ColumnType] = {header.text.rstrip("\n"): "text"}  # as a row
         if resume:
-            return cls.resume(path, lines, settings)
-        return cls.start(path, lines, settings), ""
+            return cls.resume(path, lines, settings, shard)
+        return cls.start(path, lines, settings, shard), ""
 
     def finish(self) -> None:
         """Pack the rows as the name says, index them where they are in order, and name them.
@@ -235,20 +248,26 @@ class VcfRows(RowsFile):
 
 
 def open_rows(
-    out: Path, header: Header, settings: Mapping[str, Any], *, background: bool, resume: bool
+    out: Path,
+    header: Header,
+    settings: Mapping[str, Any],
+    *,
+    background: bool,
+    resume: bool,
+    shard: Shard | None = None,
 ) -> tuple[RowsFile, str]:
-    """Where the rows of a run go, and why nothing was resumed where it should be.
+    """Where the rows of a run, or of a shard, go, and why nothing was resumed where it should be.
 
     header: of the output, where it is a VCF. Raises InputError as `RowsFile` does.
     """
     if is_variants(out):
-        return VcfRows.open(out, header, settings, resume=resume)
+        return VcfRows.open(out, header, settings, resume=resume, shard=shard)
     if resume:
-        return RowsFile.resume(out, columns(background=background), settings)
-    return RowsFile.start(out, columns(background=background), settings), ""
+        return RowsFile.resume(out, columns(background=background), settings, shard)
+    return RowsFile.start(out, columns(background=background), settings, shard), ""
 
 
-def require_free(out: Path, *, resume: bool) -> None:
-    """Nothing, where scores can be written. Raises InputError otherwise."""
+def require_free(out: Path, *, resume: bool, shard: Shard | None = None) -> None:
+    """Nothing, where scores, or a shard of them, can be written. Raises InputError otherwise."""
     require_name(out)
-    interrupted.require_free(out, what="scores", resume=resume)
+    interrupted.require_free(place_of(out, shard), what="scores", resume=resume)

@@ -20,6 +20,7 @@ from hyenadna.errors import InputError
 from hyenadna.genome.bigwig import BigWigWriter, require_contigs
 from hyenadna.genome.intervals import Interval
 from hyenadna.infer import interrupted
+from hyenadna.infer.shards import Shard, place_of
 from hyenadna.infer.track import Value, channels
 from hyenadna.infer.track_spill import TrackSpill
 from hyenadna.infer.track_windows import STRANDS, Strand
@@ -79,12 +80,14 @@ def track_paths(out: Path, tracks: Sequence[Track]) -> list[Path]:
     return [out.with_name(f"{stem}.{track.name}{suffix}") for track in tracks]
 
 
-def require_free(out: Path, paths: Sequence[Path], *, resume: bool) -> None:
+def require_free(
+    out: Path, paths: Sequence[Path], *, resume: bool, shard: Shard | None = None
+) -> None:
     """Nothing, where all of these can be written. Raises InputError otherwise."""
     for path in paths:
         if path != out and path.exists():
             raise InputError(f"{path}: exists; remove it, or give another --out")
-    interrupted.require_free(out, what="values", resume=resume)
+    interrupted.require_free(place_of(out, shard), what="values", resume=resume)
 
 
 def require_fit(out: Path, contigs: Mapping[str, int]) -> None:

@@ -9,12 +9,14 @@ windows, and cut off what lies behind the last base of them, which no value befo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 from hyenadna.errors import InputError
 from hyenadna.genome.intervals import Interval
+
+_STRETCH_WINDOWS: Final = 4096
 
 Strand = Literal["forward", "reverse"]
 STRANDS: Final[tuple[Strand, ...]] = ("forward", "reverse")
@@ -152,3 +154,22 @@ class TrackPlan:
     def _index(self, base: int) -> int:
         """The window that gives a base its value."""
         return max(0, -(-(base - self.length) // (self.length - self.context)))
+
+
+def stretches(windows: Iterable[TrackWindow], batch_tokens: int) -> Iterator[list[TrackWindow]]:
+    """Windows in order, about a batch at a time, which share no batch with others.
+
+    batch_tokens: tokens of a batch. What a stretch holds depends on the windows alone, not on the
+    bases in them: so it is known without reading the genome.
+    """
+    stretch: list[TrackWindow] = []
+    tokens = 0
+    for window in windows:
+        full = tokens + window.length > batch_tokens or len(stretch) >= _STRETCH_WINDOWS
+        if stretch and full:
+            yield stretch
+            stretch, tokens = [], 0
+        stretch.append(window)
+        tokens += window.length
+    if stretch:
+        yield stretch

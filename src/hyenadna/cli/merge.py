@@ -1,0 +1,132 @@
+"""`hyenadna merge`."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from hyenadna.cli.console import make_console
+from hyenadna.cli.spread import SpreadOptions, call, changed, from_plain
+from hyenadna.cli.units import counted, duration
+from hyenadna.errors import InputError
+
+if TYPE_CHECKING:
+    from hyenadna.infer.shard_merge import WholeRun
+
+
+def merge(
+    out: Path,
+    /,
+    *,
+    keep_shards: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Make the output of all shards: what one process would have written.
+
+    For `embed`, `score`, `track` and `predict` with `--shard i/n`. Says which shard is missing, or
+    was made with another model, input or other settings. Model and inputs are read again (not run)
+    to see that they are still the same; then the output is written beside and renamed, with its
+    record, and the shards are removed.
+
+    Parameters
+    ----------
+    out
+        The output that the shards were given with `--out`.
+    keep_shards
+        Leave the shards where they are.
+    """
+    console = make_console()
+    count, seconds = merge_shards(out, keep=keep_shards)
+    console.print(f"{counted(count, 'shard')} merged in {duration(seconds)}: {out}")
+
+
+def merge_shards(out: Path, *, keep: bool = False) -> tuple[int, float]:
+    """Write the output of all shards; returns their number and the seconds that it took.
+
+    keep: leave the shards there. Raises InputError where they are not all there, complete and of
+    one run, and where the model or an input is no longer what it was.
+    """
+    from hyenadna.infer.interrupted import OtherSettings
+    from hyenadna.infer.shard_merge import assemble, complete_shards, drop, remove_shards
+
+    begun = time.monotonic()
+    if out.exists():
+        raise InputError(f"{out}: exists; remove it to merge the shards again")
+    run = complete_shards(out)
+    out, name = out.absolute(), out
+    assemble(out, run)
+    try:
+        with _folder(run, name):
+            _write(run, out)
+    except OtherSettings as error:
+        drop(out)
+        raise InputError(
+            f"{name}: the shards were made with {error.difference}: the model or an input has "
+            "changed since; run the shards again, or put back what was there"
+        ) from error
+    except InputError:
+        drop(out)
+        raise
+    _record(run, out)
+    if not keep:
+        remove_shards(run.shards)
+    return len(run.shards), time.monotonic() - begun
+
+
+def _write(run: WholeRun, out: Path) -> None:
+    """Run the verb once more, which finds that only the output is left to write."""
+    arguments = {name: from_plain(value) for name, value in run.arguments.items()}
+    arguments |= {"out": out, "resume": True, "spread": SpreadOptions(merging=True)}
+    call(run.verb, changed(arguments, device="cpu", max_memory=None, threads=None))
+
+
+def _folder(run: WholeRun, out: Path) -> contextlib.AbstractContextManager[Any]:
+    """The folder where the shards were run, on which the names of their inputs depend."""
+    if run.folder == Path.cwd():
+        return contextlib.nullcontext()
+    if not run.folder.is_dir():
+        raise InputError(
+            f"{out}: its shards were run in {run.folder}, which is not here; merge it on a machine "
+            "that has this folder"
+        )
+    return contextlib.chdir(run.folder)
+
+
+def _record(run: WholeRun, out: Path) -> None:
+    """Put into the record of the output what the shards took, in place of what the merge took."""
+    import dataclasses
+
+    from hyenadna.infer.run_record import read_record, write_record
+
+    record = read_record(out)
+    own = [_of_shard(str(s.shard), r) for s, r in zip(run.shards, run.records, strict=True)]
+    figures = {k: v for k, v in record.figures.items() if not _of_one_process(k)}
+    seconds = [float(each["seconds"]) for each in own]
+    figures |= {
+        "shards": len(own),
+        "seconds": sum(seconds),
+        "seconds_of_the_longest_shard": max(seconds),
+        "peak_memory_bytes": max((each["peak_memory_bytes"] or 0 for each in own), default=None),
+        "each_shard": own,
+    }
+    machine = run.records[0].get("machine") or record.machine
+    write_record(out, dataclasses.replace(record, figures=figures, machine=machine))
+
+
+def _of_shard(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    figures = record.get("figures") or {}
+    return {
+        "shard": name,
+        "made": record.get("made"),
+        "device": (record.get("machine") or {}).get("device"),
+        "seconds": figures.get("seconds") or 0.0,
+        "peak_memory_bytes": figures.get("peak_memory_bytes"),
+    }
+
+
+def _of_one_process(figure: str) -> bool:
+    return figure.endswith(("_a_second", "_per_second", "_of_this_run", "scoring_seconds"))

@@ -1,0 +1,387 @@
+"""`--shard i/n` and `hyenadna merge`: the output is that of one process, byte for byte."""
+
+from __future__ import annotations
+
+import json
+import pkgutil
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hyenadna.alphabet import decode
+from hyenadna.checkpoint.save import save
+from hyenadna.checkpoint.task import save_task
+from hyenadna.cli import predict as predict_command
+from hyenadna.cli import score as score_command
+from hyenadna.cli.app import run
+from hyenadna.config import ModelConfig
+from hyenadna.data.labelled_data import Task
+from hyenadna.infer import rows_file
+from hyenadna.infer.embeddings_file import EmbeddingsFile
+from hyenadna.infer.interrupted import Part
+from hyenadna.infer.rows_file import RowsFile
+from hyenadna.infer.run_record import read_record
+from hyenadna.infer.track_spill import TrackSpill
+from hyenadna.model.backbone import HyenaDNA
+from hyenadna.model.heads import TaskModel
+
+CONFIG = ModelConfig(d_model=8, n_layer=1, max_seq_len=66, filter_order=8)
+OTHER = {"A": "C", "C": "G", "G": "T", "T": "A"}
+HEAD = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """Models and inputs of all verbs."""
+    folder = tmp_path_factory.mktemp("made")
+    torch.manual_seed(0)
+    save(HyenaDNA(CONFIG), folder / "model")
+    for name, task in (("task", Task("classes", ("a", "b"))), ("bases", Task("tokens", "EI"))):
+        network = TaskModel(HyenaDNA(CONFIG), task)
+        torch.nn.init.normal_(network.head.weight)
+        save_task(network, folder / name)
+    rng = np.random.default_rng(0)
+    text = decode(rng.integers(7, 11, 900))
+    text = text[:600] + "N" * 70 + text[670:]
+    (folder / "g.fa").write_text(f">chr1 one\n{text}\n>chr2\n{text[100:333]}\n>chr3\nG\n")
+    places = sorted(rng.choice([i for i in range(900) if text[i] != "N"], 25, replace=False))
+    rows = [f"chr1\t{i + 1}\trs{i}\t{text[i]}\t{OTHER[text[i]]}\t.\tPASS\tDP=3\n" for i in places]
+    rows[7] = rows[7].replace("DP=3", "DP=4;HDNA_LLR=9")
+    rows += [f"chr2\t{i}\t.\t{text[99 + i]}\t{text[99 + i]}AC,<DEL>\t.\t.\t.\n" for i in (5, 50)]
+    (folder / "v.vcf").write_text(HEAD + "".join(rows))
+    (folder / "none.vcf").write_text(HEAD)
+    names = [f"s{i},x" for i in range(40)]
+    seqs = [decode(rng.integers(7, 12, n)) for n in rng.integers(5, 64, 40)]
+    lines = [
+        f'"{name}",{i % 3},{seq}' for i, (name, seq) in enumerate(zip(names, seqs, strict=True))
+    ]
+    (folder / "s.csv").write_text("\n".join(["id,label,sequence", *lines]) + "\n")
+    (folder / "r.bed").write_text("chr1\t100\t400\nchr1\t450\t880\nchr2\t3\t90\n")
+    return folder
+
+
+@pytest.fixture
+def place(made, tmp_path, monkeypatch) -> Path:
+    """A folder of its own, in which the units of work are small."""
+    monkeypatch.chdir(tmp_path)
+    for path in made.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    for name in ("g.fa", "s.csv", "v.vcf"):
+        (tmp_path / name).unlink()
+        shutil.copy(made / name, tmp_path / name)
+    monkeypatch.setattr("hyenadna.infer.embed._AHEAD_UNITS", 3)
+    monkeypatch.setattr("hyenadna.infer.track_windows._STRETCH_WINDOWS", 4)
+    monkeypatch.setattr(predict_command, "_CHUNK_ROWS", 6)
+    monkeypatch.setattr(score_command, "_FIRST_CHUNK", 4)
+    monkeypatch.setattr(score_command, "_CHUNK", 5)
+    monkeypatch.setattr("hyenadna.infer.score_shards.PIECE", 7)
+    return tmp_path
+
+
+EMBED = ["embed", "model", "g.fa", "--per", "bin", "--bin", "7"]
+ROWS = ["embed", "model", "s.csv", "--length", "20", "--overlap", "6"]
+SCORE = ["score", "model", "v.vcf", "--genome", "g.fa"]
+TRACK = ["track", "model", "g.fa", "--length", "30", "--context", "11"]
+PREDICT = ["predict", "task", "s.csv"]
+RUNS = [
+    (EMBED, "x.npz"),
+    (EMBED, "x.parquet"),
+    (EMBED, "x.h5ad"),
+    (EMBED, "x.zarr"),
+    (ROWS, "x.npz"),
+    (ROWS, "x.h5ad"),
+    ([*ROWS, "--dtype", "float16", "--pool", "last"], "x.parquet"),
+    (["embed", "model", "g.fa", "--per", "base", "--contigs", "chr2,chr1"], "x.npz"),
+    (["embed", "model", "r.bed", "--genome", "g.fa"], "x.npz"),
+    (SCORE, "x.vcf"),
+    (SCORE, "x.vcf.gz"),
+    (SCORE, "x.bcf"),
+    (SCORE, "x.tsv"),
+    (SCORE, "x.csv"),
+    (SCORE, "x.parquet"),
+    ([*SCORE, "--background", "20"], "x.vcf.gz"),
+    ([*SCORE, "--background", "20", "--strands", "reverse"], "x.parquet"),
+    (["score", "model", "none.vcf", "--genome", "g.fa", "--background", "9"], "x.vcf"),
+    (TRACK, "x.bw"),
+    ([*TRACK, "--bin", "8"], "x.bw"),
+    ([*TRACK, "--values", "surprisal,probabilities", "--strands", "each"], "x.bedgraph.gz"),
+    ([*TRACK, "--bed", "r.bed", "--values", "entropy"], "x.bedgraph"),
+    ([*TRACK, "--bed", "r.bed", "--values", "surprisal,entropy"], "x.parquet"),
+    ([*TRACK, "--region", "chr1:500-800", "--strands", "reverse"], "x.tsv"),
+    (PREDICT, "x.csv"),
+    (PREDICT, "x.tsv"),
+    (PREDICT, "x.parquet"),
+    (["predict", "bases", "s.csv", "--long"], "x.parquet"),
+]  # fmt: skip
+
+
+def ran(words: list[str], out: str, *more: str) -> int:
+    return run([*words, "-o", out, "--threads", "1", *more])
+
+
+def bytes_of(out: Path) -> dict[str, bytes]:
+    """All files that a run wrote, without what tells of the time."""
+    stem = out.name.split(".")[0]
+    found = {}
+    for top in out.parent.glob(f"{stem}.*"):
+        for path in [top] if top.is_file() else sorted(top.rglob("*")):
+            if path.is_file() and not path.name.endswith(".run.json"):
+                found[str(path.relative_to(out.parent))] = path.read_bytes()
+    return found
+
+
+def name_of(value: object) -> str | None:
+    return "_".join(value) if isinstance(value, list) else None
+
+
+def sharded(words: list[str], out: str, count: int, *more: str) -> None:
+    """Run all shards, the last first."""
+    for index in reversed(range(1, count + 1)):
+        assert ran(words, out, "--shard", f"{index}/{count}", *more) == 0
+
+
+@pytest.mark.parametrize(("words", "out"), RUNS, ids=name_of)
+def test_merged_shards_are_the_output_of_one_process(place, words, out):
+    (place / "one").mkdir()
+    (place / "three").mkdir()
+    assert ran(words, f"one/{out}") == 0
+    sharded(words, f"three/{out}", 3)
+    assert run(["merge", f"three/{out}"]) == 0
+    assert bytes_of(place / "three" / out) == bytes_of(place / "one" / out)
+    one, many = (read_record(place / folder / out) for folder in ("one", "three"))
+    assert (one.settings, one.inputs, one.caveats) == (many.settings, many.inputs, many.caveats)
+    assert many.figures["shards"] == 3 and len(many.figures["each_shard"]) == 3
+    timed = {"seconds", "peak_memory_bytes"}
+    same = [k for k in one.figures if k in many.figures and k not in timed]
+    assert [one.figures[k] for k in same] == [many.figures[k] for k in same]
+    assert not list((place / "three").glob("*shard*")) and not list(place.rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("words", "out"),
+    [(EMBED, "x.npz"), (SCORE, "x.vcf.gz"), (TRACK, "x.bw"), (PREDICT, "x.csv")],
+    ids=name_of,
+)
+def test_any_number_of_shards(place, words, out):
+    (place / "one").mkdir()
+    assert ran(words, f"one/{out}") == 0
+    for count in (1, 2, 40):  # more than there are units of work: most are empty
+        (place / f"of{count}").mkdir()
+        sharded(words, f"of{count}/{out}", count)
+        assert run(["merge", f"of{count}/{out}"]) == 0
+        assert bytes_of(place / f"of{count}" / out) == bytes_of(place / "one" / out)
+
+
+def stopped_at(monkeypatch, target: type, calls: int) -> None:
+    """The run is interrupted when results are added for the so-manieth time."""
+    append, made = target.append, []
+
+    def interrupted(*arguments):
+        made.append(1)
+        if len(made) == calls:
+            raise KeyboardInterrupt
+        append(*arguments)
+
+    monkeypatch.setattr(target, "append", interrupted)
+
+
+@pytest.mark.parametrize(
+    ("words", "out", "target"),
+    [
+        (EMBED, "x.npz", EmbeddingsFile),
+        (ROWS, "x.parquet", EmbeddingsFile),
+        ([*SCORE, "--background", "9"], "x.vcf.gz", RowsFile),
+        (TRACK, "x.bw", TrackSpill),
+        (PREDICT, "x.csv", RowsFile),
+    ],
+    ids=name_of,
+)
+def test_an_interrupted_shard_goes_on(place, words, out, target, monkeypatch, capsys):
+    (place / "one").mkdir()
+    assert ran(words, f"one/{out}") == 0
+    assert ran(words, out, "--shard", "2/2") == 0
+    with monkeypatch.context() as patch:
+        stopped_at(patch, target, 2)
+        assert ran(words, out, "--shard", "1/2") == 130
+    assert "go on with --resume" in capsys.readouterr().out
+    assert run(["merge", out]) == 2
+    wanted = f"{out}: 1 of 2 shards is not complete; run --shard 1/2 with --resume"
+    assert wanted in capsys.readouterr().err
+    assert ran(words, out, "--shard", "1/2") == 2
+    assert f"{out}.shard-1-of-2.part: holds" in capsys.readouterr().err
+    assert ran(words, out, "--shard", "1/2", "--resume") == 0
+    assert "resuming" in capsys.readouterr().out
+    assert run(["merge", out]) == 0
+    assert bytes_of(place / out) == bytes_of(place / "one" / out)
+
+
+def test_a_shard_runs_the_model_on_its_own_alone(place, monkeypatch):
+    """Work is counted where the model is called: in all shards together it is that of one run."""
+    read: dict[str, int] = {}
+
+    def counting(name, original, size):
+        def counted(*arguments, **options):
+            read[name] = read.get(name, 0) + size(arguments)
+            return original(*arguments, **options)
+
+        return counted
+
+    for target, name, size in (
+        ("hyenadna.infer.embed._states", "embed", lambda a: len(a[1])),
+        ("hyenadna.infer.score.Scorer.scores", "score", lambda a: len(a[1])),
+        ("hyenadna.infer.track._hidden", "track", lambda a: len(a[1])),
+        ("hyenadna.infer.predict._run", "predict", lambda a: len(a[1])),
+    ):
+        module, _, attribute = target.rpartition(".")
+        original = pkgutil.resolve_name(module.replace("score.Scorer", "score:Scorer"))
+        monkeypatch.setattr(target, counting(name, getattr(original, attribute), size))
+    runs = [(EMBED, "x.npz"), ([*SCORE, "--background", "9"], "x.vcf"), (TRACK, "x.bw"),
+            (PREDICT, "x.csv")]  # fmt: skip
+    for words, out in runs:
+        read.clear()
+        assert ran(words, f"whole.{out}") == 0
+        whole, own = sum(read.values()), []
+        for index in (1, 2, 3):
+            read.clear()
+            assert ran(words, out, "--shard", f"{index}/3") == 0
+            own.append(sum(read.values()))
+        assert sum(own) == whole and max(own) < 0.6 * whole, (words, own)
+        read.clear()
+        assert run(["merge", out]) == 0
+        assert not sum(read.values())
+
+
+def refused(capsys, *words: str) -> str:
+    """The one line of a command that is refused."""
+    capsys.readouterr()
+    assert run([*words]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error
+
+
+@pytest.mark.parametrize("text", ["0/8", "9/8", "3", "a/b", "1/0", "-1/2"])
+def test_shards_count_from_1(place, text, capsys):
+    error = refused(capsys, *PREDICT, "-o", "x.csv", f"--shard={text}")
+    assert f"--shard is '{text}'; write which part and of how many, from 1/" in error
+    assert not list(place.glob("x.csv*"))
+
+
+def test_options_that_exclude_each_other(place, capsys):
+    words = [*PREDICT, "-o", "x.csv"]
+    assert "--shards is for --engine ray" in refused(capsys, *words, "--shards", "3")
+    both = refused(capsys, *words, "--shard", "1/2", "--engine", "ray")
+    assert "--shard is one part alone" in both
+
+
+def test_what_cannot_be_merged_says_which_shard_to_run(place, capsys):
+    words = [*PREDICT, "-o", "x.csv", "--threads", "1"]
+    assert "x.csv: has no shards beside it" in refused(capsys, "merge", "x.csv")
+    for index in (2, 4, 5):
+        assert run([*words, "--shard", f"{index}/5"]) == 0
+    error = refused(capsys, "merge", "x.csv")
+    assert "x.csv: 2 of 5 shards are not complete; run --shard 1/5, 3/5\n" in error
+    assert run([*words, "--shard", "1/5"]) == 0
+    other = [*words, "--strands", "average", "--shard", "3/5"]
+    assert run(other) == 0
+    error = refused(capsys, "merge", "x.csv")
+    assert (
+        "x.csv.shard-3-of-5: was made with strands average, not forward as shard 1/5 and others; "
+        "remove it and run --shard 3/5 again" in error
+    )
+    error = refused(capsys, *words, "--shard", "3/5")
+    assert "x.csv.shard-3-of-5: this shard is complete; merge it" in error
+    assert run([*words, "--shard", "3/5", "--resume"]) == 0
+    assert "shard 3/5 is complete" in capsys.readouterr().out
+    shutil.rmtree("x.csv.shard-3-of-5")
+    assert run([*words, "--shard", "3/5"]) == 0
+    (place / "x.csv.shard-2-of-3").mkdir()
+    assert "x.csv: has shards of 3 and of 5 beside it" in refused(capsys, "merge", "x.csv")
+    (place / "x.csv.shard-2-of-3").rmdir()
+    told = place / "x.csv.shard-4-of-5" / "shard.json"
+    good = told.read_text()
+    told.write_text(good[: len(good) // 2])
+    error = refused(capsys, "merge", "x.csv")
+    assert "x.csv.shard-4-of-5: is damaged" in error and "run --shard 4/5 again" in error
+    told.write_text(json.dumps(json.loads(good) | {"units": {"first": 0, "last": 1, "of": 9}}))
+    assert "x.csv: shard 4/5 does not begin where" in refused(capsys, "merge", "x.csv")
+    told.write_text(good)
+    rows = place / "x.csv.shard-4-of-5" / "rows"
+    kept = rows.read_bytes()
+    rows.write_bytes(kept[:-3])
+    assert "x.csv: a shard is damaged" in refused(capsys, "merge", "x.csv")
+    rows.write_bytes(kept)
+    (place / "x.csv.part").mkdir(exist_ok=True)
+    (place / "x.csv.part" / "merged").unlink(missing_ok=True)
+    (place / "x.csv.part" / "rows").write_text("of another run")
+    assert "x.csv.part: holds the results of an interrupted run of" in refused(
+        capsys, "merge", "x.csv"
+    )
+    shutil.rmtree("x.csv.part")
+    assert run(["merge", "x.csv", "--keep-shards"]) == 0
+    assert len(list(place.glob("x.csv.shard-*-of-5"))) == 5
+    assert "x.csv: exists" in refused(capsys, "merge", "x.csv")
+    assert "x.csv: exists" in refused(capsys, *words, "--shard", "1/5", "--resume")
+
+
+def test_what_has_changed_since_is_not_merged(place, capsys):
+    sharded(SCORE, "x.vcf", 2)
+    text = (place / "v.vcf").read_text()
+    (place / "v.vcf").write_text(text.replace("DP=3", "DP=2", 1))
+    error = refused(capsys, "merge", "x.vcf")
+    assert "x.vcf: the shards were made with other variants" in error
+    assert "has changed since" in error
+    (place / "v.vcf").unlink()
+    assert "v.vcf: no such file" in refused(capsys, "merge", "x.vcf")
+    assert not list(place.glob("x.vcf.part")) and not (place / "x.vcf").exists()
+    (place / "v.vcf").write_text(text)
+    assert run(["merge", "x.vcf"]) == 0
+
+
+def test_a_merge_is_done_from_any_folder(place, monkeypatch, capsys):
+    assert ran(PREDICT, "whole.csv") == 0
+    (place / "out").mkdir()
+    sharded(PREDICT, "out/x.csv", 2)
+    monkeypatch.chdir(place / "out")
+    assert run(["merge", "x.csv"]) == 0
+    assert (place / "out/x.csv").read_bytes() == (place / "whole.csv").read_bytes()
+
+
+def test_an_interrupted_merge_is_done_again(place, capsys, monkeypatch):
+    assert ran(TRACK, "whole.bw") == 0
+    sharded(TRACK, "x.bw", 2)
+
+    def full(*_):
+        raise OSError(28, "No space left on device", "x.bw")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrackSpill, "finish", full)
+        assert "the disk is full" in refused(capsys, "merge", "x.bw")
+    assert len(list(place.glob("x.bw.shard-*"))) == 2 and not (place / "x.bw").exists()
+    assert run(["merge", "x.bw"]) == 0
+    assert (place / "x.bw").read_bytes() == (place / "whole.bw").read_bytes()
+    assert not list(place.glob("x.bw.*shard*")) and not list(place.glob("*.part"))
+
+
+def test_two_processes_do_not_spoil_a_shard(place, capsys):
+    """The first to end wins; the results of the other, which are the same, go."""
+    words = [*PREDICT, "-o", "x.csv", "--threads", "1", "--shard", "1/1"]
+    assert run(words) == 0
+    first = place / "x.csv.shard-1-of-1"
+    first.rename(place / "aside")
+
+    def again() -> None:
+        (place / "aside").rename(first)
+
+    seal = RowsFile.seal
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RowsFile, "seal", lambda self, about: (again(), seal(self, about)))
+        assert run(words) == 0
+    assert not list(place.glob("*.part")) and run(["merge", "x.csv"]) == 0
+    held = Part(place / "y.csv.shard-1-of-1", rows_file.FILES)
+    error = refused(capsys, *PREDICT, "-o", "y.csv", "--shard", "1/1", "--resume")
+    assert "another run is writing it" in error
+    held.release()
