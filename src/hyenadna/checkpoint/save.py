@@ -42,8 +42,8 @@ def save(
     (see `hyenadna.checkpoint.folder`). tables: also write z, t and deltas, which published loaders
     demand; without them only those that differ from their formula are written, which our `load`
     needs. At 1M tokens they are 88 % of the file. extra_files: more files by name, as bytes,
-    text or tensors, in the same folder. shard_bytes: longest weight file; a larger model is written
-    as several with an index, `model.safetensors.index.json`.
+    text or tensors, in the same folder. shard_bytes: longest weight file; a
+    larger model is written as several with an index, `model.safetensors.index.json`.
 
     The head is always written as `lm_head.weight`, also when it is tied to the token table: loaders
     that never tie then find it, those that tie (`tie_word_embeddings` says what the model is) see
