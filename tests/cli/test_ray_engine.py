@@ -79,6 +79,15 @@ def cluster():
     ray.shutdown()
 
 
+def test_a_line_where_there_is_no_cluster(place, capsys):
+    words = [*PREDICT, "-o", "x.csv", "--engine", "ray"]
+    assert run([*words, "--ray-address", "127.0.0.1:1"]) == 2
+    error = capsys.readouterr().err
+    assert "--ray-address 127.0.0.1:1: no Ray cluster (" in error and error.count("\n") == 1
+    assert run([*words, "--shards", "0"]) == 2
+    assert "--shards is 0; it must be at least 1" in capsys.readouterr().err
+
+
 def test_the_output_is_that_of_one_process(place, cluster, capsys):
     assert run([*PREDICT, "-o", "one.csv"]) == 0
     assert run([*PREDICT, "-o", "x.csv", "--engine", "ray", "--shards", "2"]) == 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -123,6 +124,7 @@ def _cluster(ray: Any, address: str | None, console: Console) -> Iterator[None]:
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    _require_open(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         options |= {"include_dashboard": False, "object_store_memory": _OBJECTS}
@@ -130,15 +132,30 @@ def _cluster(ray: Any, address: str | None, console: Console) -> Iterator[None]:
         with console.status("starting Ray …" if address == "local" else f"joining {address} …"):
             ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"--ray-address {address}: no Ray cluster ({reason[:200]}); start one with `ray start "
-            "--head`, or leave it out for one on this machine"
-        ) from error
+        raise _no_cluster(address, error) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _require_open(address: str) -> None:
+    """Refuse host and port where nothing listens at once: Ray tries for a minute, with warnings."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())
+    return InputError(
+        f"--ray-address {address}: no Ray cluster ({reason[:200]}); start one with `ray start "
+        "--head`, or leave it out for one on this machine"
+    )
 
 
 def _tasks(ray: Any, arguments: Mapping[str, Any]) -> _Tasks:
