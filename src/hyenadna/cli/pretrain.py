@@ -178,6 +178,14 @@ class RunMachine:
     shard: bool = False
 
 
+def _spares_memory(machine: RunMachine, options: PretrainConfig) -> bool:
+    """Whether memory matters more than time.
+
+    Kept freed memory would take away what checkpointing saves (docs/decisions/plan.md).
+    """
+    return machine.context_ranks > 1 or options.gradient_checkpointing
+
+
 def _restarted(out: Path) -> bool:
     """Whether torchrun starts the ranks of a run anew that has got to its first checkpoint.
 
@@ -216,7 +224,7 @@ def start_run(
     machine: RunMachine = RunMachine(),
 ) -> int:
     """Make a run folder and train to the end; returns the exit code."""
-    prepare_process(spare_memory=machine.context_ranks > 1)
+    prepare_process(spare_memory=_spares_memory(machine, request.options))
     set_threads(machine.threads)
     import torch
 
@@ -265,13 +273,13 @@ def _resume(
     from hyenadna.train.run_folder import RunFolder
 
     stored = RunFolder.open(out).description
-    prepare_process(spare_memory=machine.context_ranks > 1)
+    own = PretrainConfig.from_dict(stored["options"])
+    prepare_process(spare_memory=_spares_memory(machine, own))
     set_threads(stored["threads"] if machine.threads is None else machine.threads)
     import torch
 
     from hyenadna.train.build import require_same_genomes
 
-    own = PretrainConfig.from_dict(stored["options"])
     _require_same_options(out, options, own)
     device = stored["device"] if machine.device == "auto" else machine.device
     where, ranks = _join(machine, device)
