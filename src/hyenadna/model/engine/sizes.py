@@ -137,7 +137,7 @@ class Workload:
             if self.native:  # partial sums of a block's gradients: native/layers.h
                 block = c.d_model * c.d_model + 2 * c.d_model * c.inner_width
                 numbers += max(2 * block, min(16 * block, 1 << 24))
-            dropped = tokens * c.d_model if c.embed_dropout else 0  # one byte each
+            dropped = self.stream if c.embed_dropout else 0  # a factor for each
         return self.streams * self.stream + numbers * s + dropped
 
     @property

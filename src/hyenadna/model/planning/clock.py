@@ -64,8 +64,12 @@ class Shares:
     slower: Callable[[Setup], float] = field(default=lambda setup: 1.0)
 
 
+ASSUMED: Final = Shares()
+"""For GPUs; nothing of it is measured here."""
+
+
 def step_time(
-    setup: Setup, device: Device, work: Work, traffic: Traffic, shares: Shares = Shares()
+    setup: Setup, device: Device, work: Work, traffic: Traffic, shares: Shares = ASSUMED
 ) -> Time:
     """Seconds of a step of a rank, and so of all."""
     slower = shares.slower(setup)

@@ -1,9 +1,9 @@
 """Devices that a plan can be made for: what they hold and how fast they are.
 
-Public figures: NVIDIA's data sheets of the SXM modules (nvidia.com/en-us/data-center/h100, /h200 and
-/a100; peak rates without sparsity) and of the DGX systems, for links: eight GPUs a machine, NVLink
-in one direction (half of the 900 or 600 GB/s that the sheets give for both), and one network card
-for each GPU: 400 Gb/s InfiniBand (DGX H100, H200), 200 Gb/s (DGX A100).
+Public figures: NVIDIA's data sheets of the SXM modules (nvidia.com/en-us/data-center/h100, /h200
+and /a100; peak rates without sparsity) and of the DGX systems, for links: eight GPUs a machine,
+NVLink in one direction (half of the 900 or 600 GB/s that the sheets give for both), and one network
+card for each GPU: 400 Gb/s InfiniBand (DGX H100, H200), 200 Gb/s (DGX A100).
 
 Prices are not facts of a device: they are the middle of what specialised clouds asked for on demand
 in May 2026 (mercatus-ai.com/blog/cloud-gpu-pricing, read in 2026: A100 1.10 to 1.50, H100 2.50 to
@@ -23,7 +23,7 @@ from hyenadna.errors import InputError
 class Device:
     """One device: memory in bytes, rates in operations or bytes a second.
 
-    What of the peak rates a step reaches is an assumption for GPUs (`EFFICIENCY` of
+    What of the peak rates a step reaches is an assumption for GPUs (`ASSUMED` of
     `hyenadna.model.planning.clock`), and measured for `cpu` (`hyenadna.model.planning.probe`).
     """
 

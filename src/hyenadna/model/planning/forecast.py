@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any, Final
 
 from hyenadna.errors import InputError
-from hyenadna.model.planning.clock import Shares, Time, step_time
+from hyenadna.model.planning.clock import ASSUMED, Shares, Time, step_time
 from hyenadna.model.planning.devices import Device
 from hyenadna.model.planning.parts import Memory, memory
 from hyenadna.model.planning.setup import Setup
@@ -18,7 +18,7 @@ from hyenadna.model.planning.work import Work, work
 HUMAN: Final = 3.1e9
 """Bases of a human genome (GRCh38), for one pass."""
 PAPER: Final = 2e12
-"""Bases that the paper's largest model was trained on in four weeks (arXiv 2306.15794, appendix)."""
+"""Bases that the paper's model of a million was trained on (arXiv 2306.15794, appendix A.1)."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Forecast:
         }
 
 
-def forecast(setup: Setup, device: Device, shares: Shares = Shares()) -> Forecast:
+def forecast(setup: Setup, device: Device, shares: Shares = ASSUMED) -> Forecast:
     """What the setup takes on the device."""
     todo, told = work(setup), traffic(setup)
     return Forecast(
@@ -92,7 +92,7 @@ class Change:
     outlook: Forecast
 
 
-def smallest_change(found: Forecast, shares: Shares = Shares()) -> Change | None:
+def smallest_change(found: Forecast, shares: Shares = ASSUMED) -> Change | None:
     """The least that makes a setup fit; None where nothing that is tried does.
 
     Single changes come before pairs of them, and so on; among as many, those that cost no or little
@@ -129,8 +129,11 @@ def _changes(setup: Setup) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for context in range(setup.context + 1, setup.ranks + 1):
         if setup.ranks % context == 0:
             yield "context", f"--context-ranks {context}", {"context": context}
-    for ranks in (2, 4, 8, 16, 32, 64):
-        if setup.context == 1 and ranks > setup.ranks and setup.gpu:
-            yield "ranks", f"--ranks {ranks} --context-ranks {ranks}", {
-                "ranks": ranks, "context": ranks,
-            }  # fmt: skip
+    for times in (2, 4, 8, 16, 32, 64, 128):
+        if setup.gpu and setup.context == setup.ranks and setup.config.mixer == "hyena":
+            ranks = times * setup.ranks
+            yield (
+                "context",
+                f"--ranks {ranks} --context-ranks {ranks}",
+                {"ranks": ranks, "context": ranks},
+            )

@@ -29,6 +29,14 @@ class PlainPass:
         """The widest moment of a forward and backward pass."""
         return max(self._training_moments(), key=lambda held: held.total)
 
+    @property
+    def _dropped(self) -> tuple[float, float]:
+        """Bytes that dropout keeps: of the embeddings, and in a block."""
+        c, mask = self.config, 4 * self._tokens * self.config.d_model
+        rounds = c.hyena_order - 1 if c.mixer == "hyena" else 0
+        block = 2 * (c.resid_dropout > 0) + rounds * (c.hyena_dropout > 0)
+        return mask * (c.embed_dropout > 0), mask * block
+
     def inference(self, *, logits: bool = True) -> Held:
         """The widest moment of a pass without a graph. logits: whether they are made at the end."""
         c, t, p = self.config, self._tokens, self._product_size
@@ -53,7 +61,7 @@ class PlainPass:
 
     @property
     def _lags(self) -> float:
-        """Bytes that the filters of one layer keep: networks, decay, filters with their skip term."""
+        """Bytes that the filters of a layer keep: networks, decay, filters with their skip term."""
         c = self.config
         sines = (3 if c.train_freq else 2) * (c.num_inner_mlps + 1) * c.filter_order
         return 4 * self.length * (sines + 2 * c.filter_channels)
@@ -106,8 +114,9 @@ class PlainPass:
         c, t, p = self.config, self._tokens, self._product_size
         stream = 4 * t * c.d_model
         mixer, feed = self._mixer_kept(), self._feed_kept()
-        block = 2 * stream + (0 if self.checkpointing else mixer + feed)
-        before = (c.n_layer - 1) * block
+        embedded, dropped = self._dropped
+        block = 2 * stream + (0 if self.checkpointing else mixer + feed) + dropped
+        before = embedded + (c.n_layer - 1) * block
         kept = before + block
         loss = Held(kept + 2 * stream, 0, 4 * t * 3 * c.padded_vocab_size)
         # the last block from the back: gradients of the MLP's output and hidden layer

@@ -38,6 +38,8 @@ class Setup:
     """Whether a moving average of the weights is kept."""
     task: Task = "train"
     gpu: bool = True
+    plain: bool = False
+    """Whether the plain modules run on a CPU where the engine could."""
     native: bool = True
     """Whether there are native kernels, on a CPU."""
 
@@ -122,8 +124,9 @@ class Setup:
         """Whether the passes run through the engine of the CPU."""
         hyena = self.config.mixer == "hyena" and self.config.hyena_order == 2
         dropout = self.training and (self.config.resid_dropout or self.config.hyena_dropout)
-        able = hyena and not dropout and self.precision != "fp16"
-        return able and not self.gpu and self.context == 1 and not self.fsdp
+        able = bool(hyena and not dropout and self.precision != "fp16")
+        alone = not (self.gpu or self.plain or self.fsdp or self.context > 1)
+        return able and alone
 
     @property
     def native_engine(self) -> bool:

@@ -19,7 +19,7 @@ class Traffic:
     """Bytes that one rank sends, and how often ranks meet."""
 
     exchanges: float
-    """Positions for channels and back, around long convolutions, between the ranks of a sequence."""
+    """Positions for channels and back, around long convolutions, by the ranks of a sequence."""
     halos: float
     """Last positions of the rank before, for short filters."""
     gradients: float
