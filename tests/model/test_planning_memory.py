@@ -136,12 +136,12 @@ def test_a_rank_of_a_sequence(monkeypatch, length, ranks, batch, changes):
     most = most_alive(model, shards.part(torch.randint(7, 11, (batch, length)), PAD))
     held = planning.context_training(config, batch=batch, length=length, ranks=ranks)
     assert held.total == pytest.approx(most, rel=0.06)
-    setup = Setup(config=config, length=length, batch=batch, ranks=ranks, context=ranks)
+    setup = Setup(config=config, length=length, batch=batch, ranks=ranks, context=ranks, gpu=False)
     if ranks == 1:
         return
     assert sum(sent) == exchange_bytes(setup)
     halos = 3 * config.n_layer * -(-config.d_model // planning.mixed_channels(
-        batch, setup.here, ranks
+        batch, setup.here, ranks, gpu=False
     ))  # fmt: skip
     assert traffic(setup).meetings == len(sent) + halos
 

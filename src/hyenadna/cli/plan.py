@@ -18,7 +18,14 @@ from hyenadna.errors import InputError
 from hyenadna.model.planning.clock import ASSUMED, Shares
 from hyenadna.model.planning.devices import Device
 from hyenadna.model.planning.devices import device as device_of
-from hyenadna.model.planning.forecast import HUMAN, PAPER, Forecast, forecast, smallest_change
+from hyenadna.model.planning.forecast import (
+    HUMAN,
+    PAPER,
+    Change,
+    Forecast,
+    forecast,
+    smallest_change,
+)
 from hyenadna.model.planning.setup import Setup
 
 _BAR = 30
@@ -127,11 +134,11 @@ def plan(
     change = None if found.fits else smallest_change(found, shares)
     wanted = bases * epochs
     if json_output:
-        print(json.dumps(_plain(found, change and change.flags, wanted, price_per_hour), indent=2))
+        print(json.dumps(_plain(found, change, wanted, price_per_hour), indent=2))
         return 0
     console = make_console()
     _show_memory(console, model, found)
-    _show_fit(console, found, change and (change.flags, change.outlook))
+    _show_fit(console, found, change)
     _show_time(console, found)
     _show_days(console, found, wanted, price_per_hour)
     return 0
@@ -219,7 +226,7 @@ def _less_by(name: str, setup: Setup) -> str:
     return ", ".join(flags)
 
 
-def _show_fit(console: Console, found: Forecast, change: tuple[str, Forecast] | None) -> None:
+def _show_fit(console: Console, found: Forecast, change: Change | None) -> None:
     has = found.device.memory
     of_all = "" if found.device.is_gpu or found.setup.ranks == 1 else " of all ranks"
     console.print(
@@ -230,9 +237,9 @@ def _show_fit(console: Console, found: Forecast, change: tuple[str, Forecast] | 
     if change is None:
         console.print("nothing that a plan tries makes it fit; give a shorter --length")
         return
-    flags, other = change
+    other = change.outlook
     console.print(
-        f"it fits with {flags}: {size(other.needed)}, "
+        f"it fits with {change.flags}: {size(other.needed)}, "
         f"{other.time.total / found.time.total:.2g} times the time of a step"
     )
 
@@ -303,11 +310,11 @@ def _days(days: float) -> str:
 
 
 def _plain(
-    found: Forecast, flags: str | None, wanted: float, per_hour: float | None
+    found: Forecast, change: Change | None, wanted: float, per_hour: float | None
 ) -> dict[str, Any]:
     return {
         **found.to_dict(),
-        "change": flags,
+        "change": None if change is None else change.flags,
         "budgets": [
             {"bases": count, "days": found.days(count), "dollars": found.price(count, per_hour)}
             for count in (wanted, PAPER)

@@ -92,7 +92,7 @@ class SharedBlock(Block):
 
     def _groups(self, x: Tensor, width: int) -> Iterator[slice]:
         """Channels that are mixed together: as many for each rank."""
-        each = mixed_channels(x.shape[0], x.shape[1], self.shards.count)
+        each = mixed_channels(x.shape[0], x.shape[1], self.shards.count, gpu=x.is_cuda)
         for first in range(0, width, each):
             yield slice(first, min(first + each, width))
 

@@ -23,7 +23,9 @@ from hyenadna.model.planning.work import fft_operations, work
 
 _TOKENS: Final = 8192
 """Positions of a probed step, where its sequences are not longer."""
-_LENGTHS: Final = (1024, 16384)
+_LENGTHS: Final = (1024, 16384, 65536)
+_LONG: Final = 65536
+"""From here on a training step is timed once, and not made before."""
 _REPEATS: Final = 2
 _AUTOCAST: Final = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _NOTHING: Final = Traffic(0.0, 0.0, 0.0, 0.0, 0.0)
@@ -74,18 +76,21 @@ def _slower(setup: Setup, device: Device) -> _Slower:
             config=config, length=length, batch=rows, at_once=None, ranks=1, context=1, fsdp=False
         )
         wanted = step_time(one, device, work(one), _NOTHING, ideal).total
-        factors.append(step_seconds(one) / wanted)
+        once = setup.training and length >= _LONG
+        factors.append(step_seconds(one, 0 if once else _REPEATS) / wanted)
     return _Slower(tuple(lengths), tuple(factors))
 
 
 def _probed_lengths(length: int) -> Sequence[int]:
-    """Shorter ones of `_LENGTHS`, and the length itself where it is not longer than the last."""
-    shorter = [n for n in _LENGTHS if n < length]
-    return [*shorter, length] if length <= _LENGTHS[-1] else shorter
+    """Shorter ones of `_LENGTHS`, and the length itself where it is not longer than the second."""
+    shorter = [n for n in _LENGTHS if n <= length]
+    return [*shorter, length] if length < _LENGTHS[1] and length not in shorter else shorter
 
 
-def step_seconds(setup: Setup, repeats: int = _REPEATS) -> float:
-    """Seconds of a step or pass of the setup's model with fresh weights, on one rank: the median.
+def step_seconds(setup: Setup, repeats: int) -> float:
+    """Seconds of a step or pass of the setup's model with fresh weights, on one rank.
+
+    The median of so many after a first one; of the first one where there are none.
 
     Of processor time where torch has one thread, so that other work on the machine does not count.
     """
@@ -118,13 +123,12 @@ def _autocast(setup: Setup) -> AbstractContextManager[None]:
 
 
 def _timed(call: Callable[[], object], clock: Callable[[], float], repeats: int) -> list[float]:
-    call()
     seconds = []
-    for _ in range(repeats):
+    for _ in range(repeats + 1):
         begun = clock()
         call()
         seconds.append(clock() - begun)
-    return seconds
+    return seconds[1:] or seconds
 
 
 def _rate(count: float, call: Callable[[], object]) -> float:

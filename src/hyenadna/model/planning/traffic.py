@@ -67,7 +67,7 @@ def _context(setup: Setup) -> tuple[float, float, float]:
     reach, wide = config.short_filter_order - 1, (config.hyena_order + 1) * config.d_model
     # the halo is gathered from all ranks, for it is a few positions
     halos = 4.0 * setup.rows_at_once * wide * reach * (ranks - 1) * times * config.n_layer
-    channels = mixed_channels(setup.rows_at_once, setup.here, ranks)
+    channels = mixed_channels(setup.rows_at_once, setup.here, ranks, gpu=setup.gpu)
     calls = math.ceil(config.d_model / channels) * config.n_layer * times
     meetings = calls * (3 * (config.hyena_order - 1) + 1)
     passes = setup.passes

@@ -155,6 +155,6 @@ def _launches(setup: Setup) -> float:
     if setup.context == 1:
         return 0.0
     config = setup.config
-    mixed = mixed_channels(setup.rows_at_once, setup.here, setup.context)
+    mixed = mixed_channels(setup.rows_at_once, setup.here, setup.context, gpu=setup.gpu)
     share = 1.0 if setup.training else 0.25
     return config.n_layer * math.ceil(config.d_model / mixed) * _LAUNCHES * share
