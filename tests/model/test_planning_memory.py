@@ -76,9 +76,9 @@ def most_alive(model: HyenaDNA, rows: torch.Tensor, dtype: torch.dtype | None = 
     ("batch", "length", "changes"),
     [
         (8, 256, {}),
-        (1, 4096, {"n_layer": 4}),
-        (2, 1024, {"hyena_order": 3}),
-        (2, 1024, {"d_inner": 32}),
+        (1, 1024, {"n_layer": 4}),
+        (2, 512, {"hyena_order": 3}),
+        (2, 512, {"d_inner": 32}),
         (4, 512, {"mixer": "attention"}),
         (4, 512, {"embed_dropout": 0.1, "resid_dropout": 0.1, "hyena_dropout": 0.1}),
     ],
@@ -113,11 +113,11 @@ class OneOfMany(SequenceShards):
 @pytest.mark.parametrize(
     ("length", "ranks", "batch", "changes"),
     [
-        (4096, 1, 1, {}),
-        (4096, 4, 1, {}),
-        (4096, 2, 2, {"n_layer": 4, "d_model": 32}),
+        (1024, 1, 1, {}),
+        (1024, 4, 1, {}),
+        (1024, 2, 2, {"n_layer": 4, "d_model": 32}),
         (4096, 16, 1, {"n_layer": 1, "d_model": 32}),
-        (2048, 4, 1, {"hyena_order": 3, "d_model": 16}),
+        (1024, 4, 1, {"hyena_order": 3, "d_model": 16}),
     ],
 )
 def test_a_rank_of_a_sequence(monkeypatch, length, ranks, batch, changes):
@@ -129,7 +129,7 @@ def test_a_rank_of_a_sequence(monkeypatch, length, ranks, batch, changes):
 
     monkeypatch.setattr(parallel_shards, "_all_to_all", heard)
     monkeypatch.setattr(parallel_shards, "_neighbour", lambda x, *_: torch.zeros_like(x))
-    monkeypatch.setattr(planning, "MIXED", 1 << 13)
+    monkeypatch.setattr(planning, "MIXED", 1 << 11)
     config = SMALL.replace(max_seq_len=length, **changes)
     shards = OneOfMany(ranks)
     model = share_context(HyenaDNA(config), shards).train()

@@ -23,7 +23,7 @@ FIRST_USE: Final = 84 << 20
 _BEHIND_OVERHEAD: Final = 1.1
 """Headroom over a plain pass: copies that the shared pass makes."""
 
-KEEPS_TRAINING: Final = 1.44
+KEEPS_TRAINING: Final = 1.33
 KEEPS_HALF: Final = 1.7
 KEEPS_INFERENCE: Final = 2.1
 """Memory of a process beside its tensors' where glibc keeps what is freed, as commands have it: its

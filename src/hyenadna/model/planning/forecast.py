@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any, Final
@@ -95,23 +95,31 @@ class Change:
 def smallest_change(found: Forecast, shares: Shares = ASSUMED) -> Change | None:
     """The least that makes a setup fit; None where nothing that is tried does.
 
-    Single changes come before pairs of them, and so on; among as many, those that cost no or little
-    time come first: fewer sequences at once, FSDP, bf16, checkpointing, then more context ranks.
+    The fewest ranks; with as many, the fewest changes of at most three; and then in the order of
+    what they cost: fewer sequences at once, FSDP, bf16, checkpointing, more context ranks.
     """
     single = list(_changes(found.setup))
-    for count in (1, 2, 3, 4):
+    fitting = []
+    for count in (1, 2, 3):
         for chosen in combinations(single, count):
-            names = [name for name, _, _ in chosen]
-            if len(set(names)) < count:
-                continue
-            fields = {key: value for _, _, change in chosen for key, value in change.items()}
-            try:
-                other = forecast(found.setup.change(**fields), found.device, shares)
-            except InputError:
-                continue
-            if other.fits:
-                return Change(" ".join(flag for _, flag, _ in chosen), other)
-    return None
+            change = _changed(found, chosen, shares)
+            if change is not None:
+                fitting.append((change.outlook.setup.ranks, count, change))
+    return min(fitting, key=lambda each: each[:2], default=(0, 0, None))[2]
+
+
+def _changed(
+    found: Forecast, chosen: Sequence[tuple[str, str, dict[str, Any]]], shares: Shares
+) -> Change | None:
+    """What becomes of some single changes together; None where that is not possible or no help."""
+    if len({kind for kind, _, _ in chosen}) < len(chosen):
+        return None
+    fields = {key: value for _, _, change in chosen for key, value in change.items()}
+    try:
+        other = forecast(found.setup.change(**fields), found.device, shares)
+    except InputError:
+        return None
+    return Change(" ".join(flag for _, flag, _ in chosen), other) if other.fits else None
 
 
 def _changes(setup: Setup) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -130,7 +138,7 @@ def _changes(setup: Setup) -> Iterator[tuple[str, str, dict[str, Any]]]:
         if setup.ranks % context == 0:
             yield "context", f"--context-ranks {context}", {"context": context}
     for times in (2, 4, 8, 16, 32, 64, 128):
-        if setup.gpu and setup.context == setup.ranks and setup.config.mixer == "hyena":
+        if setup.gpu and setup.config.mixer == "hyena":
             ranks = times * setup.ranks
             yield (
                 "context",
