@@ -12,7 +12,7 @@ from benchmarks.processes import run_worker
 def test_the_page_tells_errors_and_failures():
     cell = CELLS[0]
     row = {"cell": asdict(cell), "peak": predicted(cell) / 1.05, "seconds": 1.0}
-    text = page([row | {"predicted_seconds": 0.8}, {"cell": asdict(cell), "error": "killed"}])
+    text = page([row | {"predicted_seconds": 0.8}, {"cell": asdict(cell), "error": "killed"}], [])
     assert "| +5% | 1.00 s | 0.80 s | -20% |" in text and "| killed |" in text
     assert "Largest error of memory: +5%" in text and "Largest error of time: -20%" in text
 

@@ -20,31 +20,41 @@ from hyenadna.native import expected
 
 FIRST_USE: Final = 84 << 20
 """Pages of libraries that a pass is the first to touch."""
-_BEHIND_OVERHEAD: Final = 1.1
+_BEHIND_OVERHEAD: Final = 1.35
 """Headroom over a plain pass: copies that the shared pass makes."""
 
 KEEPS_TRAINING: Final = 1.33
+KEEPS_ATTENTION: Final = 1.5
 KEEPS_HALF: Final = 1.7
-KEEPS_INFERENCE: Final = 2.1
+KEEPS_INFERENCE: Final = 1.45
 """Memory of a process beside its tensors' where glibc keeps what is freed, as commands have it: its
-holes do not fit the next tensors. In training, in training with products in bf16, and without."""
+holes do not fit the next tensors. In training, of a Transformer, and of any model with products in
+half precision; and without gradients."""
 RETURNS: Final = 1.03
 """The same where freed memory goes back at once (`cli.process.return_freed_memory`)."""
 
 
-def inference_bytes(
-    config: ModelConfig, *, tokens: int, engine: bool | None = None, spare: bool = False
-) -> int:
+def keeps(config: ModelConfig, *, training: bool, half: bool, returns: bool = False) -> float:
+    """Memory of a process of plain modules as a multiple of its tensors'."""
+    if returns:
+        return RETURNS
+    if not training:
+        return KEEPS_INFERENCE
+    if half:
+        return KEEPS_HALF
+    return KEEPS_ATTENTION if config.mixer == "attention" else KEEPS_TRAINING
+
+
+def inference_bytes(config: ModelConfig, *, tokens: int, engine: bool | None = None) -> int:
     """Peak bytes of a float32 pass over `tokens` positions (batch x length): embeddings or loss.
 
-    engine: whether the pass runs through the engine; left out, it does where the model can. spare:
-    whether the process gives freed memory back at once.
+    engine: whether the pass runs through the engine; left out, it does where the model can.
     """
     weights = 4 * config.num_parameters() + table_bytes(config)
     if _by_engine(config, engine):
         return weights + _engine_bytes(config, tokens, training=False)
     held = PlainPass(config, *_rows(config, tokens)).inference().total
-    return int(weights + (RETURNS if spare else KEEPS_INFERENCE) * held)
+    return int(weights + keeps(config, training=False, half=False) * held)
 
 
 def prompted_bytes(config: ModelConfig, *, prompt: int, batch: int, length: int) -> int:
@@ -85,8 +95,8 @@ def training_bytes(
     half = precision != "float32"
     batch, length = _rows(config, tokens, length)
     held = PlainPass(config, batch, length, half=half, checkpointing=checkpointing).training()
-    factor = KEEPS_HALF if half else KEEPS_TRAINING
-    return int(weights + (RETURNS if checkpointing else factor) * held.total)
+    factor = keeps(config, training=True, half=half, returns=checkpointing)
+    return int(weights + factor * held.total)
 
 
 def context_bytes(config: ModelConfig, *, batch: int, length: int, ranks: int) -> int:

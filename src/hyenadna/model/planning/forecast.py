@@ -128,6 +128,8 @@ def _changes(setup: Setup) -> Iterator[tuple[str, str, dict[str, Any]]]:
     while rows > 1:
         rows //= 2
         yield "rows", f"--at-once {rows}", {"at_once": rows}
+    if setup.rows_at_once == 1 < setup.batch and setup.at_once is None:  # for fewer groups
+        yield "rows", "--at-once 1", {"at_once": 1}
     if setup.ranks > 1 and not setup.fsdp:
         yield "fsdp", "--fsdp", {"fsdp": True}
     if not setup.half and not setup.engine:

@@ -7,14 +7,7 @@ from typing import Final
 
 from hyenadna.model.engine.plan import make_plan
 from hyenadna.model.engine.sizes import GROUP, Workload
-from hyenadna.model.memory import (
-    FIRST_USE,
-    KEEPS_HALF,
-    KEEPS_INFERENCE,
-    KEEPS_TRAINING,
-    RETURNS,
-    table_bytes,
-)
+from hyenadna.model.memory import FIRST_USE, keeps, table_bytes
 from hyenadna.model.planning.context import context_inference, context_training
 from hyenadna.model.planning.held import BLOCK_SAMPLES, DEVICE_BLOCK_SAMPLES, Held
 from hyenadna.model.planning.plain import PlainPass
@@ -22,8 +15,14 @@ from hyenadna.model.planning.setup import Setup
 
 INTERPRETER: Final = 226 << 20
 """Python with torch loaded and no pass made (benchmarks/plan.py)."""
-ENGINE: Final = 40 << 20
-"""What training by the engine takes on top of its buffers: small ones lie between others."""
+ATTENTION_USE: Final = 10 << 20
+"""`FIRST_USE` of a Transformer without gradients: it has no FFTs."""
+GLOO: Final = 10 << 20
+"""More of it where there are several ranks."""
+HEAP_STREAMS: Final = 5
+"""Arrays of the residual stream that training by the engine leaves between others on the heap."""
+PAGES: Final = 16 << 20
+"""Bytes from which an array is not on the heap (`hyenadna.model.engine.pages.SMALLEST`)."""
 GPU_CONTEXT: Final = 600 << 20
 """CUDA's context with the libraries' kernels; an assumption."""
 NCCL: Final = 1 << 30
@@ -68,7 +67,7 @@ def memory(setup: Setup) -> Memory:
     parameters = 4.0 * config.num_parameters()
     owned = parameters / setup.ranks if setup.fsdp else parameters
     training = float(setup.training)
-    held, keeps = _held(setup)
+    held, factor = _held(setup)
     return Memory(
         weights=owned,
         gradients=training * owned,
@@ -79,15 +78,21 @@ def memory(setup: Setup) -> Memory:
         kept=held.kept,
         work=held.work,
         loss=held.loss,
-        freed=(keeps - 1) * held.total + _libraries(setup),
+        freed=(factor - 1) * held.total + _libraries(setup),
         process=(GPU_CONTEXT + NCCL * (setup.ranks > 1)) if setup.gpu else INTERPRETER,
     )
 
 
 def _libraries(setup: Setup) -> float:
+    """Pages of libraries on a CPU, and what lies between the engine's arrays."""
     if setup.gpu:
         return 0.0
-    return FIRST_USE + ENGINE * (setup.engine and setup.training)
+    first = FIRST_USE + GLOO * (setup.ranks > 1)
+    if setup.config.mixer == "attention" and not setup.training:
+        return ATTENTION_USE
+    stream = 4 * setup.rows_at_once * setup.length * setup.config.d_model
+    heap = setup.engine and setup.training and stream < PAGES
+    return first + heap * HEAP_STREAMS * stream
 
 
 def _exchanged(setup: Setup, parameters: float) -> float:
@@ -122,11 +127,11 @@ def _held(setup: Setup) -> tuple[Held, float]:
     held = plain.training() if setup.training else plain.inference()
     if setup.gpu:
         return held, GPU_KEEPS
-    if not setup.training:
-        return held, KEEPS_INFERENCE
-    if setup.checkpointing:
-        return held, RETURNS
-    return held, KEEPS_HALF if setup.half else KEEPS_TRAINING
+    factor = keeps(
+        setup.config, training=setup.training, half=setup.half,
+        returns=setup.training and setup.checkpointing,
+    )  # fmt: skip
+    return held, factor
 
 
 def _engine(setup: Setup) -> Held:
