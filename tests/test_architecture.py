@@ -99,9 +99,10 @@ def test_help_never_imports_torch():
     }  # fmt: skip
     commands = (
         "pretrain", "evaluate", "embed", "generate", "finetune", "fewshot", "prompt-tune",
-        "predict", "benchmark", "score", "track", "mutate", "project", "report", "merge",
+        "predict", "benchmark", "score", "track", "mutate", "project", "report", "merge", "plan",
     )  # fmt: skip
-    for words in (["--help"], *([command, "--help"] for command in commands), ["models"]):
+    for words in (["--help"], *([command, "--help"] for command in commands), ["models"],
+                  ["plan", "large-1m", "--device", "h100"]):  # fmt: skip
         loaded = loaded_after(f"from hyenadna.cli.app import run\nrun({words!r})")
         assert not loaded & heavy, (words, loaded & heavy)
     assert not loaded_after("import hyenadna") & (heavy | {"numpy"})

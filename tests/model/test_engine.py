@@ -504,7 +504,7 @@ def test_plans_stay_within_the_budget_and_use_it(training):
 def test_estimates_follow_the_engine():
     large = preset("large-1m")
     assert 2.3 < inference_bytes(large, tokens=999_999) / 2**30 < 3.0
-    assert 12 < training_bytes(large, tokens=999_999) / 2**30 < 14
+    assert 12 < training_bytes(large, tokens=999_999) / 2**30 < 14.5
     assert training_bytes(large, tokens=999_999, engine=False, checkpointing=True) > 30 * 2**30
     third = large.replace(hyena_order=3)
     assert inference_bytes(third, tokens=999_999) == inference_bytes(

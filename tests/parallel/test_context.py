@@ -14,6 +14,7 @@ from hyenadna.model.likelihood import target_nats
 from hyenadna.model.parallel import context
 from hyenadna.model.parallel.context import share_context
 from hyenadna.model.parallel.shards import SequenceShards
+from hyenadna.model.planning import context as planning
 
 
 def made(config: ModelConfig, dtype: torch.dtype) -> HyenaDNA:
@@ -42,7 +43,7 @@ def results(model: HyenaDNA, inputs, targets, counted: int):
 
 
 def shared_results(rank, count, config, dtype, length, piece):
-    context.PIECE, context.MIXED = piece, piece * 16
+    context.PIECE, planning.MIXED = piece, piece * 16
     shards = SequenceShards()
     model = share_context(made(config, dtype), shards)
     inputs, targets = batch(length)

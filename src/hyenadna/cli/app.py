@@ -41,6 +41,7 @@ COMMANDS = {
     "prompt-tune": "Adapt a frozen model to labelled sequences by soft tokens before them.",
     "benchmark": "Run a published benchmark suite: models beside baselines and published figures.",
     "report": "Show what a run was and what came out, on one page: pictures, figures, caveats.",
+    "plan": "Say what a model takes on a machine: memory, time, network, price.",
     "models": "List the shapes of models: parameters, longest input, memory.",
     "convert": "Rewrite a checkpoint, or a soft prompt, in another layout.",
     "demo": "Train a small model in about a minute and show what it learned.",

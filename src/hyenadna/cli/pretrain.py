@@ -182,6 +182,14 @@ class RunMachine:
     """None: no, but as it was for a run that goes on with several ranks."""
 
 
+def _spares_memory(machine: RunMachine, options: PretrainConfig, *, in_parts: bool) -> bool:
+    """Whether memory matters more than time.
+
+    Kept freed memory would take away what checkpointing saves (docs/decisions/plan.md).
+    """
+    return machine.context_ranks > 1 or in_parts or options.gradient_checkpointing
+
+
 def _restarted(out: Path) -> bool:
     """Whether torchrun starts the ranks of a run anew that has got to its first checkpoint.
 
@@ -220,7 +228,7 @@ def start_run(
     machine: RunMachine = RunMachine(),
 ) -> int:
     """Make a run folder and train to the end; returns the exit code."""
-    spare = machine.context_ranks > 1 or bool(machine.fsdp)
+    spare = _spares_memory(machine, request.options, in_parts=bool(machine.fsdp))
     prepare_process(spare_memory=spare)
     set_threads(machine.threads, spare_memory=spare)
     import torch
@@ -277,8 +285,10 @@ def _resume(
         raise InputError(
             f"{out}: stopped before its first checkpoint; remove the folder and start again"
         )
+    own = PretrainConfig.from_dict(stored["options"])
     in_pieces = is_in_pieces(last)
-    spare = machine.context_ranks > 1 or (in_pieces if machine.fsdp is None else machine.fsdp)
+    in_parts = in_pieces if machine.fsdp is None else machine.fsdp
+    spare = _spares_memory(machine, own, in_parts=in_parts)
     prepare_process(spare_memory=spare)
     threads = stored["threads"] if machine.threads is None else machine.threads
     set_threads(threads, spare_memory=spare)
@@ -286,7 +296,6 @@ def _resume(
 
     from hyenadna.train.build import require_same_genomes
 
-    own = PretrainConfig.from_dict(stored["options"])
     _require_same_options(out, options, own)
     device = stored["device"] if machine.device == "auto" else machine.device
     where, ranks = join_ranks(device, machine.context_ranks)

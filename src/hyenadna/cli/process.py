@@ -93,10 +93,10 @@ def announce_native(console: Console, config: ModelConfig) -> None:
 
     config: of the model; there are none for some shapes.
     """
-    from hyenadna.model.engine.native_kernels import fits
+    from hyenadna.model.engine.sizes import native_fits
     from hyenadna.native import must_compile
 
-    if fits(config) and must_compile():
+    if native_fits(config) and must_compile():
         console.print("note: compiling the native kernels; once, some seconds")
 
 

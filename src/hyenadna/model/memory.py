@@ -1,10 +1,10 @@
 """Memory that a model needs, by arithmetic: no torch, so that it can be printed at once.
 
 Models of order 2 run through the engine on a CPU; `hyenadna.model.engine.sizes` counts its buffers.
-For the others, and on a GPU, the counts follow the tensors that the plain modules hold; there the
-factors for temporaries and for what the allocator keeps are measured (float32 and bf16, tiny-1k at
-16 x 1,024 and small-32k at 8,192 and 32,768 tokens, on the CPU): within 30 % of the real peak.
-Neither counts the interpreter with torch loaded, about 0.3 GiB.
+For the others, and on a GPU, `hyenadna.model.planning.plain` counts the tensors of the plain
+modules, and `hyenadna.model.planning.context` those of a rank that shares sequences. What the
+allocator keeps of freed tensors is measured (benchmarks/plan.py): all figures are within 10 % of
+the real peak. None counts the interpreter with torch loaded, about 0.3 GiB.
 """
 
 from __future__ import annotations
@@ -13,36 +13,48 @@ from typing import Final
 
 from hyenadna.config import ModelConfig
 from hyenadna.model.engine.plan import make_plan
-from hyenadna.model.engine.sizes import Workload
+from hyenadna.model.engine.sizes import Workload, native_fits
+from hyenadna.model.planning.context import context_training
+from hyenadna.model.planning.plain import PlainPass
+from hyenadna.native import expected
 
-_RUN_OVERHEAD: Final = 1.8
-_TRAIN_OVERHEAD: Final = 1.5
-MIXED: Final = 1 << 19
-"""Numbers (positions x channels) that a rank mixes at once, if that is a channel for each rank."""
-_MIXED_ARRAYS: Final = 50
-"""Arrays of these in a backward pass."""
-_FIRST_USE: Final = 16 << 20
+FIRST_USE: Final = 84 << 20
 """Pages of libraries that a pass is the first to touch."""
-_BEHIND_OVERHEAD: Final = 1.3
-"""Headroom over a plain pass: copies that the shared pass makes, and what the allocator keeps."""
+_BEHIND_OVERHEAD: Final = 1.35
+"""Headroom over a plain pass: copies that the shared pass makes."""
+
+KEEPS_TRAINING: Final = 1.33
+KEEPS_ATTENTION: Final = 1.5
+KEEPS_HALF: Final = 1.7
+KEEPS_INFERENCE: Final = 1.45
+"""Memory of a process beside its tensors' where glibc keeps what is freed, as commands have it: its
+holes do not fit the next tensors. In training, of a Transformer, and of any model with products in
+half precision; and without gradients."""
+RETURNS: Final = 1.03
+"""The same where freed memory goes back at once (`cli.process.return_freed_memory`)."""
+
+
+def keeps(config: ModelConfig, *, training: bool, half: bool, returns: bool = False) -> float:
+    """Memory of a process of plain modules as a multiple of its tensors'."""
+    if returns:
+        return RETURNS
+    if not training:
+        return KEEPS_INFERENCE
+    if half:
+        return KEEPS_HALF
+    return KEEPS_ATTENTION if config.mixer == "attention" else KEEPS_TRAINING
 
 
 def inference_bytes(config: ModelConfig, *, tokens: int, engine: bool | None = None) -> int:
     """Peak bytes of a float32 pass over `tokens` positions (batch x length): embeddings or loss.
 
-    engine: whether the pass runs through the engine; left out, it does where the model can. Without
-    it, counts per position the residual stream, the widest moment of one block (projections before
-    and after the short filter, or the MLP's hidden layer twice), and the logits; and per lag of the
-    longest sequence the filter of one layer.
+    engine: whether the pass runs through the engine; left out, it does where the model can.
     """
+    weights = 4 * config.num_parameters() + table_bytes(config)
     if _by_engine(config, engine):
-        return 4 * config.num_parameters() + _engine_bytes(config, tokens, training=False)
-    d, inner = config.d_model, config.inner_width
-    mixer = 2 * _projected_width(config) + 2 * d
-    per_token = 2 * d + max(mixer, 2 * inner) + config.padded_vocab_size
-    filters = 4 * config.filter_channels if config.mixer == "hyena" else 0
-    held = tokens * per_token + min(tokens, config.max_seq_len) * filters
-    return int(4 * (config.num_parameters() + _RUN_OVERHEAD * held))
+        return weights + _engine_bytes(config, tokens, training=False)
+    held = PlainPass(config, *_rows(config, tokens)).inference().total
+    return int(weights + keeps(config, training=False, half=False) * held)
 
 
 def prompted_bytes(config: ModelConfig, *, prompt: int, batch: int, length: int) -> int:
@@ -63,6 +75,7 @@ def training_bytes(
     config: ModelConfig,
     *,
     tokens: int,
+    length: int | None = None,
     checkpointing: bool = False,
     precision: str = "float32",
     average: bool = False,
@@ -71,45 +84,35 @@ def training_bytes(
     """Peak bytes of a training step over `tokens` positions in one forward pass.
 
     Weights, gradients and two moments (16 bytes a parameter; 4 more for the moving average), plus
-    what each block keeps for its backward pass. engine: as for `inference_bytes`; the engine keeps
-    a block's input only, so `checkpointing` and `precision` make no difference to it.
+    what each block keeps for its backward pass. length: of a window; as long as the model reads
+    when left out. engine: as for `inference_bytes`; the engine keeps
+    a block's input only, so `checkpointing` and `precision` make no difference to it. With
+    `checkpointing`, plain modules are counted in a process that gives freed memory back.
     """
-    weights = config.num_parameters() * (20 if average else 16)
+    weights = config.num_parameters() * (20 if average else 16) + table_bytes(config)
     if _by_engine(config, engine):
         return weights + _engine_bytes(config, tokens, training=True)
-    d, inner = config.d_model, config.inner_width
-    width = _projected_width(config)
-    # residual stream twice, both norms, projections before and after the short filter, gated input,
-    # convolution, last product (twice), MLP hidden before and after GELU
-    kept = 4 * d + 2 * width + 4 * d + 2 * inner
-    size = 4 if precision == "float32" else 3  # about half of it is kept in half precision
-    block = tokens * kept * size
-    if checkpointing:
-        activations = config.n_layer * tokens * 2 * d * 4 + block
-    else:
-        activations = config.n_layer * block
-    activations += tokens * (2 * inner + 2 * width) * 4 + tokens * config.padded_vocab_size * 12
-    lags = min(tokens, config.max_seq_len)
-    activations += (
-        config.n_layer * lags * (config.filter_channels * 3 + config.filter_order * 8) * 4
-    )
-    return int(weights + _TRAIN_OVERHEAD * activations)
+    half = precision != "float32"
+    batch, length = _rows(config, tokens, length)
+    held = PlainPass(config, batch, length, half=half, checkpointing=checkpointing).training()
+    factor = keeps(config, training=True, half=half, returns=checkpointing)
+    return int(weights + factor * held.total)
 
 
 def context_bytes(config: ModelConfig, *, batch: int, length: int, ranks: int) -> int:
     """Peak bytes of one rank in a float32 training step on (B, L) positions over `ranks` ranks.
 
     Beside the interpreter and the weights; for hyena models as `hyenadna.model.parallel` runs them.
-    Each block keeps its input, the norm's output, what stands between mixer and MLP, and the filter
-    network's last layer; the gradients beside it are four arrays, the logits one. The work space is
-    that of the channels that are mixed at once. Measured: within 2 % for 262,144
-    bases on 1, 2 and 4 ranks, 14 % too much for 2,097,152 on 4 (benchmarks/context_parallel.py).
+    Measured: within 4 % for 262,144 bases on 1, 2 and 4 ranks, and for 2 and 4 million on 4
+    (benchmarks/context_parallel.py).
     """
-    d = config.d_model
-    here = batch * -(-length // ranks)
-    kept = config.n_layer * (3 * d + config.filter_order) + 4 * d + config.padded_vocab_size
-    mixed = max(MIXED, ranks * here)
-    return 4 * (here * kept + _MIXED_ARRAYS * mixed) + _FIRST_USE
+    held = context_training(config, batch=batch, length=length, ranks=ranks)
+    return int(held.total) + table_bytes(config) + FIRST_USE
+
+
+def table_bytes(config: ModelConfig) -> int:
+    """Features of all lags, which a process holds once, whatever it reads."""
+    return 4 * (config.emb_dim + 1) * config.max_seq_len if config.mixer == "hyena" else 0
 
 
 def _by_engine(config: ModelConfig, engine: bool | None) -> bool:
@@ -119,11 +122,13 @@ def _by_engine(config: ModelConfig, engine: bool | None) -> bool:
 
 def _engine_bytes(config: ModelConfig, tokens: int, *, training: bool) -> int:
     """Bytes of the engine's plan without a budget, for windows as long as the model reads."""
-    length = min(tokens, config.max_seq_len)
-    batch = -(-tokens // length)
-    return make_plan(Workload(config, batch, length, training=training)).total_bytes
+    batch, length = _rows(config, tokens)
+    native = native_fits(config) and expected()
+    work = Workload(config, batch, length, training=training, native=native)
+    return make_plan(work).total_bytes
 
 
-def _projected_width(config: ModelConfig) -> int:
-    """Channels of a mixer's input projection."""
-    return (config.hyena_order + 1 if config.mixer == "hyena" else 3) * config.d_model
+def _rows(config: ModelConfig, tokens: int, length: int | None = None) -> tuple[int, int]:
+    """Windows of a length, of the longest that the model reads where it is left out; and that."""
+    length = min(tokens, config.max_seq_len if length is None else length)
+    return -(-tokens // length), length

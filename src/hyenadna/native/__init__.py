@@ -1,5 +1,5 @@
 """Native kernels, compiled from the C++ beside this file at first use; never required."""
 
-from hyenadna.native.build import library, must_compile, why_not
+from hyenadna.native.build import expected, library, must_compile, why_not
 
-__all__ = ["library", "must_compile", "why_not"]
+__all__ = ["expected", "library", "must_compile", "why_not"]

@@ -77,6 +77,11 @@ def library() -> ctypes.CDLL | None:
     return _outcome()[0]
 
 
+def expected() -> bool:
+    """Whether there should be native kernels here: switched on, and a compiler is there."""
+    return os.environ.get("HYENADNA_NATIVE") != "0" and _compiler() is not None
+
+
 def must_compile() -> bool:
     """Whether the first call of `library` will compile them, which takes some seconds."""
     compiler = _compiler()

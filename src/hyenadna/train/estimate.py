@@ -92,6 +92,7 @@ def _peak(trainer: Trainer, rows: int, length: int) -> int:
         need = training_bytes(
             shape,
             tokens=rows * length,
+            length=length,
             checkpointing=config.gradient_checkpointing,
             precision=config.precision,
             average=config.ema is not None,

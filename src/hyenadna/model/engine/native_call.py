@@ -13,11 +13,10 @@ from torch import Tensor
 from hyenadna.alphabet import IGNORED
 from hyenadna.model.engine.filter_passes import FilterNetwork
 from hyenadna.model.engine.kernels import Past
+from hyenadna.model.engine.sizes import MOST_LAYERS
 from hyenadna.model.engine.weights import BlockWeights, FilterWindow
 from hyenadna.native import library
 
-MOST_LAYERS: Final = 16
-"""Of a filter network."""
 NAMES: Final = {torch.float32: "f32", torch.float64: "f64"}
 """First part of a function's name for each type."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from typing import Final
 
 import torch
 from torch import Tensor
@@ -12,27 +11,10 @@ from hyenadna.config import ModelConfig
 from hyenadna.model.engine import pages
 from hyenadna.model.engine.filter_passes import FilterNetwork
 from hyenadna.model.engine.kernels import Past
-from hyenadna.model.engine.native_call import MOST_LAYERS, NAMES, Call, Shape, native_library
+from hyenadna.model.engine.native_call import NAMES, Call, Shape, native_library
+from hyenadna.model.engine.sizes import GROUP, native_fits
 from hyenadna.model.engine.weights import BlockWeights, FilterWindow
 from hyenadna.native import library
-
-GROUP: Final = 16
-"""Channels that are computed side by side."""
-MOST_TAPS: Final = 16
-
-
-def fits(config: ModelConfig) -> bool:
-    """Whether native kernels are written for models of this shape."""
-    return config.mixer == "hyena" and config.hyena_order == 2 and _sizes_fit(config)
-
-
-def _sizes_fit(config: ModelConfig) -> bool:
-    widths = (config.d_model, config.inner_width, config.filter_order, config.padded_vocab_size)
-    return (
-        not any(width % GROUP for width in widths)
-        and config.short_filter_order <= MOST_TAPS
-        and config.num_inner_mlps < MOST_LAYERS
-    )
 
 
 def available(config: ModelConfig, dtype: torch.dtype, gemm: torch.dtype | None = None) -> bool:
@@ -42,7 +24,7 @@ def available(config: ModelConfig, dtype: torch.dtype, gemm: torch.dtype | None 
     rounded factors in float32, since there torch has no products in hardware either. Elsewhere it
     may have them.
     """
-    if dtype not in NAMES or not _sizes_fit(config) or library() is None:
+    if dtype not in NAMES or not native_fits(config) or library() is None:
         return False
     return gemm is None or (dtype == torch.float32 and (multiplies_bf16() or lacks_bf16()))
 

@@ -87,7 +87,9 @@ def make_plan(
         used += kept if keep else 0
         cached = work.spectra <= min(CACHE_BYTES, room - used)
     cache = work.spectra if cached else 0
-    total = fixed + work.block(channels) + (kept if keep else 0) + cache
+    # the spectrum of a block in work is one of the cache's
+    spectra = max(0, cache - work.spectrum(channels))
+    total = fixed + work.block(channels) + (kept if keep else 0) + spectra
     return Plan(channels, keep, cache, total)
 
 

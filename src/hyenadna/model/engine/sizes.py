@@ -13,6 +13,12 @@ from typing import Final
 
 from hyenadna.config import ModelConfig
 
+GROUP: Final = 16
+"""Channels that native kernels compute side by side."""
+MOST_TAPS: Final = 16
+"""Of a short filter in native kernels."""
+MOST_LAYERS: Final = 16
+"""Of a filter network in native kernels."""
 ROWS: Final = 1024
 """Positions of one chunk of products, GELU and norms: what they touch stays in the cache."""
 FILTER_ROWS: Final = 4096
@@ -34,6 +40,18 @@ def resident_bytes() -> int:
         return pages * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return PROCESS_BYTES
+
+
+def native_fits(config: ModelConfig) -> bool:
+    """Whether native kernels are written for models of this shape."""
+    widths = (config.d_model, config.inner_width, config.filter_order, config.padded_vocab_size)
+    return (
+        config.mixer == "hyena"
+        and config.hyena_order == 2
+        and not any(width % GROUP for width in widths)
+        and config.short_filter_order <= MOST_TAPS
+        and config.num_inner_mlps < MOST_LAYERS
+    )
 
 
 def native_transform(length: int) -> int:
@@ -82,6 +100,10 @@ class Workload:
         """Transforms of all filters of all layers: complex (D, m) each."""
         return self.config.n_layer * self.config.d_model * self._transform * 2 * self.itemsize
 
+    def spectrum(self, channels: int) -> int:
+        """The filters' spectrum of a block of channels."""
+        return 2 * self._transform * channels * self.itemsize
+
     def block(self, channels: int) -> int:
         """Buffers of one block of channels.
 
@@ -115,7 +137,7 @@ class Workload:
             if self.native:  # partial sums of a block's gradients: native/layers.h
                 block = c.d_model * c.d_model + 2 * c.d_model * c.inner_width
                 numbers += max(2 * block, min(16 * block, 1 << 24))
-            dropped = tokens * c.d_model if c.embed_dropout else 0  # one byte each
+            dropped = self.stream if c.embed_dropout else 0  # a factor for each
         return self.streams * self.stream + numbers * s + dropped
 
     @property

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +22,9 @@ from hyenadna.conv import long_convolution, short_convolution
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import Block, HyenaDNA
 from hyenadna.model.filter import ImplicitFilter
-from hyenadna.model.memory import MIXED
 from hyenadna.model.operator import HyenaOperator
 from hyenadna.model.parallel.shards import SequenceShards
-
-PIECE: Final = 1 << 13
-"""Positions that an MLP or a filter network takes at once."""
+from hyenadna.model.planning.context import PIECE, mixed_channels
 
 
 def share_context(model: HyenaDNA, shards: SequenceShards) -> HyenaDNA:
@@ -96,8 +92,7 @@ class SharedBlock(Block):
 
     def _groups(self, x: Tensor, width: int) -> Iterator[slice]:
         """Channels that are mixed together: as many for each rank."""
-        ranks = self.shards.count
-        each = ranks * max(1, MIXED // (x.shape[0] * x.shape[1] * ranks))
+        each = mixed_channels(x.shape[0], x.shape[1], self.shards.count, gpu=x.is_cuda)
         for first in range(0, width, each):
             yield slice(first, min(first + each, width))
 

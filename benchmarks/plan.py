@@ -1,0 +1,272 @@
+"""A plan beside the real thing: memory and time of training steps and passes on this machine.
+
+    python -m benchmarks.plan [TITLE-PART ...]
+
+Each cell runs in fresh processes, one thread each: three steps as `pretrain` makes them (forward,
+backward, clipping, AdamW), or three passes for the loss. Measured are the peak memory beside the
+interpreter with torch loaded, of the largest rank, and the median processor seconds of a step after
+the first. Beside them stands what `hyenadna plan` says, its probe made in the same process right
+after. Times of several ranks are not compared: there are fewer cores than ranks. Measurements are
+kept in benchmarks/results; writes docs/benchmarks/plan.md of the newest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.processes import run_worker
+
+from hyenadna.config import ModelConfig
+from hyenadna.model.planning.parts import memory
+from hyenadna.model.planning.setup import Setup
+
+PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "plan.md"
+RESULTS: Final = Path(__file__).with_name("results") / "plan.jsonl"
+STEPS: Final = 3
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One setup that is measured."""
+
+    title: str
+    length: int
+    batch: int
+    width: int = 128
+    layers: int = 2
+    order: int = 2
+    mixer: str = "hyena"
+    task: str = "train"
+    precision: str = "float32"
+    plain: bool = False
+    checkpointing: bool = False
+    ranks: int = 1
+    context: int = 1
+    fsdp: bool = False
+
+    def setup(self) -> Setup:
+        """The same for a plan."""
+        config = ModelConfig(
+            d_model=self.width, n_layer=self.layers, max_seq_len=self.length,
+            hyena_order=self.order, mixer=self.mixer, embed_dropout=0.1,
+        )  # fmt: skip
+        return Setup(
+            config=config, length=self.length, batch=self.batch, task=self.task,
+            precision=self.precision, plain=self.plain, checkpointing=self.checkpointing,
+            ranks=self.ranks, context=self.context, fsdp=self.fsdp, gpu=False,
+        )  # fmt: skip
+
+    def guessed(self) -> float:
+        """Seconds that it should take, roughly."""
+        each = self.setup().config.num_parameters() * self.batch * self.length * 4e-10
+        return 60 + STEPS * 3 * each
+
+
+CELLS: Final = (
+    Cell("engine", 1024, 16),
+    Cell("engine", 4096, 4),
+    Cell("engine", 16384, 1),
+    Cell("engine", 65536, 1),
+    Cell("engine", 1024, 8, width=256),
+    Cell("engine", 32768, 1, width=256, layers=4),
+    Cell("engine", 1024, 16, task="infer"),
+    Cell("engine", 65536, 1, task="infer"),
+    Cell("engine", 32768, 1, width=256, layers=4, task="infer"),
+    Cell("plain", 1024, 16, plain=True),
+    Cell("plain", 16384, 1, plain=True),
+    Cell("plain", 4096, 2, width=256, layers=4, plain=True),
+    Cell("plain", 16384, 1, layers=4, plain=True, checkpointing=True),
+    Cell("plain", 1024, 16, plain=True, checkpointing=True),
+    Cell("plain", 65536, 1, width=64, plain=True, checkpointing=True),
+    Cell("plain", 1024, 16, plain=True, task="infer"),
+    Cell("plain", 16384, 1, plain=True, task="infer"),
+    Cell("order 3", 8192, 2, order=3),
+    Cell("order 3", 16384, 1, order=3, checkpointing=True),
+    Cell("order 3", 16384, 1, order=3, task="infer"),
+    Cell("Transformer", 1024, 8, mixer="attention"),
+    Cell("Transformer", 4096, 2, mixer="attention"),
+    Cell("Transformer", 4096, 2, mixer="attention", checkpointing=True),
+    Cell("Transformer", 2048, 4, mixer="attention", task="infer"),
+    Cell("DDP", 4096, 4, ranks=2),
+    Cell("FSDP2", 4096, 4, ranks=2, fsdp=True),
+    Cell("context", 65536, 1, width=64, ranks=2, context=2),
+    Cell("context and FSDP2", 65536, 1, width=64, ranks=2, context=2, fsdp=True),
+)  # fmt: skip
+LATER: Final = (
+    Cell("engine", 8192, 2, width=256),
+    Cell("plain", 2048, 4, width=64, layers=3, plain=True),
+    Cell("order 3", 1024, 8, order=3, task="infer"),
+    Cell("Transformer", 512, 8, width=256, mixer="attention"),
+    Cell("context", 32768, 1, ranks=2, context=2),
+)
+"""Measured after all constants of the plan had been set; they had no part in them."""
+
+
+def main() -> None:
+    """Measure all cells, print and write the page."""
+    if len(sys.argv) > 1 and sys.argv[1].startswith("{"):
+        print("RESULT " + json.dumps(measured(Cell(**json.loads(sys.argv[1])))))
+        return
+    for cell in CELLS + LATER:
+        if sys.argv[1:] and not any(word in _name(cell) for word in sys.argv[1:]):
+            continue
+        found = run_worker("benchmarks.plan", asdict(cell), 1, cell.guessed())
+        row = {"cell": asdict(cell), **found}
+        print(json.dumps({"name": _name(cell), **found}), flush=True)
+        with RESULTS.open("a") as stream:
+            stream.write(json.dumps(row) + "\n")
+    write_page()
+
+
+def write_page() -> None:
+    """The page of the newest measurements."""
+    newest = {json.dumps(row["cell"]): row for row in map(json.loads, RESULTS.open())}
+    found = [
+        [newest[key] for cell in cells if (key := json.dumps(asdict(cell))) in newest]
+        for cells in (CELLS, LATER)
+    ]
+    PAGE.write_text(page(*found))
+
+
+def measured(cell: Cell) -> dict[str, Any]:
+    """Peak bytes beside the interpreter, and seconds of a step: measured and predicted."""
+    from hyenadna.cli.process import prepare_process, return_freed_memory
+
+    setup = cell.setup()
+    prepare_process(spare_memory=setup.checkpointing or setup.context > 1)
+    import torch
+
+    if cell.ranks > 1:
+        import torch.multiprocessing as mp
+
+        with tempfile.TemporaryDirectory() as name:
+            mp.spawn(_rank, (cell, Path(name)), cell.ranks)
+            each = [json.loads((Path(name) / f"{r}.json").read_text()) for r in range(cell.ranks)]
+        return {"peak": max(each)}
+    assert torch.get_num_threads() == 1, return_freed_memory
+    from hyenadna.model.planning.probe import probe, step_seconds
+
+    before = _status("VmRSS")
+    seconds = step_seconds(setup, repeats=STEPS - 1)
+    peak = _status("VmHWM") - before
+    from hyenadna.model.planning.forecast import forecast
+
+    device, shares = probe(setup, 1e12)
+    outlook = forecast(setup, device, shares)
+    return {"peak": peak, "interpreter": before, "seconds": seconds,
+            "predicted_seconds": outlook.time.total}  # fmt: skip
+
+
+def _rank(rank: int, cell: Cell, folder: Path) -> None:
+    """One of several ranks: as `pretrain` under torchrun."""
+    from hyenadna.cli.process import prepare_process
+
+    setup = cell.setup()
+    prepare_process(spare_memory=setup.context > 1)
+    import torch
+    import torch.distributed as dist
+    from hyenadna.train.ranks import Ranks
+
+    from hyenadna.model.backbone import HyenaDNA
+    from hyenadna.train.parallel import Parallel
+
+    torch.set_num_threads(1)
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    before = _status("VmRSS")
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=cell.ranks
+    )
+    model = HyenaDNA(setup.config).train()
+    parallel = Parallel(model, Ranks(rank, cell.ranks, cell.context), sharded=cell.fsdp)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    rows = torch.randint(7, 11, (setup.rows_at_once, setup.length))
+    for _ in range(STEPS):
+        inputs, targets = parallel.part(rows, rows)
+        parallel.backward(inputs, targets, lambda nats: nats / 1000, precision=None, last=True)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    (folder / f"{rank}.json").write_text(json.dumps(_status("VmHWM") - before))
+    dist.destroy_process_group()
+
+
+def _status(field: str) -> int:
+    """Bytes of a line of this process's status."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
+
+
+def _name(cell: Cell) -> str:
+    what = [cell.title, f"{cell.layers} x {cell.width}", cell.task]
+    what += ["checkpointing"] * cell.checkpointing + [f"{cell.ranks} ranks"] * (cell.ranks > 1)
+    return ", ".join(what)
+
+
+def predicted(cell: Cell) -> float:
+    """Bytes beside the interpreter."""
+    found = memory(cell.setup())
+    return found.total - found.process
+
+
+def page(rows: list[dict[str, Any]], later: list[dict[str, Any]]) -> str:
+    """The page's text."""
+    import platform
+
+    import torch
+
+    lines = [
+        "# A plan beside the real thing",
+        "",
+        f"Generated by `python -m benchmarks.plan` on {os.cpu_count()} cores of "
+        f"{platform.machine()}, torch {torch.__version__}, one thread a process, while other work "
+        "ran. Memory: peak of a process, of the largest rank, beside the interpreter with torch "
+        "loaded. Time: processor seconds of a step or pass. The plan's few constants (pages of "
+        "libraries, what the allocator keeps) were set by the first table, so that its errors of "
+        "memory say how well one constant serves many shapes; the second was measured afterwards.",
+    ]
+    for title, part in (("Set by these", rows), ("Measured afterwards", later)):
+        if part:
+            lines += ["", f"## {title}", "", *_table(part)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "| model | batch x bases | memory | plan | error | time | plan | error |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    errors: dict[str, list[tuple[float, str]]] = {"memory": [], "time": []}
+    for row in rows:
+        cell = Cell(**row["cell"])
+        name, where = _name(cell), f"{cell.batch} x {cell.length:,}"
+        if "error" in row:
+            lines.append(f"| {name} | {where} | {row['error']} | | | | | |")
+            continue
+        wanted = predicted(cell)
+        off = wanted / row["peak"] - 1
+        errors["memory"].append((off, f"{name}, {where}"))
+        cells = [f"{row['peak'] / 2**20:,.0f} MiB", f"{wanted / 2**20:,.0f} MiB", f"{off:+.0%}"]
+        if "seconds" in row:
+            late = row["predicted_seconds"] / row["seconds"] - 1
+            errors["time"].append((late, f"{name}, {where}"))
+            said = row["predicted_seconds"]
+            cells += [f"{row['seconds']:.2f} s", f"{said:.2f} s", f"{late:+.0%}"]
+        else:
+            cells += ["", "", ""]
+        lines.append(f"| {name} | {where} | " + " | ".join(cells) + " |")
+    lines.append("")
+    for what, found in errors.items():
+        if found:
+            worst, name = max(found, key=lambda item: abs(item[0]))
+            lines.append(f"- Largest error of {what}: {worst:+.0%} ({name}).")
+    return lines
+
+
+if __name__ == "__main__":
+    main()

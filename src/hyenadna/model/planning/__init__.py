@@ -1,0 +1,1 @@
+"""What a pass or a training step takes on a machine: memory, work, what ranks tell each other."""
