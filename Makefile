@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # One thread a test process: two processes with two threads each wait for each other.
 TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg
 
-.PHONY: demo test lint docs test-slow test-gpu format clean
+.PHONY: demo test lint docs test-slow test-ranks test-gpu format clean
 
 # The main job on the embedded default genome, about a minute; DEMO=genome.fa for one of yours.
 demo: $(VENV)/.ready
@@ -22,6 +22,10 @@ lint: $(VENV)/.ready
 
 test-slow: $(VENV)/.ready
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow
+
+# Three and four processes, processes that are killed, Ray: some ten minutes.
+test-ranks: $(VENV)/.ready
+	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/parallel tests/train/test_ranks.py tests/cli/test_ray_engine.py
 
 test-gpu: $(VENV)/.ready
 	$(BIN)/python -m pytest -m gpu

@@ -29,7 +29,7 @@ GPUS: Final = (8, 32, 128, 256, 512, 1024)
 STEP: Final = 128 * MILLION
 """Bases of a step at most: 128 sequences of a million, as the original's configuration."""
 LARGE: Final = preset("large-1m")
-WIDE: Final = LARGE.replace(d_model=2048, n_layer=26)
+WIDE: Final = preset("xlarge-1m")
 """1.3 billion parameters: `xlarge-1m`."""
 
 
