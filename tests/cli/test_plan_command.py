@@ -20,6 +20,11 @@ def test_a_gpu_plan_says_memory_time_and_price(capsys):
     assert "3 dollars an hour of a device is one too" in said
 
 
+def test_rows_that_do_not_count_are_told(capsys):
+    assert run(["plan", "tiny-1k", "--ranks", "4", "--batch", "6", "--device", "a100"]) == 0
+    assert "2 of 8 rows will not count (--batch 8)" in capsys.readouterr().out
+
+
 def test_json_has_the_same(capsys):
     words = "--length 1000000 --ranks 8 --context-ranks 8 --fsdp --device h200 --precision bf16"
     price = ["--price-per-hour", "2", "--bases", "1e9", "--epochs", "3", "--json"]

@@ -168,7 +168,7 @@ def test_work_is_shared_and_grows_with_the_task(setup, ranks):
         fast = replace(one, bandwidth=2 * one.bandwidth)
         on_gpu = setup.change(gpu=True)
         time = step_time(on_gpu, one, whole, told)
-        assert step_time(on_gpu, fast, whole, told).total <= time.total
+        assert step_time(on_gpu, fast, whole, told).total <= time.total * (1 + 1e-9)
         assert time.total > 0 and time.bound
 
 

@@ -28,18 +28,18 @@ from hyenadna.model.planning.forecast import (
 )
 from hyenadna.model.planning.setup import Setup
 
-_BAR = 30
+_BAR = 20
 _PARTS = {
     "weights": "weights",
     "gradients": "gradients",
     "moments": "moments of AdamW",
-    "average": "moving average of the weights",
+    "average": "average of the weights",
     "exchanged": "buffers between ranks",
     "tables": "features of all lags",
     "kept": "kept activations",
     "work": "work space",
     "loss": "logits and loss",
-    "freed": "kept by the allocator, libraries",
+    "freed": "allocator, libraries",
     "process": "interpreter or GPU context",
 }
 
@@ -245,12 +245,20 @@ def _show_fit(console: Console, found: Forecast, change: Change | None) -> None:
 
 
 def _show_time(console: Console, found: Forecast) -> None:
+    setup = found.setup
+    idle = setup.groups * setup.rows - setup.batch
+    if idle:
+        whole = setup.groups * setup.rows
+        console.print(
+            f"note: {setup.batch:,} sequences do not divide among {setup.groups:,} groups; "
+            f"{idle:,} of {whole:,} rows will not count (--batch {whole})"
+        )
     work, sent, time = found.work, found.traffic, found.time
     table = make_table("a step of a rank", "part", "amount", "seconds")
     again = f" ({work.again / work.products:.0%} of it once more)" if work.again else ""
     rows = [
-        ("matrix products", work.products, "operations", again, time.products),
-        ("FFTs", work.transforms, "operations", "", time.transforms),
+        ("matrix products", work.products, "op", again, time.products),
+        ("FFTs", work.transforms, "op", "", time.transforms),
         ("element-wise passes, optimiser", work.traffic, "B", "", time.passes),
         (
             "exchanges within sequences", sent.exchanges + sent.halos, "B",
@@ -278,7 +286,7 @@ def _show_days(console: Console, found: Forecast, wanted: float, per_hour: float
         amounts.append((f"the paper's {bases_text(PAPER)}", PAPER))
     for name, count in amounts:
         cost = found.price(count, per_hour)
-        price = "" if cost is None else f", {cost:,.0f} dollars"
+        price = "" if cost is None else f", {cost:,.{2 if cost < 10 else 0}f} dollars"
         console.print(f"{name}: {_days(found.days(count))}{price}")
     if found.device.is_gpu:
         price = "" if per_hour is not None else (

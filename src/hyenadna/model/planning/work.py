@@ -20,7 +20,7 @@ from hyenadna.model.planning.setup import Setup
 _PASSES_BITS: Final = 10
 """A transform on a GPU goes through memory once for each so many bits of its length."""
 _LAUNCHES: Final = 300
-"""Kernels of a group of channels on a GPU, forward, again and backward."""
+"""Kernels of a block, or of a group of its channels, on a GPU: forward, again and backward."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Work:
     again: float
     """Part of the products that is made again in the backward pass."""
     launches: float
-    """Kernels that are started, where they are small: with sequences over several ranks."""
+    """Kernels that are started on a GPU."""
 
 
 def fft_operations(n: int) -> float:
@@ -152,9 +152,10 @@ def _filter_traffic(c: ModelConfig) -> float:
 
 
 def _launches(setup: Setup) -> float:
-    if setup.context == 1:
+    if not setup.gpu:
         return 0.0
-    config = setup.config
-    mixed = mixed_channels(setup.rows_at_once, setup.here, setup.context, gpu=setup.gpu)
-    share = 1.0 if setup.training else 0.25
-    return config.n_layer * math.ceil(config.d_model / mixed) * _LAUNCHES * share
+    config, groups = setup.config, 1
+    if setup.context > 1:
+        mixed = mixed_channels(setup.rows_at_once, setup.here, setup.context, gpu=True)
+        groups = math.ceil(config.d_model / mixed)
+    return config.n_layer * groups * _LAUNCHES * (1.0 if setup.training else 0.25)
