@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,10 @@ from hyenadna.checkpoint.save import save
 from hyenadna.cli.app import run
 from hyenadna.config import ModelConfig
 from hyenadna.data.labelled_data import LabelledData, Task
+from hyenadna.data.windows import Regions
+from hyenadna.genome.fasta import Genome
+from hyenadna.genome.intervals import Interval
+from hyenadna.infer.evaluate import evaluate
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.heads import TaskModel
 from hyenadna.model.parallel.ranks import ALONE, Ranks
@@ -36,6 +41,7 @@ CASES = {
     "tokens": FinetuneConfig(batch_size=6),
     "labels": FinetuneConfig(mode="frozen", batch_size=5, lr=0.01, micro_batch_tokens=64),
 }
+STAGED = FinetuneConfig(batch_size=5, stages="9:1,14:1", class_weights="balanced")
 
 
 def toy(kind: str, rows: int = 24) -> LabelledData:
@@ -72,16 +78,18 @@ def toy(kind: str, rows: int = 24) -> LabelledData:
 def results(ranks: Ranks, folder: Path | None = None) -> dict[str, tuple]:
     """Weights and valid figures of each case, trained in float64 for three epochs."""
     found = {}
-    for kind, config in CASES.items():
-        data = toy(kind)
+    for name, config in (CASES | {"classes, staged": STAGED}).items():
+        data = toy(name.partition(",")[0])
         torch.manual_seed(ranks.rank)  # the others begin as the first does
         model = TaskModel(HyenaDNA(SHAPE), data.task).double()
         config = FinetuneConfig.from_dict(config.to_dict() | SETTINGS)
-        own = None if folder is None else folder / kind
+        # what a rank's own memory allows must not matter
+        config = replace(config, micro_batch_tokens=config.micro_batch_tokens * (1 + ranks.rank))
+        own = None if folder is None else folder / name
         *_, last = finetune(model, data, config, ranks=ranks, folder=own)
         assert isinstance(last, FinetuneResult)
         history = [(r.loss, r.value, r.train_loss, dict(r.metrics)) for r in last.history]
-        found[kind] = model.state_dict(), history
+        found[name] = model.state_dict(), history
     return found
 
 
@@ -101,10 +109,30 @@ def test_two_ranks_learn_as_one(tmp_path):
                 torch.testing.assert_close(
                     value, got[kind][0][name], rtol=1e-6, atol=1e-9, msg=f"{kind}: {name}"
                 )
-    for kind in CASES:  # one of them has written, once
+    for kind in alone:  # one of them has written, once
         lines = (tmp_path / kind / "log.jsonl").read_text().splitlines()
         steps = [json.loads(line)["step"] for line in lines]
         assert steps == sorted(steps) and (tmp_path / kind / "best").is_dir()
+
+
+def evaluated(rank: int, count: int, folder: Path):
+    """Figures of a genome in several batches; each rank would make others by itself."""
+    torch.manual_seed(0)
+    model = HyenaDNA(SHAPE).double()
+    genome = Genome.open(folder / "genome.fa")
+    regions = Regions("genome", (Interval("c", 0, 700),))
+    return evaluate(
+        model, genome, regions, length=20, batch_tokens=100 * (1 + rank), ranks=Ranks(rank, count)
+    )
+
+
+def test_two_ranks_evaluate_as_one(tmp_path, home):
+    (tmp_path / "genome.fa").write_text((home / "genome.fa").read_text())
+    alone = evaluated(0, 1, tmp_path)
+    for got in on_ranks(2, evaluated, tmp_path, tmp_path):
+        assert (got.bases, got.length) == (alone.bases, alone.length) == (699, 20)
+        assert got.loss == pytest.approx(alone.loss, rel=1e-9)
+        assert [b.bases for b in got.by_context] == [b.bases for b in alone.by_context]
 
 
 def hyenadna(ranks: int, *words: object, told=None) -> str:

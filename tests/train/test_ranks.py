@@ -16,12 +16,17 @@ import torch
 
 from hyenadna.alphabet import decode
 from hyenadna.checkpoint.load import load
+from hyenadna.cli.pretrain import _left_here
 from hyenadna.errors import InputError
 from hyenadna.model.parallel.ranks import Ranks
+from hyenadna.train.run_folder import RunFolder
 
 SHAPE = "--d-model 16 --n-layer 2 --max-seq-len 66 --embed-dropout 0 --threads 1 --device cpu"
-# five rows of 64 a step: they do not divide among ranks, and each is a pass of its own
-BATCH = "--tokens-per-step 330 --micro-batch-tokens 64 --evaluate-bases 500 --ema 0.9"
+# five rows of 16, two of 32, one of 64: they do not divide among ranks, or leave one without
+BATCH = (
+    "--tokens-per-step 80 --warmup-length 16 --warmup-share 0.6 --micro-batch-tokens 32 "
+    "--evaluate-bases 500 --ema 0.9"
+)
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +134,25 @@ def test_ranks_share_items_in_step():
     assert shares[2] == shares[3] == [("b", True), ("c", False)]
     assert list(Ranks().share("ab")) == [("a", True), ("b", True)]
     assert Ranks().total([1, 2], torch.device("cpu")) == [1, 2]
+
+
+def test_a_restart_goes_on_with_its_own_run_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
+    out = tmp_path / "run"
+    assert not _left_here(out)
+    config = {"model": {}, "options": {}, "genomes": [], "device": "cpu", "threads": 1}
+    RunFolder.create(out, config | {"init": None, "torchrun": "another"}, {})
+    (out / "last").mkdir()
+    before = (out / "run.json").read_text()
+    assert not _left_here(out) and (out / "run.json").read_text() == before
+    (out / "run.json").write_text(before.replace("another", "one"))
+    assert _left_here(out)
+    (out / "last").rmdir()  # it had not got to its first checkpoint: it begins once more
+    assert not _left_here(out) and not (out / "run.json").exists()
+    (out / "run.json").write_text('{"mine": 1}')
+    with pytest.raises(InputError, match="damaged"):
+        _left_here(out)
+    assert (out / "run.json").exists()
 
 
 def test_what_ranks_cannot_do_is_told(genome, tmp_path):

@@ -55,6 +55,18 @@ def replace(folder: Path, fill: Callable[[Path], None]) -> None:
         ) from error
 
 
+def require_place(path: Path) -> None:
+    """Nothing, where a folder can be made at `path`, as far as can be told without making it.
+
+    Raises InputError otherwise: before anything slow is done for it.
+    """
+    above = next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())
+    if not above.is_dir():
+        raise InputError(f"{path}: {above} is a file, not a folder; choose another place")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: {above} cannot be written; choose another place")
+
+
 _WEIGHTS: Final = re.compile(r".*\.safetensors|weights.*\.ckpt|pytorch_model.*\.bin")
 _PART: Final = re.compile(_WEIGHTS.pattern + r"|.*\.json|README\.md|.*\.(txt|bin|part)")
 """Files that a checkpoint folder consists of; any other is somebody's, and replacing deletes."""

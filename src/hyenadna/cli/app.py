@@ -68,7 +68,8 @@ def run(tokens: Sequence[str]) -> int:
     except RuntimeError as error:
         if not _of_other_rank(error):
             raise
-        return _refuse("another rank is gone; torchrun starts all anew, with --max-restarts N")
+        first = str(error).strip().splitlines()[0]
+        return _refuse(f"another rank is gone or does not answer; see what it says ({first})")
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:  # the reader of our output has gone (`| head`)
@@ -106,5 +107,7 @@ def explain(error: Exception) -> str | None:
 
 
 def _refuse(message: str) -> int:
-    make_console(stderr=True).print(f"hyenadna: {' '.join(message.split())}")
+    rank = os.environ.get("RANK", "0") if "TORCHELASTIC_RUN_ID" in os.environ else "0"
+    name = "hyenadna" if rank == "0" else f"hyenadna (rank {rank})"
+    make_console(stderr=True).print(f"{name}: {' '.join(message.split())}")
     return 2

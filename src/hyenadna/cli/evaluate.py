@@ -137,14 +137,8 @@ def evaluate(
     )
     if markov >= 0 and not any(genome.split.train.bases for genome in corpus):
         raise InputError("no train part for the Markov models to learn from; give --markov=-1")
-    together = None
-    if markov >= 0 and ranks.first:
-        with console.status(f"fitting Markov models of order 0 to {markov} …"):
-            together = fit([(g.reader, g.split.train) for g in corpus])
-    results = []
+    measured = []
     for genome, chosen in zip(corpus, parts, strict=True):
-        regions = genome.split.part(chosen)
-        # again: the Markov models are in memory by now
         batch_tokens, _ = fit_batch(network, window, BATCH_TOKENS, precision=dtype)
         with (
             progress_bar(console, f"{genome.name} ({chosen})") as show,
@@ -153,7 +147,7 @@ def evaluate(
             result = measure(
                 network,
                 genome.reader,
-                regions,
+                genome.split.part(chosen),
                 length=length,
                 context=context,
                 soft_masked=soft_masked,
@@ -162,26 +156,31 @@ def evaluate(
                 progress=show,
                 ranks=ranks,
             )
-        if not ranks.first:  # yardsticks are for one
-            continue
+        measured.append(result)
+    ranks.leave()
+    if not ranks.first:  # yardsticks are for one, and the others need not wait
+        return
+    together = None
+    if markov >= 0:
+        with console.status(f"fitting Markov models of order 0 to {markov} …"):
+            together = fit([(g.reader, g.split.train) for g in corpus])
+    results = []
+    for genome, chosen, result in zip(corpus, parts, measured, strict=True):
         with console.status(f"yardsticks on {genome.name} …"):
             alone = markov >= 0 and len(corpus) > 1 and genome.split.train.bases > 0
             own = fit([(genome.reader, genome.split.train)]) if alone else None
-            result = with_yardsticks(
+            whole = with_yardsticks(
                 result,
                 genome.reader,
-                regions,
+                genome.split.part(chosen),
                 together,
                 markov_own=own,
                 compression=compression,
                 soft_masked=soft_masked,
             )
-        results.append((chosen, result))
+        results.append((chosen, whole))
         if not json_:
-            show_evaluation(console, chosen, result)
-    ranks.leave()
-    if not ranks.first:
-        return
+            show_evaluation(console, chosen, whole)
     folder = out or (run.path / "evaluation" if run else None)
     if folder:
         _write(folder, model, results)

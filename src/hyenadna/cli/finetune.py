@@ -38,11 +38,13 @@ from hyenadna.cli.process import (
     announce_native,
     announce_slow_bf16,
     available_memory,
+    content_digest,
+    goes_on,
     join_ranks,
     prepare_process,
     set_threads,
     several,
-    torchrun_restarted,
+    torchrun_job,
 )
 from hyenadna.cli.units import size
 from hyenadna.errors import InputError
@@ -141,7 +143,9 @@ def finetune(
     )
     machine = Machine(device, threads, max_memory)
     stored: dict[str, Any] = {}
-    resume = resume or (torchrun_restarted() and (out / DESCRIPTION).exists())
+    if torchrun_job():
+        prepare_process()
+        resume = goes_on(device, 1, lambda: _left_here(out)) or resume
     if resume:
         stored = read_description(out, DESCRIPTION, "fine-tuning run")
         request = stored_request(request, stored)
@@ -162,10 +166,21 @@ def finetune(
     with explain_memory(_LESS_MEMORY):
         request, job = _prepare(request, (where, ranks), max_memory, stored, console)
         _announce(job, request, out, max_memory, console)
+        if resume:
+            shared = f"{out}: not the same folder for all ranks; all machines must share it"
+            ranks.require_alike(content_digest(out / DESCRIPTION), shared)
         ranks.wait()  # until all have found the folder free
         if not resume and ranks.first:
             _start(out, request, job, max_memory)
         return _run(job, request, out, console, start, resume=resume, as_json=json_)
+
+
+def _left_here(out: Path) -> bool:
+    """Whether the run in a folder is one that this start of torchrun has begun."""
+    if not (out / DESCRIPTION).exists():
+        return False
+    found = read_description(out, DESCRIPTION, "fine-tuning run")
+    return bool(found.get("torchrun") == torchrun_job())
 
 
 _LESS_MEMORY = "give --max-memory, a smaller --micro-batch-tokens or a shorter --max-length"
@@ -250,6 +265,7 @@ def _start(out: Path, request: FinetuneRequest, job: FinetuneJob, max_memory: st
         DESCRIPTION,
         device=job.device,
         request=request.to_dict(),
+        torchrun=torchrun_job(),
         max_memory=max_memory,
         task={"kind": task.kind, "names": list(task.names)},
         data_digest=job.data.digest,

@@ -35,6 +35,9 @@ def require_free(out: Path, description: str) -> None:
     unfinished = {f".{description}.part"}  # a start that was killed
     if out.exists() and (not out.is_dir() or {p.name for p in out.iterdir()} - unfinished):
         raise InputError(f"{out}: exists and is not empty; give another --out")
+    from hyenadna.checkpoint.folder import require_place
+
+    require_place(out)
 
 
 def read_description(out: Path, description: str, what: str) -> dict[str, Any]:

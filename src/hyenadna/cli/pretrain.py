@@ -20,11 +20,13 @@ from hyenadna.cli.process import (
     announce_native,
     announce_slow_bf16,
     available_memory,
+    content_digest,
+    goes_on,
     join_ranks,
     most_loaded,
     prepare_process,
     set_threads,
-    torchrun_restarted,
+    torchrun_job,
 )
 from hyenadna.cli.progress import TrainingLine, stop_on_signals
 from hyenadna.cli.units import bases, duration, size
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
 Repeated = Parameter(consume_multiple=False)
 DEFAULT_SHAPE = "tiny-1k"
+_NOT_SHARED = "{out}: not the same folder for all ranks; put it on a disk that all machines share"
 
 
 def pretrain(
@@ -145,7 +148,9 @@ def pretrain(
     given = {k: v for k, v in chosen.items() if v is not None}
     console = make_console()
     machine = RunMachine(device, threads, max_memory, context_ranks, fsdp)
-    if _restarted(out):
+    if torchrun_job():
+        prepare_process(spare_memory=_spares_memory(machine, options, in_parts=bool(fsdp)))
+    if goes_on(machine.device, machine.context_ranks, lambda: _left_here(out)):
         return _resume(out, list(fasta), options, machine, console)
     if resume:
         others = {"init": init, "weights": weights, "embed_dropout": embed_dropout}
@@ -190,18 +195,22 @@ def _spares_memory(machine: RunMachine, options: PretrainConfig, *, in_parts: bo
     return machine.context_ranks > 1 or in_parts or options.gradient_checkpointing
 
 
-def _restarted(out: Path) -> bool:
-    """Whether torchrun starts the ranks of a run anew that has got to its first checkpoint.
+def _left_here(out: Path) -> bool:
+    """Whether this start of torchrun has left a checkpoint of the run.
 
-    A run that has not begins once more: what it had made goes.
+    A run of its own that has not got so far begins once more: what it had made goes. One of others
+    is left alone, and then refused.
     """
-    if not torchrun_restarted():
-        return False
     from hyenadna.checkpoint.folder import standing
+    from hyenadna.train.run_folder import RunFolder
 
+    if not (out / "run.json").is_file():
+        return False
+    if RunFolder.open(out).description.get("torchrun") != torchrun_job():
+        return False
     if standing(out / "last") is not None:
         return True
-    (out / "run.json").unlink(missing_ok=True)
+    (out / "run.json").unlink()
     return False
 
 
@@ -254,6 +263,7 @@ def start_run(
         "torch": torch.__version__,
         "device": str(trainer.device),
         "threads": torch.get_num_threads(),
+        "torchrun": torchrun_job(),
         "max_memory": max_memory,
         "init": request.init,
         "model": trainer.model.config.to_dict(),
@@ -279,6 +289,9 @@ def _resume(
     from hyenadna.data.corpus import SplitRule
     from hyenadna.train.run_folder import RunFolder
 
+    if torchrun_job():
+        _, ranks = join_ranks(machine.device, machine.context_ranks)
+        ranks.require_alike(content_digest(out / "run.json"), _NOT_SHARED.format(out=out))
     before = RunFolder.open(out)
     stored, last = before.description, before.last()
     if last is None:
@@ -318,6 +331,7 @@ def _resume(
     trainer, validation = _trainer(new, corpus, own, ranks)
     with run.held():
         run.restore(trainer)
+        ranks.require_alike(trainer.steps_done, _NOT_SHARED.format(out=out))
         _announce(console, trainer, corpus, out, max_memory)
         console.print(f"resuming after step {trainer.steps_done:,}")
         return _train(run, trainer, validation, _seconds(trainer), console)

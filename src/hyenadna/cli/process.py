@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
+import platform
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -136,12 +139,20 @@ def join_ranks(name: str, context: int = 1) -> tuple[torch.device, Ranks]:
 
     from hyenadna.model.parallel.ranks import Ranks, started_by_torchrun
 
+    if not started_by_torchrun():
+        device = choose_device(name)
+        return device, Ranks.join(device, context)
+    end_with_parent()
+    if name.startswith("cuda") or (name == "auto" and torch.cuda.is_available()):
+        local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= there:
+            raise InputError(
+                f"torchrun: a rank for GPU {local}, but there are {there} here; give "
+                f"--nproc-per-node {there}, or --device cpu"
+            )
+        torch.cuda.set_device(local)  # before anything lies on another
+        name = f"cuda:{local}"
     device = choose_device(name)
-    if started_by_torchrun():
-        end_with_parent()
-        if device.type == "cuda":
-            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-            torch.cuda.set_device(device)
     return device, Ranks.join(device, context)
 
 
@@ -158,9 +169,32 @@ def end_with_parent() -> bool:
         return False
 
 
-def torchrun_restarted() -> bool:
-    """Whether torchrun has started the ranks anew after one of them had gone."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def torchrun_job() -> str | None:
+    """A name for this start of torchrun that its restarts share; None without torchrun."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID")
+    return f"{platform.node()} {os.getppid()}" if name == "none" else name
+
+
+def goes_on(name: str, context: int, decide: Callable[[], bool]) -> bool:
+    """Whether torchrun has started the ranks anew, to go on with what they did before.
+
+    name, context: as for `join_ranks`. decide: whether there is something of this start of torchrun
+    to go on with; the first rank is asked, for all: the ranks of a new node are not started anew,
+    and may see other files.
+    """
+    if torchrun_job() is None:
+        return False
+    device, ranks = join_ranks(name, context)
+    again = ranks.any(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0, device)
+    return ranks.from_first(again and ranks.first and decide())
+
+
+def content_digest(path: Path) -> str | None:
+    """SHA-256 (hex) of a small file; None where there is none that can be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
 
 
 def several(ranks: Ranks | None) -> str:
@@ -181,4 +215,5 @@ def available_memory() -> int | None:
 def most_loaded() -> int | None:
     """Bases of a genome that may be loaded: half of the memory there is, None if it is unknown."""
     free = available_memory()
-    return None if free is None else free // 2
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # ranks of torchrun on this machine
+    return None if free is None else free // 2 // here

@@ -164,7 +164,7 @@ class TrainingStream:
         Inputs are token ids; a region shorter than the window is padded on the right with PAD.
         Targets are the next token, or -100 where it does not count: PAD always, N and lower case as
         the options say. With `ranks` > 1 the rows are rank, rank + ranks, … of the same batch, and
-        the position moves on by the whole batch, so all ranks stay in step.
+        the position moves on by the whole batch, so all ranks stay in step; a rank may get no row.
 
         Raises InputError for a shape or rank out of range, and for a genome with hardly a window
         that has few enough N.
@@ -246,10 +246,8 @@ class TrainingStream:
     def _require_shape(self, size: int, length: int, rank: int, ranks: int) -> None:
         if size < 1 or length < 1:
             raise InputError(f"batch of {size} x {length}: size and length must be at least 1")
-        if not 0 <= rank < ranks <= size:
-            raise InputError(
-                f"rank {rank} of {ranks} ranks, batch of {size}: each rank needs at least one row"
-            )
+        if not 0 <= rank < ranks:
+            raise InputError(f"rank {rank} of {ranks} ranks; it must be 0 to {ranks - 1}")
 
     def _strata_at(self, length: int) -> list[Strata]:
         if length not in self._strata:

@@ -108,7 +108,7 @@ def evaluate(
     overlap so that each counted base has at least so many before it, half a window when left out.
     `soft_masked`: whether lower-case bases count. `by_context` counts every prediction of every
     window, whatever its context. `ranks`: the processes that evaluate together, each its part of
-    the batches; all get the result.
+    the batches, which are as small as the smallest `batch_tokens` of any; all get the result.
 
     Raises InputError when there is nothing to evaluate or an option is out of range.
     """
@@ -124,7 +124,7 @@ def evaluate(
         regions,
         length=length,
         context=context,
-        batch_size=max(1, batch_tokens // length),
+        batch_size=max(1, ranks.least(batch_tokens) // length),
         soft_masked=soft_masked,
     )
     try:

@@ -70,8 +70,11 @@ def finetune(
             run.close()
         raise
     try:
+        if run:
+            ranks.require_alike(run.has_state, f"{run.path}: not the same folder for all ranks")
         if run and run.has_state:
             run.restore(tuner)
+            ranks.require_alike(tuner.steps_done, f"{run.path}: not the same folder for all ranks")
         elif run:
             run.clear_log()
         interrupted = False

@@ -45,7 +45,7 @@ class Piece:
         return 0 if self.inputs.is_floating_point() else self.inputs.numel()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Crop:
     """How a step of length warm-up reads its sequences: in random stretches, anew in each step."""
 
@@ -54,14 +54,19 @@ class Crop:
     seed: int
     step: int
     """The optimiser step, from 0."""
+    whole: Int64s | None = None
+    """Tokens of all rows of the step, where this rank reads a part of them."""
+    own: Int64s | None = None
+    """Which of these rows it reads."""
 
     def starts(self, lengths: Int64s) -> Int64s:
         """First token of the stretch of each row, each place as likely as any other, (n,).
 
         lengths: tokens of the rows, (n,); 0 is given for those that are not too long.
         """
-        room = np.maximum(lengths - self.length, 0)
-        return np.random.default_rng([self.seed, self.step, 2]).integers(0, room, endpoint=True)
+        room = np.maximum((lengths if self.whole is None else self.whole) - self.length, 0)
+        drawn = np.random.default_rng([self.seed, self.step, 2]).integers(0, room, endpoint=True)
+        return drawn if self.own is None else drawn[self.own]
 
 
 class Examples(Protocol):

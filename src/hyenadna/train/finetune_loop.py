@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -94,6 +95,9 @@ class Finetuner:
             )
         self.model, self.config, self.seed, self.device = model.to(device), config, seed, device
         self.ranks = ranks
+        # pieces are dealt out by number: they must be the same ones for all ranks
+        config = replace(config, micro_batch_tokens=ranks.least(config.micro_batch_tokens))
+        self.config = config
         ranks.begin_alike(model.state_dict().values())
         longest = model.max_length
         self.train_part, self.valid_part = require_parts(data, config, longest)
@@ -236,8 +240,11 @@ class Finetuner:
         """This rank's rows of a step, as long as those of the others, in pieces."""
         if not self.ranks.together:
             return self.examples.step(index, turned, crop)
-        order = np.argsort(-self.train_part.lengths[index], kind="stable")
-        own = order[self.ranks.rank :: self.ranks.count]
+        lengths = self.train_part.lengths[index]
+        read = lengths if crop is None else np.minimum(lengths, crop.length)
+        own = np.argsort(-read, kind="stable")[self.ranks.rank :: self.ranks.count]
+        if crop is not None:
+            crop = replace(crop, whole=lengths, own=own)
         return self.examples.step(index[own], turned[own], crop) if len(own) else iter(())
 
     def _accumulate(self, pieces: list[Piece]) -> tuple[float, float | None, int]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from hyenadna.checkpoint.files import StoredTensor
-from hyenadna.checkpoint.folder import standing
+from hyenadna.checkpoint.folder import require_place, standing
 from hyenadna.checkpoint.pieces import (
     PIECES,
     TRAINING,
@@ -51,6 +51,7 @@ def require_free(path: Path) -> None:
     unfinished = {"splits", "run.json.part"}  # a start that was killed
     if path.exists() and (not path.is_dir() or {p.name for p in path.iterdir()} - unfinished):
         raise InputError(f"{path}: exists and is not empty; give another --out")
+    require_place(path)
 
 
 class RunFolder:

@@ -126,6 +126,20 @@ class Ranks:
         dist.broadcast_object_list(held)
         return held[0]
 
+    def least(self, value: int) -> int:
+        """The least that any rank has. All must ask."""
+        return self.from_first(min(self.gather(value), default=value))
+
+    def require_alike(self, value: object, problem: str) -> None:
+        """Nothing, where all ranks have the same value. All must ask.
+
+        Raises InputError on all of them otherwise, with the problem and which rank differs.
+        """
+        found = self.gather(repr(value))
+        other = next((rank for rank, each in enumerate(found) if each != found[0]), None)
+        if (other := self.from_first(other)) is not None:
+            raise InputError(f"{problem} (rank {other} sees another state than rank 0)")
+
     def sum_of(self, tensor: Tensor, device: torch.device) -> Tensor:
         """The sum of a tensor over all ranks, where it lies. All must ask, with one shape."""
         if not self.together:
