@@ -294,7 +294,7 @@ def test_what_cannot_be_merged_says_which_shard_to_run(place, capsys):
     )
     error = refused(capsys, *words, "--shard", "3/5")
     assert "x.csv.shard-3-of-5: this shard is complete; merge it" in error
-    assert run([*words, "--shard", "3/5", "--resume"]) == 0
+    assert run([*other, "--resume"]) == 0
     assert "shard 3/5 is complete" in capsys.readouterr().out
     shutil.rmtree("x.csv.shard-3-of-5")
     assert run([*words, "--shard", "3/5"]) == 0
@@ -385,3 +385,33 @@ def test_two_processes_do_not_spoil_a_shard(place, capsys):
     error = refused(capsys, *PREDICT, "-o", "y.csv", "--shard", "1/1", "--resume")
     assert "another run is writing it" in error
     held.release()
+
+
+def test_a_complete_shard_that_was_asked_for_otherwise_is_refused(place, capsys):
+    words = [*TRACK, "-o", "x.bw", "--threads", "1", "--shard", "1/2"]
+    assert run(words) == 0
+    again = [*words, "--resume"]
+    for option, value, said in (
+        ("--strands", "reverse", "strands average, not reverse"),
+        ("--context", "12", "context 11, not 12"),
+        ("--annotation", "r.bed", "annotation left out, not "),
+        ("--precision", "bf16", "precision float32, not bf16"),
+    ):
+        mine = [w for w in again if option != "--context" or w not in ("--context", "11")]
+        error = refused(capsys, *mine, option, value)
+        assert f"x.bw.shard-1-of-2: this shard is complete, made with {said}" in error
+    save(HyenaDNA(CONFIG), place / "model2")
+    assert "model2" in refused(capsys, *("model2" if w == "model" else w for w in again))
+    free = [*again, "--device", "cpu", "--max-memory", "1GiB"]
+    assert run([str(place / w) if w in ("model", "g.fa") else w for w in free]) == 0
+    (place / "x.bw.shard-1-of-2" / "shard.json").unlink()
+    assert "this shard is damaged (" in refused(capsys, *again)
+    assert "this shard is damaged (" in refused(capsys, *words)
+
+
+def test_ray_refuses_a_complete_shard_that_was_asked_for_otherwise(place, capsys):
+    pytest.importorskip("ray", reason="needs hyenadna[ray]")
+    words = [*PREDICT, "-o", "x.csv"]
+    assert run([*words, "--shard", "1/2"]) == 0
+    words += ["--engine", "ray", "--resume", "--strands", "average"]
+    assert "made with strands left out, not average" in refused(capsys, *words)

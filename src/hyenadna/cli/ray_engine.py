@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hyenadna.cli.console import make_console
 from hyenadna.cli.merge import merge_shards
 from hyenadna.cli.progress import progress_bar
-from hyenadna.cli.spread import SpreadOptions, call, changed
+from hyenadna.cli.spread import SpreadOptions, call, changed, require_same
 from hyenadna.cli.units import counted, duration
 from hyenadna.errors import InputError
 
@@ -60,7 +60,7 @@ def run_on_ray(verb: str, arguments: Mapping[str, Any]) -> None:
         raise InputError(f"{out}: exists; remove it, or give another --out")
     if not out.parent.is_dir():
         raise InputError(f"{out}: there is no folder {out.parent}; make it first")
-    count = _shards_before(out, arguments)
+    count = _shards_before(out, verb, arguments)
     with _cluster(ray, arguments["spread"].ray_address, console):
         tasks = _tasks(ray, arguments)
         count = count or arguments["spread"].shards or _SHARDS_A_SLOT * tasks.slots
@@ -178,8 +178,11 @@ def _tasks(ray: Any, arguments: Mapping[str, Any]) -> _Tasks:
     return _Tasks(cpus, gpus, slots)
 
 
-def _shards_before(out: Path, arguments: Mapping[str, Any]) -> int | None:
-    """Number of shards of an interrupted run; None without one."""
+def _shards_before(out: Path, verb: str, arguments: Mapping[str, Any]) -> int | None:
+    """Number of shards of an interrupted run; None without one.
+
+    Raises InputError where a complete one was made with other arguments.
+    """
     from hyenadna.infer.shards import find_shards
 
     asked = arguments["spread"].shards
@@ -199,6 +202,9 @@ def _shards_before(out: Path, arguments: Mapping[str, Any]) -> int | None:
             f"{first.folder}: is of a run of {first.shard.count} shards; resume with as many "
             "(--shards), and remove those of other runs"
         )
+    for each in found:
+        if each.complete:
+            require_same(each.folder, verb, arguments)
     return first.shard.count
 
 

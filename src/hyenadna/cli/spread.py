@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from cyclopts import Parameter
 from hyenadna import __version__
 from hyenadna.cli.console import make_console
 from hyenadna.cli.run_options import RunOptions
+from hyenadna.cli.same_arguments import other_option
 from hyenadna.errors import InputError
 
 if TYPE_CHECKING:
@@ -130,10 +132,7 @@ class Spread:
     def about(self, cut: Cut, record: RunRecord) -> dict[str, Any]:
         """What the merge must know of a complete shard."""
         return {
-            "hyenadna": __version__,
-            "verb": self.verb,
-            "arguments": _plain(self.arguments),
-            "folder": str(Path.cwd()),
+            **asked(self.verb, self.arguments),
             "units": {"first": cut.units.start, "last": cut.units.stop, "of": cut.of},
             "record": dataclasses.asdict(record),
         }
@@ -171,15 +170,55 @@ def begin(verb: str, arguments: Mapping[str, Any]) -> Spread | None:
     mine = Spread(verb, arguments, out, shard, False)
     if out.exists():
         raise InputError(f"{out}: exists; remove it, or give another --out")
-    if not (mine.place / SHARD).is_file():
+    if not mine.place.exists():
         return mine
-    if not arguments["resume"]:
+    if not arguments["resume"] and (mine.place / SHARD).is_file():
         raise InputError(
             f"{mine.place}: this shard is complete; merge it (hyenadna merge {out}), or remove it "
             "to compute it again"
         )
+    require_same(mine.place, verb, arguments)
     mine.say_complete(make_console())
     return None
+
+
+def require_same(place: Path, verb: str, arguments: Mapping[str, Any]) -> None:
+    """Nothing, where the complete shard in this folder was asked for in the same way.
+
+    Raises InputError otherwise, and for a damaged one. What the files hold is left to the merge.
+    """
+    from hyenadna.infer.interrupted import SHARD
+
+    try:
+        told = json.loads((place / SHARD).read_text())
+        now = json.loads(json.dumps(asked(verb, arguments)))
+        other = _difference(told, now)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{place}: this shard is damaged ({error}); remove it and run it again"
+        ) from error
+    if other:
+        raise InputError(
+            f"{place}: this shard is complete, made with {other}; ask for the same, or "
+            "remove it to compute it again"
+        )
+
+
+def _difference(told: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    for name in ("hyenadna", "verb"):
+        if told[name] != now[name]:
+            return f"{name} {told[name]}, not {now[name]}"
+    return other_option(told, now)
+
+
+def asked(verb: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run was asked for, for JSON: version, verb, arguments and the folder they are from."""
+    return {
+        "hyenadna": __version__,
+        "verb": verb,
+        "arguments": _plain(arguments),
+        "folder": str(Path.cwd()),
+    }
 
 
 def call(verb: str, arguments: Mapping[str, Any]) -> None:
