@@ -312,7 +312,7 @@ def test_what_cannot_be_merged_says_which_shard_to_run(place, capsys):
     rows = place / "x.csv.shard-4-of-5" / "rows"
     kept = rows.read_bytes()
     rows.write_bytes(kept[:-3])
-    assert "x.csv: a shard is damaged" in refused(capsys, "merge", "x.csv")
+    assert "x.csv.shard-4-of-5: is damaged (rows has" in refused(capsys, "merge", "x.csv")
     rows.write_bytes(kept)
     (place / "x.csv.part").mkdir(exist_ok=True)
     (place / "x.csv.part" / "merged").unlink(missing_ok=True)
@@ -415,3 +415,74 @@ def test_ray_refuses_a_complete_shard_that_was_asked_for_otherwise(place, capsys
     assert run([*words, "--shard", "1/2"]) == 0
     words += ["--engine", "ray", "--resume", "--strands", "average"]
     assert "made with strands left out, not average" in refused(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "out", "file"),
+    [(EMBED, "x.npz", "sequences"), (SCORE, "x.vcf", "rows"), (TRACK, "x.bw", "values"),
+     (TRACK, "x.bw", "places"), (EMBED, "x.npz", "rows")],
+    ids=name_of,
+)  # fmt: skip
+def test_a_damaged_shard_is_named_and_blocks_nothing(place, words, out, file, capsys):
+    sharded(words, out, 2)
+    folder = place / f"{out}.shard-2-of-2"
+    whole, state = (folder / file).read_bytes(), json.loads((folder / "done.json").read_text())
+    begin, way = f"{out}.shard-2-of-2: is damaged (", "); remove it and run --shard 2/2 again"
+    for wrong in (whole[:-1], whole + b"x"):
+        (folder / file).write_bytes(wrong)
+        error = refused(capsys, "merge", out)
+        assert f"{begin}{file} has {len(wrong):,} bytes, not {len(whole):,}{way}" in error
+    (folder / file).unlink()
+    assert f"{begin}no {file}{way}" in refused(capsys, "merge", out)
+    (folder / file).write_bytes(whole)
+    key = next(key for key in ("inputs", "windows", "rows") if key in state)
+    (folder / "done.json").write_text(json.dumps(state | {key: state[key] - 1}))
+    assert begin in refused(capsys, "merge", out)
+    (folder / "done.json").write_text("")
+    assert begin in refused(capsys, "merge", out)
+    (folder / "done.json").write_text(json.dumps(state))
+    assert not list(place.glob("*.part")) and run(["merge", out]) == 0
+
+
+def test_without_locks_the_later_process_takes_a_shard_over(place, monkeypatch, capsys):
+    assert ran(PREDICT, "whole.csv") == 0
+    monkeypatch.setattr("hyenadna.infer.interrupted.hold", lambda _: True)
+    words = [*PREDICT, "-o", "x.csv", "--threads", "1", "--shard", "1/1"]
+    append, calls = RowsFile.append, []
+
+    def taken_over(self, *arguments):
+        calls.append(1)
+        append(self, *arguments)
+        if len(calls) == 2:
+            assert run([*words, "--resume"]) == 0  # the other process, from there to the end
+
+    def begun(self, *arguments):
+        append(self, *arguments)
+        monkeypatch.setattr(RowsFile, "append", append)
+        Part(place / "y.csv.shard-1-of-1", rows_file.FILES)
+
+    monkeypatch.setattr(RowsFile, "append", taken_over)
+    assert "was taken over by another process" in refused(capsys, *words)
+    assert run(["merge", "x.csv"]) == 0
+    assert (place / "x.csv").read_bytes() == (place / "whole.csv").read_bytes()
+    monkeypatch.setattr(RowsFile, "append", begun)
+    words[words.index("x.csv")] = "y.csv"
+    assert "y.csv.shard-1-of-1.part: was taken over by process " in refused(capsys, *words)
+    assert run([*words, "--resume"]) == 0 and run(["merge", "y.csv"]) == 0
+    assert (place / "y.csv").read_bytes() == (place / "whole.csv").read_bytes()
+
+
+def test_a_shard_whose_files_another_has_written_to_is_not_completed(place, monkeypatch, capsys):
+    words = [*PREDICT, "-o", "x.csv", "--shard", "1/1"]
+    with monkeypatch.context() as patch:
+        mark = RowsFile._mark
+        rows = place / "x.csv.shard-1-of-1.part" / "rows"
+
+        def spoilt(self):
+            mark(self)
+            with rows.open("a") as out:
+                out.write("s0,1\n")
+
+        patch.setattr(RowsFile, "_mark", spoilt)
+        assert "is damaged (rows has " in refused(capsys, *words)
+    assert not (place / "x.csv.shard-1-of-1").exists()

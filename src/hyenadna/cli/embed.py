@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
@@ -355,7 +355,8 @@ def _part(
     cut = run.cut(0, work, "bases to read", console)
     if run.shard is None:
         return _Part(cut, Mark(), whole)
-    return _Part(cut, found[cut.units.start], found[cut.units.stop])
+    first, last = found[cut.units.start], found[cut.units.stop]
+    return _Part(replace(cut, results=last.rows - first.rows), first, last)
 
 
 def _open_file(

@@ -66,6 +66,8 @@ class Cut:
     of: int
     items: range
     """What they hold: records, windows or sequences, by number."""
+    results: int
+    """Number of results of it: of those, or rows."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Spread:
         what: the work, in words.
         """
         if self.shard is None:
-            return Cut(range(0), 0, range(items))
+            return Cut(range(0), 0, range(items), items)
         ends, work = [0], [0]
         with console.status("cutting the input …"):
             for count, own in units:
@@ -114,7 +116,8 @@ class Spread:
                 f"note: so small an input is cut in {len(ends) - 1:,} pieces at most (the same for "
                 "any number of shards), so some shards are empty"
             )
-        return Cut(chosen, len(ends) - 1, range(ends[chosen.start], ends[chosen.stop]))
+        held = range(ends[chosen.start], ends[chosen.stop])
+        return Cut(chosen, len(ends) - 1, held, len(held))
 
     def end(self, results: Results, cut: Cut, record: RunRecord, console: Console) -> None:
         """Put the record of a whole run beside its output, or seal the shard with it.
@@ -134,6 +137,7 @@ class Spread:
         return {
             **asked(self.verb, self.arguments),
             "units": {"first": cut.units.start, "last": cut.units.stop, "of": cut.of},
+            "results": cut.results,
             "record": dataclasses.asdict(record),
         }
 

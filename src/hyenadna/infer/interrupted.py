@@ -1,7 +1,8 @@
 """What an interrupted run leaves beside its output, and whether another may go on with it.
 
 OUT.part/settings.json says what the results so far, in other files of that folder, were made with;
-OUT.part/lock is held by the process that writes. Of a shard (see `shards`) the output is a folder,
+OUT.part/lock is held by the process that writes, and OUT.part/owner names the last that came, where
+the file system has no locks. Of a shard (see `shards`) the output is a folder,
 in which OUT.part itself ends, with shard.json, which says what it is. OUT.part/merged stands where
 the results are not of a run but of all shards.
 """
@@ -9,8 +10,11 @@ the results are not of a run but of all shards.
 from __future__ import annotations
 
 import json
+import os
+import platform
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,7 @@ from typing import Any
 from hyenadna.errors import InputError
 from hyenadna.file_lock import hold
 
-_SETTINGS, _LOCK = "settings.json", "lock"
+_SETTINGS, _LOCK, _OWNER = "settings.json", "lock", "owner"
 SHARD, MERGED = "shard.json", "merged"
 
 
@@ -75,7 +79,7 @@ class Part:
 
     def __init__(self, path: Path, files: Sequence[str]) -> None:
         self.path, self.folder = path, part_folder(path)
-        self._own = {*files, _SETTINGS, _LOCK, SHARD, f"{SHARD}.new", MERGED}
+        self._own = {*files, _SETTINGS, _LOCK, _OWNER, SHARD, f"{SHARD}.new", MERGED}
         self.found = self.folder.exists()
         """Whether an interrupted run had left it."""
         with write_errors(path):
@@ -86,6 +90,24 @@ class Part:
             raise InputError(
                 f"{self.folder}: another run is writing it; wait for it, or stop it and go on with "
                 "--resume"
+            )
+        self.owner = f"process {os.getpid()} on {platform.node()}, {uuid.uuid4().hex}"
+        with write_errors(path):
+            (self.folder / _OWNER).write_text(self.owner)
+
+    def require_mine(self) -> None:
+        """Nothing, where no other process has taken the folder over since.
+
+        That can be where the file system has no locks. Raises InputError otherwise.
+        """
+        try:
+            owner = (self.folder / _OWNER).read_text()
+        except OSError:
+            owner = "another process, which has removed or completed it"
+        if owner != self.owner:
+            raise InputError(
+                f"{self.folder}: was taken over by {owner.rpartition(', ')[0] or owner}; this run "
+                "stops"
             )
 
     @contextmanager
@@ -103,7 +125,7 @@ class Part:
                 "away, or give another --out"
             )
         with write_errors(self.path):
-            for name in self._own - {_LOCK, *keep}:
+            for name in self._own - {_LOCK, _OWNER, *keep}:
                 remove(self.folder / name)
             yield self.folder
             (self.folder / _SETTINGS).write_text(json.dumps(dict(settings), indent=2) + "\n")
@@ -135,12 +157,17 @@ class Part:
         """The file `whole` of the folder takes the name of the output, and the rest goes."""
         self.finish_all({whole: self.path})
 
-    def seal(self, about: Mapping[str, Any]) -> None:
+    def seal(self, about: Mapping[str, Any], check: Callable[[Path], int]) -> None:
         """The folder itself, with `about` in it, takes the name of the output: a complete shard.
 
-        Where another process was first, its shard stays, which holds the same results. Raises
-        InputError where it cannot be written.
+        check: number of results in a folder, which must be that of `about`; ValueError where its
+        files are not what its state says. Where another process was first, its shard stays, which
+        holds the same results. Raises InputError where the folder is damaged or cannot be written.
         """
+        self.require_mine()
+        wrong = damage(self.folder, about, check)
+        if wrong:
+            raise InputError(f"{self.folder}: is damaged ({wrong}); remove it and run it again")
         with write_errors(self.path):
             beside = self.folder / f"{SHARD}.new"
             beside.write_text(json.dumps(dict(about), indent=2) + "\n")
@@ -161,10 +188,32 @@ class Part:
 
     def finish_all(self, files: Mapping[Path, Path]) -> None:
         """Each of these files of the folder takes its own name, and the rest goes."""
+        self.require_mine()
         for whole, path in files.items():
             whole.replace(path)
         shutil.rmtree(self.folder)
         self._lock.close()
+
+
+def damage(folder: Path, about: Mapping[str, Any], check: Callable[[Path], int]) -> str:
+    """What is wrong with the results of a shard, in words; empty where nothing is.
+
+    about: what is told of it, with the number of its `results`. check: see `Part.seal`.
+    """
+    try:
+        found, wanted = check(folder), int(about["results"])
+    except FileNotFoundError as error:
+        return f"no {Path(error.filename).name}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return str(error)
+    return "" if found == wanted else f"{found:,} results, not {wanted:,}"
+
+
+def require_size(file: Path, size: int) -> None:
+    """Nothing, where a file has so many bytes. Raises ValueError otherwise, OSError without it."""
+    found = file.stat().st_size
+    if found != size:
+        raise ValueError(f"{file.name} has {found:,} bytes, not {size:,}")
 
 
 def difference(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> str:

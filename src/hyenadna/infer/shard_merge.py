@@ -22,7 +22,7 @@ from hyenadna.infer import (
     score_shards,
     track_spill,
 )
-from hyenadna.infer.interrupted import MERGED, SHARD, Part, difference, part_folder
+from hyenadna.infer.interrupted import MERGED, SHARD, Part, damage, difference, part_folder
 from hyenadna.infer.shards import FoundShard, find_shards, require_same_units
 
 _SHOWN: Final = 5
@@ -33,14 +33,16 @@ class _Results:
     """What a verb leaves in the folder of a shard."""
 
     files: Sequence[str]
+    check: Callable[[Path], int]
+    """Number of results in a folder: see `interrupted.Part.seal`."""
     gather: Callable[[Sequence[Path], Path], None]
 
 
 RESULTS: Final[Mapping[str, _Results]] = {
-    "embed": _Results(embeddings_file.FILES, embeddings_spill.gather),
-    "score": _Results((*rows_file.FILES, "ranked"), score_shards.gather),
-    "predict": _Results(rows_file.FILES, rows_file.gather),
-    "track": _Results(track_spill.FILES, track_spill.gather),
+    "embed": _Results(embeddings_file.FILES, embeddings_spill.check, embeddings_spill.gather),
+    "score": _Results((*rows_file.FILES, "ranked"), rows_file.check, score_shards.gather),
+    "predict": _Results(rows_file.FILES, rows_file.check, rows_file.gather),
+    "track": _Results(track_spill.FILES, track_spill.check, track_spill.gather),
 }
 
 
@@ -155,6 +157,9 @@ def _told(shard: FoundShard) -> dict[str, Any]:
         _ = found["arguments"], found["folder"], found["record"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(_again(shard, f"is damaged ({error})")) from error
+    wrong = damage(shard.folder, found, RESULTS[found["verb"]].check)
+    if wrong:
+        raise InputError(_again(shard, f"is damaged ({wrong})"))
     return dict(found)
 
 
