@@ -486,3 +486,43 @@ def test_a_shard_whose_files_another_has_written_to_is_not_completed(place, monk
         patch.setattr(RowsFile, "_mark", spoilt)
         assert "is damaged (rows has " in refused(capsys, *words)
     assert not (place / "x.csv.shard-1-of-1").exists()
+
+
+def test_two_merges_at_once(place, monkeypatch, capsys):
+    """The second is refused; without locks it takes over, and the first leaves what it made."""
+    assert ran(PREDICT, "whole.csv") == 0
+    sharded(PREDICT, "x.csv", 2)
+    resume, said = RowsFile.resume, []
+
+    def second(*arguments):
+        monkeypatch.setattr(RowsFile, "resume", resume)
+        said.append(refused(capsys, "merge", "x.csv"))
+        return resume(*arguments)
+
+    monkeypatch.setattr(RowsFile, "resume", second)
+    assert run(["merge", "x.csv", "--keep-shards"]) == 0
+    assert "x.csv.shard-1-of-2: another merge is at work on it" in said[0]
+    assert (place / "x.csv").read_bytes() == (place / "whole.csv").read_bytes()
+    (place / "x.csv").unlink()
+    monkeypatch.setattr("hyenadna.infer.interrupted.hold", lambda _: True)
+    finish = RowsFile.finish
+
+    def taken_over(self):
+        monkeypatch.setattr(RowsFile, "finish", finish)
+        Part(place / "x.csv", rows_file.FILES)
+        (place / "x.csv.part" / "merged").write_text("of the other")
+        finish(self)
+
+    monkeypatch.setattr(RowsFile, "finish", taken_over)
+    assert "x.csv.part: was taken over by process " in refused(capsys, "merge", "x.csv")
+    assert (place / "x.csv.part" / "rows").exists() and not (place / "x.csv").exists()
+
+
+def test_a_merge_leaves_foreign_files_and_no_part_of_its_own(place, capsys):
+    sharded(PREDICT, "x.csv", 2)
+    (place / "x.csv.part").mkdir()
+    (place / "x.csv.part" / "mine.txt").write_text("")
+    assert "x.csv.part: holds mine.txt" in refused(capsys, "merge", "x.csv")
+    assert (place / "x.csv.part" / "mine.txt").exists()
+    (place / "x.csv.part" / "mine.txt").unlink()
+    assert run(["merge", "x.csv"]) == 0

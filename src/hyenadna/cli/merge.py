@@ -50,31 +50,41 @@ def merge_shards(out: Path, *, keep: bool = False) -> tuple[int, float]:
     keep: leave the shards there. Raises InputError where they are not all there, complete and of
     one run, and where the model or an input is no longer what it was.
     """
-    from hyenadna.infer.interrupted import OtherSettings
-    from hyenadna.infer.shard_merge import assemble, complete_shards, drop, remove_shards
+    from hyenadna.infer.shard_merge import complete_shards, held_shards, remove_shards
 
     begun = time.monotonic()
+    _require_free(out)
+    run = complete_shards(out)
+    with held_shards(run.shards):
+        _require_free(out)
+        _make(run, out)
+        if not keep:
+            remove_shards(run.shards[1:])
+    if not keep:
+        remove_shards(run.shards[:1])  # not held any more: NFS keeps a folder with an open file
+    return len(run.shards), time.monotonic() - begun
+
+
+def _require_free(out: Path) -> None:
     if out.exists():
         raise InputError(f"{out}: exists; remove it to merge the shards again")
-    run = complete_shards(out)
-    out, name = out.absolute(), out
-    assemble(out, run)
+
+
+def _make(run: WholeRun, name: Path) -> None:
+    """Write the output of all shards, with its record."""
+    from hyenadna.infer.interrupted import OtherSettings
+    from hyenadna.infer.shard_merge import assembled
+
+    out = name.absolute()
     try:
-        with _folder(run, name):
+        with assembled(out, run), _folder(run, name):
             _write(run, out)
     except OtherSettings as error:
-        drop(out)
         raise InputError(
             f"{name}: the shards were made with {error.difference}: the model or an input has "
             "changed since; run the shards again, or put back what was there"
         ) from error
-    except InputError:
-        drop(out)
-        raise
     _record(run, out)
-    if not keep:
-        remove_shards(run.shards)
-    return len(run.shards), time.monotonic() - begun
 
 
 def _write(run: WholeRun, out: Path) -> None:

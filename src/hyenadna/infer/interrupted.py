@@ -22,8 +22,8 @@ from typing import Any
 from hyenadna.errors import InputError
 from hyenadna.file_lock import hold
 
-_SETTINGS, _LOCK, _OWNER = "settings.json", "lock", "owner"
-SHARD, MERGED = "shard.json", "merged"
+_SETTINGS, _OWNER = "settings.json", "owner"
+SHARD, MERGED, LOCK = "shard.json", "merged", "lock"
 
 
 class OtherSettings(InputError):
@@ -79,12 +79,12 @@ class Part:
 
     def __init__(self, path: Path, files: Sequence[str]) -> None:
         self.path, self.folder = path, part_folder(path)
-        self._own = {*files, _SETTINGS, _LOCK, _OWNER, SHARD, f"{SHARD}.new", MERGED}
+        self._own = {*files, _SETTINGS, LOCK, _OWNER, SHARD, f"{SHARD}.new", MERGED}
         self.found = self.folder.exists()
         """Whether an interrupted run had left it."""
         with write_errors(path):
             self.folder.mkdir(exist_ok=True)
-            self._lock = (self.folder / _LOCK).open("a")
+            self._lock = (self.folder / LOCK).open("a")
         if not hold(self._lock):
             self._lock.close()
             raise InputError(
@@ -110,6 +110,15 @@ class Part:
                 "stops"
             )
 
+    def require_own(self) -> None:
+        """Nothing, where the folder holds files of runs alone. Raises InputError otherwise."""
+        foreign = sorted(file.name for file in self.folder.iterdir() if file.name not in self._own)
+        if foreign:
+            raise InputError(
+                f"{self.folder}: holds {foreign[0]}, which is not of an interrupted run; move it "
+                "away, or give another --out"
+            )
+
     @contextmanager
     def cleared(self, settings: Mapping[str, Any], keep: Sequence[str] = ()) -> Iterator[Path]:
         """The folder without results, to write into while the block runs; then the settings.
@@ -118,14 +127,9 @@ class Part:
         resume. Raises InputError where it cannot be written, or holds files that no run of ours has
         made; these stay.
         """
-        foreign = sorted(file.name for file in self.folder.iterdir() if file.name not in self._own)
-        if foreign:
-            raise InputError(
-                f"{self.folder}: holds {foreign[0]}, which is not of an interrupted run; move it "
-                "away, or give another --out"
-            )
+        self.require_own()
         with write_errors(self.path):
-            for name in self._own - {_LOCK, _OWNER, *keep}:
+            for name in self._own - {LOCK, _OWNER, *keep}:
                 remove(self.folder / name)
             yield self.folder
             (self.folder / _SETTINGS).write_text(json.dumps(dict(settings), indent=2) + "\n")
@@ -179,7 +183,7 @@ class Part:
                 raise InputError(
                     f"{self.path}: cannot be written ({error.strerror or error})"
                 ) from error
-            shutil.rmtree(self.folder)
+            self._remove()
         self._lock.close()
 
     def release(self) -> None:
@@ -191,8 +195,11 @@ class Part:
         self.require_mine()
         for whole, path in files.items():
             whole.replace(path)
+        self._remove()
+
+    def _remove(self) -> None:
+        self._lock.close()  # before: NFS keeps a folder with an open file
         shutil.rmtree(self.folder)
-        self._lock.close()
 
 
 def damage(folder: Path, about: Mapping[str, Any], check: Callable[[Path], int]) -> str:
@@ -240,7 +247,7 @@ def remove(path: Path) -> None:
 def is_held(path: Path) -> bool:
     """Whether some process is at work on this output."""
     try:
-        with (part_folder(path) / _LOCK).open("a") as lock:
+        with (part_folder(path) / LOCK).open("a") as lock:
             return not hold(lock)
     except OSError:
         return False
