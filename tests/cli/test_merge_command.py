@@ -323,7 +323,7 @@ def test_what_cannot_be_merged_says_which_shard_to_run(place, capsys):
     shutil.rmtree("x.csv.part")
     assert run(["merge", "x.csv", "--keep-shards"]) == 0
     assert len(list(place.glob("x.csv.shard-*-of-5"))) == 5
-    assert "x.csv: exists" in refused(capsys, "merge", "x.csv")
+    assert "x.csv: exists" in refused(capsys, "merge", "x.csv", "--keep-shards")
     assert "x.csv: exists" in refused(capsys, *words, "--shard", "1/5", "--resume")
 
 
@@ -526,3 +526,71 @@ def test_a_merge_leaves_foreign_files_and_no_part_of_its_own(place, capsys):
     assert (place / "x.csv.part" / "mine.txt").exists()
     (place / "x.csv.part" / "mine.txt").unlink()
     assert run(["merge", "x.csv"]) == 0
+
+
+def test_a_merge_that_was_killed_at_the_end_is_finished(place, monkeypatch, capsys):
+    """Its record is that of all shards from the first, so the merge knows its own output again."""
+    for words, out in ((PREDICT, "x.csv"), ([*TRACK, "--strands", "each"], "y.bw")):
+        sharded(words, out, 3)
+
+        def killed(*_):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr("hyenadna.infer.shard_merge.remove_shards", killed)
+            assert run(["merge", out]) == 130
+        assert read_record(place / out).figures["shards"] == 3
+        (place / f"{out}.shard-2-of-3" / "shard.json").unlink()  # half removed
+        shutil.rmtree(place / f"{out}.shard-3-of-3")
+        before = bytes_of(place / out)
+        assert run(["merge", out]) == 0
+        assert not list(place.glob("*shard*"))
+        assert bytes_of(place / out) == {k: v for k, v in before.items() if "shard" not in k}
+    # shards of another run than that of the output stay
+    sharded(PREDICT, "z.csv", 2)
+    shutil.copy("x.csv", "z.csv")
+    shutil.copy("x.csv.run.json", "z.csv.run.json")
+    assert "z.csv: exists" in refused(capsys, "merge", "z.csv")
+    assert len(list(place.glob("z.csv.shard-*"))) == 2
+
+
+def test_whole_paths_need_no_folder(place, monkeypatch, capsys):
+    assert ran(PREDICT, "whole.csv") == 0
+    names = ["predict", str(place / "task"), str(place / "s.csv")]
+    for words, out in ((names, "x.csv"), (PREDICT, "y.csv")):
+        (place / "gone").mkdir()
+        for name in ("task", "s.csv"):
+            (place / "gone" / name).symlink_to(place / name)
+        monkeypatch.chdir(place / "gone")
+        sharded(words, str(place / out), 2)
+        monkeypatch.chdir(place)
+        shutil.rmtree(place / "gone")
+    assert run(["merge", "x.csv"]) == 0
+    assert (place / "x.csv").read_bytes() == (place / "whole.csv").read_bytes()
+    assert "or give the shards whole paths" in refused(capsys, "merge", "y.csv")
+
+
+def test_options_of_the_output_are_the_same_for_all_shards(place, capsys):
+    words = [*TRACK, "-o", "x.bw", "--annotation", "r.bed"]
+    assert run([*words, "--shard", "1/2", "--threads", "1"]) == 0
+    assert run([*TRACK, "-o", "x.bw", "--shard", "2/2"]) == 0
+    error = refused(capsys, "merge", "x.bw")
+    assert "x.bw.shard-2-of-2: was made with annotation left out, not r.bed as shard 1/2" in error
+    shutil.rmtree("x.bw.shard-2-of-2")
+    same = [str(place / word) if word in ("r.bed", "model", "g.fa") else word for word in words]
+    assert run([*same, "--shard", "2/2", "--threads", "2"]) == 0
+    shutil.copytree("x.bw.shard-2-of-2", "x.bw.shard-2-of-2.part")  # begun a second time, and left
+    assert run(["merge", "x.bw"]) == 0
+    assert not list(place.glob("*shard*"))
+    record = read_record(place / "x.bw")
+    assert [each["machine"]["threads"] for each in record.figures["each_shard"]] == [1, 2]
+
+
+def test_the_record_has_the_command_of_the_whole_run(place, monkeypatch):
+    for index in (1, 2):
+        words = ["predict", "task", "s.csv", "-o", "x.csv", "--shard", f"{index}/2", "--resume"]
+        monkeypatch.setattr("sys.argv", ["hyenadna", *words])
+        assert run(words) == 0
+    monkeypatch.setattr("sys.argv", ["hyenadna", "merge", "x.csv"])
+    assert run(["merge", "x.csv"]) == 0
+    assert read_record(place / "x.csv").command == "hyenadna predict task s.csv -o x.csv"

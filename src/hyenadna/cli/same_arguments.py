@@ -6,7 +6,7 @@ count: device, threads and memory, and how a run was spread or gone on with.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,26 +15,38 @@ _FREE: Final = {"out", "resume", "device", "threads", "max_memory"}
 
 def other_option(told: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """The first option in which two shard.json differ, with both values; empty if there is none."""
-    old, new = _options(told), _options(now)
-    return _difference(_located(old, told["folder"]), _located(new, now["folder"]))
+    return _differing(told, now, ())
 
 
-def other_words(told: Mapping[str, Any], now: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+def other_words(told: Mapping[str, Any], now: Mapping[str, Any], known: Collection[str]) -> str:
     """As `other_option`, for shards of several machines, where the same words may do as well.
 
-    known: settings, which are known to be the same, so that options of their names do not count.
+    known: names of settings, known to be the same, so that options of these names do not count.
     """
-    old, new = ({k: v for k, v in _options(e).items() if k not in known} for e in (told, now))
-    return _difference(old, new) and _difference(
-        _located(old, told["folder"]), _located(new, now["folder"])
-    )
+    if _options(told, known) == _options(now, known):
+        return ""
+    return _differing(told, now, known)
 
 
-def _options(told: Mapping[str, Any]) -> dict[str, Any]:
+def names_relative(arguments: Mapping[str, Any]) -> bool:
+    """Whether arguments, as in shard.json, name a file or the model from the present folder."""
+    model = arguments.get("model")
+    if isinstance(model, str) and Path(model).exists() and not Path(model).is_absolute():
+        return True
+    return any(_is_relative(value) for name, value in arguments.items() if name not in _FREE)
+
+
+def _is_relative(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(map(_is_relative, value))
+    return isinstance(value, dict) and "path" in value and not Path(value["path"]).is_absolute()
+
+
+def _options(told: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in told["arguments"].items():
         found |= value["on"] if isinstance(value, dict) and "on" in value else {name: value}
-    return {name: value for name, value in found.items() if name not in _FREE}
+    return {name: value for name, value in found.items() if name not in _FREE and name not in known}
 
 
 def _located(options: Mapping[str, Any], folder: str) -> dict[str, Any]:
@@ -54,10 +66,15 @@ def _place(value: Any, folder: str) -> Any:
     return value
 
 
-def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+def _differing(told: Mapping[str, Any], now: Mapping[str, Any], known: Collection[str]) -> str:
+    both = [(_options(each, known), each["folder"]) for each in (told, now)]
+    old, new = (_located(options, folder) for options, folder in both)
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
-            return f"{name} {_text(old.get(name))}, not {_text(new.get(name))}"
+            typed = [_text(options.get(name)) for options, _ in both]
+            if typed[0] == typed[1]:  # from other folders
+                typed = [_text(old.get(name)), _text(new.get(name))]
+            return f"{name} {typed[0]}, not {typed[1]}"
     return ""
 
 

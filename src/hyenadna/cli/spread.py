@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from hyenadna import __version__
 from hyenadna.cli.console import make_console
 from hyenadna.cli.run_options import RunOptions
-from hyenadna.cli.same_arguments import other_option
+from hyenadna.cli.same_arguments import names_relative, other_option
 from hyenadna.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,8 +42,9 @@ class SpreadOptions:
     """CPUs, and threads, of each Ray task; `--threads`, or 1, when left out."""
     task_gpus: float | None = None
     """GPUs of each Ray task; 1 where the cluster has some and `--device` is not `cpu`."""
-    merging: Annotated[bool, Parameter(parse=False)] = False
-    """That all results are there, of the shards, and only the output is made."""
+    merging: Annotated[Callable[[Any], Any] | None, Parameter(parse=False)] = None
+    """That all results are there, of the shards, and only the output is made: gives the record of
+    all shards for that of the run."""
 
 
 USUAL = SpreadOptions()
@@ -79,7 +80,8 @@ class Spread:
     """Of the verb's function, by name."""
     out: Path
     shard: Shard | None
-    merging: bool
+    merging: Callable[[RunRecord], RunRecord] | None
+    """See `SpreadOptions`."""
 
     @property
     def place(self) -> Path:
@@ -127,7 +129,7 @@ class Spread:
         from hyenadna.infer.run_record import write_record
 
         if self.shard is None:
-            write_record(self.out, record)
+            write_record(self.out, self.merging(record) if self.merging else record)
             return
         results.seal(self.about(cut, record))
         self.say_complete(console)
@@ -171,7 +173,7 @@ def begin(verb: str, arguments: Mapping[str, Any]) -> Spread | None:
     from hyenadna.infer.shards import Shard
 
     shard = Shard.parse(spread.shard)
-    mine = Spread(verb, arguments, out, shard, False)
+    mine = Spread(verb, arguments, out, shard, None)
     if out.exists():
         raise InputError(f"{out}: exists; remove it, or give another --out")
     if not mine.place.exists():
@@ -216,12 +218,17 @@ def _difference(told: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def asked(verb: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run was asked for, for JSON: version, verb, arguments and the folder they are from."""
+    """What a run was asked for, for JSON: version, verb, arguments and the folder they are from.
+
+    relative: whether the arguments name something from there.
+    """
+    plain = _plain(arguments)
     return {
         "hyenadna": __version__,
         "verb": verb,
-        "arguments": _plain(arguments),
+        "arguments": plain,
         "folder": str(Path.cwd()),
+        "relative": names_relative(plain),
     }
 
 

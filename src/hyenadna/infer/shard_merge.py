@@ -55,11 +55,13 @@ class WholeRun:
     verb: str
     arguments: Mapping[str, Any]
     """As `shard.json` tells them."""
-    folder: Path
-    """Where the shards were run."""
+    folder: Path | None
+    """Where the shards were run; None where no argument depends on it."""
     shards: tuple[FoundShard, ...]
     records: tuple[Mapping[str, Any], ...]
     """Of each shard: see `RunRecord`."""
+    told: tuple[Mapping[str, Any], ...]
+    """All that the shard.json of each shard tells."""
 
 
 def complete_shards(out: Path) -> WholeRun:
@@ -93,9 +95,10 @@ def complete_shards(out: Path) -> WholeRun:
     return WholeRun(
         told[0]["verb"],
         told[0]["arguments"],
-        Path(told[0]["folder"]),
+        Path(told[0]["folder"]) if told[0].get("relative", True) else None,
         tuple(found),
         tuple(each["record"] or {} for each in told),
+        tuple(told),
     )
 
 
@@ -216,6 +219,10 @@ def _require_alike(
 
 
 def remove_shards(shards: Sequence[FoundShard]) -> None:
-    """Remove the folders of shards."""
+    """Remove the folders of shards, and what another process has begun of them and left."""
     for each in shards:
-        shutil.rmtree(each.folder)
+        beside = part_folder(each.folder)
+        if beside.exists() and not interrupted.is_held(each.folder):
+            shutil.rmtree(beside)
+        with suppress(FileNotFoundError):  # by another merge
+            shutil.rmtree(each.folder)
