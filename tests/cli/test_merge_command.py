@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pkgutil
 import shutil
 from pathlib import Path
@@ -263,10 +264,12 @@ def refused(capsys, *words: str) -> str:
     return error
 
 
-@pytest.mark.parametrize("text", ["0/8", "9/8", "3", "a/b", "1/0", "-1/2"])
+@pytest.mark.parametrize("text", ["0/8", "5/4", "0/4", "3", "a/b", "1/0", "-1/2"])
 def test_shards_count_from_1(place, text, capsys):
     error = refused(capsys, *PREDICT, "-o", "x.csv", f"--shard={text}")
-    assert f"--shard is '{text}'; write which part and of how many, from 1/" in error
+    of = int(text[-1]) if text[-1] in "48" else 8
+    wanted = f"--shard is '{text}'; write which part and of how many, from 1/{of} to {of}/{of}\n"
+    assert wanted in error
     assert not list(place.glob("x.csv*"))
 
 
@@ -594,3 +597,26 @@ def test_the_record_has_the_command_of_the_whole_run(place, monkeypatch):
     monkeypatch.setattr("sys.argv", ["hyenadna", "merge", "x.csv"])
     assert run(["merge", "x.csv"]) == 0
     assert read_record(place / "x.csv").command == "hyenadna predict task s.csv -o x.csv"
+
+
+def test_folders_that_are_no_shards_are_left_alone(place, capsys):
+    for name in ("x.csv.shard-3-of-2", "x.csv.shard-0-of-2", "x.csv.shard-01-of-2"):
+        (place / name).mkdir()
+    assert "x.csv: has no shards beside it" in refused(capsys, "merge", "x.csv")
+
+
+def test_an_input_that_is_read_once_alone_is_refused(place, capsys):
+    words = ["predict", "task", "pipe.csv", "-o", "x.csv"]
+    os.mkfifo("pipe.csv")
+    for more in (["--shard", "1/2"], ["--engine", "ray"]):
+        assert "pipe.csv: is no file; every shard reads" in refused(capsys, *words, *more)
+
+
+def test_damaged_settings_are_no_results(place, capsys, monkeypatch):
+    words = [*PREDICT, "-o", "x.csv", "--shard", "1/1"]
+    with monkeypatch.context() as patch:
+        stopped_at(patch, RowsFile, 2)
+        assert run(words) == 130
+    settings = place / "x.csv.shard-1-of-1.part" / "settings.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"batch_tokens": "many"}))
+    assert "batch_tokens many, not " in refused(capsys, *words, "--resume")

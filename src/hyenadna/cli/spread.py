@@ -157,6 +157,8 @@ def begin(verb: str, arguments: Mapping[str, Any]) -> Spread | None:
     for options that exclude each other, and as the verb does where Ray runs it.
     """
     spread, out = arguments["spread"], arguments["out"]
+    if spread.engine or spread.shard:
+        _require_files(arguments)
     if spread.engine == "ray":
         from hyenadna.cli.ray_engine import run_on_ray
 
@@ -186,6 +188,18 @@ def begin(verb: str, arguments: Mapping[str, Any]) -> Spread | None:
     require_same(mine.place, verb, arguments)
     mine.say_complete(make_console())
     return None
+
+
+def _require_files(arguments: Mapping[str, Any]) -> None:
+    """Refuse an input that can be read once alone, such as a pipe."""
+    for name, value in arguments.items():
+        for path in value if isinstance(value, (list, tuple)) else [value]:
+            if not isinstance(path, Path) or name == "out" or not path.exists():
+                continue
+            if not (path.is_file() or path.is_dir()):
+                raise InputError(
+                    f"{path}: is no file; every shard reads its inputs, and so does the merge"
+                )
 
 
 def require_same(place: Path, verb: str, arguments: Mapping[str, Any]) -> None:

@@ -71,6 +71,12 @@ def read_settings(folder: Path) -> Mapping[str, Any]:
     return stored if isinstance(stored, dict) else {}
 
 
+def stored_tokens(path: Path, usual: int) -> int:
+    """Tokens of a pass of the interrupted run beside `path`, which must keep them; or the usual."""
+    tokens = stored_settings(path).get("batch_tokens")
+    return tokens if isinstance(tokens, int) and tokens > 0 else usual
+
+
 class Part:
     """The folder of a run, held by this process alone.
 
