@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pkgutil
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from hyenadna.alphabet import decode
 from hyenadna.checkpoint.save import save
 from hyenadna.checkpoint.task import save_task
 from hyenadna.cli import predict as predict_command
+from hyenadna.cli import ray_engine
 from hyenadna.cli import score as score_command
 from hyenadna.cli.app import run
 from hyenadna.config import ModelConfig
@@ -620,3 +623,49 @@ def test_damaged_settings_are_no_results(place, capsys, monkeypatch):
     settings = place / "x.csv.shard-1-of-1.part" / "settings.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"batch_tokens": "many"}))
     assert "batch_tokens many, not " in refused(capsys, *words, "--resume")
+
+
+def test_a_shard_that_is_held_comes_again_later(place, monkeypatch, capsys):
+    """A stand-in for Ray that runs tasks at once: one waits for no other."""
+    assert ran(PREDICT, "whole.csv") == 0
+    monkeypatch.setattr(ray_engine, "_WAIT", 0)
+    held, order = Part(place / "x.csv.shard-1-of-2", rows_file.FILES), []
+
+    class Ray:
+        exceptions = SimpleNamespace(RayTaskError=ZeroDivisionError, RayError=ConnectionError)
+
+        def remote(self, function):
+            def submitted(verb, own, where, folder):
+                order.append(own["spread"].shard)
+                if len(order) == 4:
+                    held.release()
+                return len(order), function(verb, own, where, folder)
+
+            return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=submitted))
+
+        def wait(self, tasks, **_):
+            return tasks[:1], []
+
+        def get(self, task):
+            return task[1]
+
+        def cancel(self, *_, **__):
+            pass
+
+    ours = contextlib.nullcontext()
+    monkeypatch.setattr(ray_engine, "_ray", Ray)
+    monkeypatch.setattr(ray_engine, "_cluster", lambda *_: ours)
+    monkeypatch.setattr(ray_engine, "_tasks", lambda *_: ray_engine._Tasks(1, 0, 2))
+    words = [*PREDICT, "-o", "x.csv", "--engine", "ray", "--shards", "2", "--resume"]
+    monkeypatch.setattr(ray_engine, "_TURNS", 1)
+    assert "shard 1/2: another process is at work on it" in refused(capsys, *words)
+    assert order == ["1/2", "2/2", "1/2"]
+    assert run(words) == 0
+    assert (place / "x.csv").read_bytes() == (place / "whole.csv").read_bytes()
+
+    def lost(*_):
+        raise ConnectionError("the head is gone")
+
+    monkeypatch.setattr(Ray, "get", lost)
+    words[words.index("x.csv")] = "y.csv"
+    assert "Ray has lost its task (the head is gone); is" in refused(capsys, *words)
