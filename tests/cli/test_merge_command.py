@@ -28,7 +28,7 @@ from hyenadna.infer.embeddings_file import EmbeddingsFile
 from hyenadna.infer.interrupted import Part
 from hyenadna.infer.rows_file import RowsFile
 from hyenadna.infer.run_record import read_record
-from hyenadna.infer.track_spill import TrackSpill
+from hyenadna.infer.track_spill import FILES, TrackSpill
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.heads import TaskModel
 
@@ -528,7 +528,8 @@ def test_a_merge_leaves_foreign_files_and_no_part_of_its_own(place, capsys):
     sharded(PREDICT, "x.csv", 2)
     (place / "x.csv.part").mkdir()
     (place / "x.csv.part" / "mine.txt").write_text("")
-    assert "x.csv.part: holds mine.txt" in refused(capsys, "merge", "x.csv")
+    error = refused(capsys, "merge", "x.csv")
+    assert "x.csv.part: holds mine.txt" in error and error.endswith("move it away\n")
     assert (place / "x.csv.part" / "mine.txt").exists()
     (place / "x.csv.part" / "mine.txt").unlink()
     assert run(["merge", "x.csv"]) == 0
@@ -669,3 +670,17 @@ def test_a_shard_that_is_held_comes_again_later(place, monkeypatch, capsys):
     monkeypatch.setattr(Ray, "get", lost)
     words[words.index("x.csv")] = "y.csv"
     assert "Ray has lost its task (the head is gone); is" in refused(capsys, *words)
+
+
+def test_a_merge_advises_what_it_has(place, capsys):
+    sharded([*TRACK, "--strands", "each"], "x.bw", 2)
+    there = place / "x.surprisal.forward.bw"
+    there.write_text("")
+    error = refused(capsys, "merge", "x.bw")
+    assert "x.surprisal.forward.bw: exists; remove it\n" in error
+    there.unlink()
+    held = Part(place / "x.bw", FILES)
+    error = refused(capsys, "merge", "x.bw")
+    assert "another run is writing it; wait for it, and merge again\n" in error
+    held.release()
+    assert run(["merge", "x.bw"]) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shlex
 import time
 from collections.abc import Mapping
@@ -134,6 +135,14 @@ def _make(run: WholeRun, name: Path) -> None:
             f"{name}: the shards were made with {error.difference}: the model or an input has "
             "changed since; run the shards again, or put back what was there"
         ) from error
+    except InputError as error:
+        raise InputError(_advice(str(error))) from error
+
+
+def _advice(line: str) -> str:
+    """A line of a verb, with what it advises as one can do it in a merge."""
+    line = line.replace(", or give another --out", "").replace(", or stop it and", ", and")
+    return re.sub(r"(, or )?go on with --resume.*", "merge again", line)
 
 
 def _write(run: WholeRun, out: Path) -> None:
