@@ -684,3 +684,16 @@ def test_a_merge_advises_what_it_has(place, capsys):
     assert "another run is writing it; wait for it, and merge again\n" in error
     held.release()
     assert run(["merge", "x.bw"]) == 0
+
+
+def test_a_shard_without_its_part_of_the_background_is_named(place, capsys):
+    sharded([*SCORE, "--background", "9"], "x.vcf", 2)
+    kept = place / "x.vcf.shard-2-of-2" / "kept.json"
+    text = kept.read_text()
+    for wrong, said in (("", "is damaged ("), ("{}", "is damaged ('of_this_shard'")):
+        kept.write_text(wrong)
+        assert f"x.vcf.shard-2-of-2: {said}" in refused(capsys, "merge", "x.vcf")
+    kept.unlink()
+    assert "x.vcf.shard-2-of-2: is damaged (no kept.json)" in refused(capsys, "merge", "x.vcf")
+    kept.write_text(text)
+    assert run(["merge", "x.vcf"]) == 0

@@ -42,7 +42,7 @@ class _Results:
 
 RESULTS: Final[Mapping[str, _Results]] = {
     "embed": _Results(embeddings_file.FILES, embeddings_spill.check, embeddings_spill.gather),
-    "score": _Results((*rows_file.FILES, "ranked"), rows_file.check, score_shards.gather),
+    "score": _Results((*rows_file.FILES, "ranked"), score_shards.check, score_shards.gather),
     "predict": _Results(rows_file.FILES, rows_file.check, rows_file.gather),
     "track": _Results(track_spill.FILES, track_spill.check, track_spill.gather),
 }
