@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import pkgutil
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from hyenadna.alphabet import decode
 from hyenadna.checkpoint.save import save
 from hyenadna.checkpoint.task import save_task
 from hyenadna.cli import predict as predict_command
+from hyenadna.cli import ray_engine
 from hyenadna.cli import score as score_command
 from hyenadna.cli.app import run
 from hyenadna.config import ModelConfig
@@ -24,7 +28,7 @@ from hyenadna.infer.embeddings_file import EmbeddingsFile
 from hyenadna.infer.interrupted import Part
 from hyenadna.infer.rows_file import RowsFile
 from hyenadna.infer.run_record import read_record
-from hyenadna.infer.track_spill import TrackSpill
+from hyenadna.infer.track_spill import FILES, TrackSpill
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.heads import TaskModel
 
@@ -263,10 +267,12 @@ def refused(capsys, *words: str) -> str:
     return error
 
 
-@pytest.mark.parametrize("text", ["0/8", "9/8", "3", "a/b", "1/0", "-1/2"])
+@pytest.mark.parametrize("text", ["0/8", "5/4", "0/4", "3", "a/b", "1/0", "-1/2"])
 def test_shards_count_from_1(place, text, capsys):
     error = refused(capsys, *PREDICT, "-o", "x.csv", f"--shard={text}")
-    assert f"--shard is '{text}'; write which part and of how many, from 1/" in error
+    of = int(text[-1]) if text[-1] in "48" else 8
+    wanted = f"--shard is '{text}'; write which part and of how many, from 1/{of} to {of}/{of}\n"
+    assert wanted in error
     assert not list(place.glob("x.csv*"))
 
 
@@ -294,7 +300,7 @@ def test_what_cannot_be_merged_says_which_shard_to_run(place, capsys):
     )
     error = refused(capsys, *words, "--shard", "3/5")
     assert "x.csv.shard-3-of-5: this shard is complete; merge it" in error
-    assert run([*words, "--shard", "3/5", "--resume"]) == 0
+    assert run([*other, "--resume"]) == 0
     assert "shard 3/5 is complete" in capsys.readouterr().out
     shutil.rmtree("x.csv.shard-3-of-5")
     assert run([*words, "--shard", "3/5"]) == 0
@@ -312,7 +318,7 @@ def test_what_cannot_be_merged_says_which_shard_to_run(place, capsys):
     rows = place / "x.csv.shard-4-of-5" / "rows"
     kept = rows.read_bytes()
     rows.write_bytes(kept[:-3])
-    assert "x.csv: a shard is damaged" in refused(capsys, "merge", "x.csv")
+    assert "x.csv.shard-4-of-5: is damaged (rows has" in refused(capsys, "merge", "x.csv")
     rows.write_bytes(kept)
     (place / "x.csv.part").mkdir(exist_ok=True)
     (place / "x.csv.part" / "merged").unlink(missing_ok=True)
@@ -323,7 +329,7 @@ def test_what_cannot_be_merged_says_which_shard_to_run(place, capsys):
     shutil.rmtree("x.csv.part")
     assert run(["merge", "x.csv", "--keep-shards"]) == 0
     assert len(list(place.glob("x.csv.shard-*-of-5"))) == 5
-    assert "x.csv: exists" in refused(capsys, "merge", "x.csv")
+    assert "x.csv: exists" in refused(capsys, "merge", "x.csv", "--keep-shards")
     assert "x.csv: exists" in refused(capsys, *words, "--shard", "1/5", "--resume")
 
 
@@ -385,3 +391,309 @@ def test_two_processes_do_not_spoil_a_shard(place, capsys):
     error = refused(capsys, *PREDICT, "-o", "y.csv", "--shard", "1/1", "--resume")
     assert "another run is writing it" in error
     held.release()
+
+
+def test_a_complete_shard_that_was_asked_for_otherwise_is_refused(place, capsys):
+    words = [*TRACK, "-o", "x.bw", "--threads", "1", "--shard", "1/2"]
+    assert run(words) == 0
+    again = [*words, "--resume"]
+    for option, value, said in (
+        ("--strands", "reverse", "strands average, not reverse"),
+        ("--context", "12", "context 11, not 12"),
+        ("--annotation", "r.bed", "annotation left out, not "),
+        ("--precision", "bf16", "precision float32, not bf16"),
+    ):
+        mine = [w for w in again if option != "--context" or w not in ("--context", "11")]
+        error = refused(capsys, *mine, option, value)
+        assert f"x.bw.shard-1-of-2: this shard is complete, made with {said}" in error
+    save(HyenaDNA(CONFIG), place / "model2")
+    assert "model2" in refused(capsys, *("model2" if w == "model" else w for w in again))
+    free = [*again, "--device", "cpu", "--max-memory", "1GiB"]
+    assert run([str(place / w) if w in ("model", "g.fa") else w for w in free]) == 0
+    (place / "x.bw.shard-1-of-2" / "shard.json").unlink()
+    assert "this shard is damaged (" in refused(capsys, *again)
+    assert "this shard is damaged (" in refused(capsys, *words)
+
+
+def test_ray_refuses_a_complete_shard_that_was_asked_for_otherwise(place, capsys):
+    pytest.importorskip("ray", reason="needs hyenadna[ray]")
+    words = [*PREDICT, "-o", "x.csv"]
+    assert run([*words, "--shard", "1/2"]) == 0
+    words += ["--engine", "ray", "--resume", "--strands", "average"]
+    assert "made with strands left out, not average" in refused(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "out", "file"),
+    [(EMBED, "x.npz", "sequences"), (SCORE, "x.vcf", "rows"), (TRACK, "x.bw", "values"),
+     (TRACK, "x.bw", "places"), (EMBED, "x.npz", "rows")],
+    ids=name_of,
+)  # fmt: skip
+def test_a_damaged_shard_is_named_and_blocks_nothing(place, words, out, file, capsys):
+    sharded(words, out, 2)
+    folder = place / f"{out}.shard-2-of-2"
+    whole, state = (folder / file).read_bytes(), json.loads((folder / "done.json").read_text())
+    begin, way = f"{out}.shard-2-of-2: is damaged (", "); remove it and run --shard 2/2 again"
+    for wrong in (whole[:-1], whole + b"x"):
+        (folder / file).write_bytes(wrong)
+        error = refused(capsys, "merge", out)
+        assert f"{begin}{file} has {len(wrong):,} bytes, not {len(whole):,}{way}" in error
+    (folder / file).unlink()
+    assert f"{begin}no {file}{way}" in refused(capsys, "merge", out)
+    (folder / file).write_bytes(whole)
+    key = next(key for key in ("inputs", "windows", "rows") if key in state)
+    (folder / "done.json").write_text(json.dumps(state | {key: state[key] - 1}))
+    assert begin in refused(capsys, "merge", out)
+    (folder / "done.json").write_text("")
+    assert begin in refused(capsys, "merge", out)
+    (folder / "done.json").write_text(json.dumps(state))
+    assert not list(place.glob("*.part")) and run(["merge", out]) == 0
+
+
+def test_without_locks_the_later_process_takes_a_shard_over(place, monkeypatch, capsys):
+    assert ran(PREDICT, "whole.csv") == 0
+    monkeypatch.setattr("hyenadna.infer.interrupted.hold", lambda _: True)
+    words = [*PREDICT, "-o", "x.csv", "--threads", "1", "--shard", "1/1"]
+    append, calls = RowsFile.append, []
+
+    def taken_over(self, *arguments):
+        calls.append(1)
+        append(self, *arguments)
+        if len(calls) == 2:
+            assert run([*words, "--resume"]) == 0  # the other process, from there to the end
+
+    def begun(self, *arguments):
+        append(self, *arguments)
+        monkeypatch.setattr(RowsFile, "append", append)
+        Part(place / "y.csv.shard-1-of-1", rows_file.FILES)
+
+    monkeypatch.setattr(RowsFile, "append", taken_over)
+    assert "was taken over by another process" in refused(capsys, *words)
+    assert run(["merge", "x.csv"]) == 0
+    assert (place / "x.csv").read_bytes() == (place / "whole.csv").read_bytes()
+    monkeypatch.setattr(RowsFile, "append", begun)
+    words[words.index("x.csv")] = "y.csv"
+    assert "y.csv.shard-1-of-1.part: was taken over by process " in refused(capsys, *words)
+    assert run([*words, "--resume"]) == 0 and run(["merge", "y.csv"]) == 0
+    assert (place / "y.csv").read_bytes() == (place / "whole.csv").read_bytes()
+
+
+def test_a_shard_whose_files_another_has_written_to_is_not_completed(place, monkeypatch, capsys):
+    words = [*PREDICT, "-o", "x.csv", "--shard", "1/1"]
+    with monkeypatch.context() as patch:
+        mark = RowsFile._mark
+        rows = place / "x.csv.shard-1-of-1.part" / "rows"
+
+        def spoilt(self):
+            mark(self)
+            with rows.open("a") as out:
+                out.write("s0,1\n")
+
+        patch.setattr(RowsFile, "_mark", spoilt)
+        assert "is damaged (rows has " in refused(capsys, *words)
+    assert not (place / "x.csv.shard-1-of-1").exists()
+
+
+def test_two_merges_at_once(place, monkeypatch, capsys):
+    """The second is refused; without locks it takes over, and the first leaves what it made."""
+    assert ran(PREDICT, "whole.csv") == 0
+    sharded(PREDICT, "x.csv", 2)
+    resume, said = RowsFile.resume, []
+
+    def second(*arguments):
+        monkeypatch.setattr(RowsFile, "resume", resume)
+        said.append(refused(capsys, "merge", "x.csv"))
+        return resume(*arguments)
+
+    monkeypatch.setattr(RowsFile, "resume", second)
+    assert run(["merge", "x.csv", "--keep-shards"]) == 0
+    assert "x.csv.shard-1-of-2: another merge is at work on it" in said[0]
+    assert (place / "x.csv").read_bytes() == (place / "whole.csv").read_bytes()
+    (place / "x.csv").unlink()
+    monkeypatch.setattr("hyenadna.infer.interrupted.hold", lambda _: True)
+    finish = RowsFile.finish
+
+    def taken_over(self):
+        monkeypatch.setattr(RowsFile, "finish", finish)
+        Part(place / "x.csv", rows_file.FILES)
+        (place / "x.csv.part" / "merged").write_text("of the other")
+        finish(self)
+
+    monkeypatch.setattr(RowsFile, "finish", taken_over)
+    assert "x.csv.part: was taken over by process " in refused(capsys, "merge", "x.csv")
+    assert (place / "x.csv.part" / "rows").exists() and not (place / "x.csv").exists()
+
+
+def test_a_merge_leaves_foreign_files_and_no_part_of_its_own(place, capsys):
+    sharded(PREDICT, "x.csv", 2)
+    (place / "x.csv.part").mkdir()
+    (place / "x.csv.part" / "mine.txt").write_text("")
+    error = refused(capsys, "merge", "x.csv")
+    assert "x.csv.part: holds mine.txt" in error and error.endswith("move it away\n")
+    assert (place / "x.csv.part" / "mine.txt").exists()
+    (place / "x.csv.part" / "mine.txt").unlink()
+    assert run(["merge", "x.csv"]) == 0
+
+
+def test_a_merge_that_was_killed_at_the_end_is_finished(place, monkeypatch, capsys):
+    """Its record is that of all shards from the first, so the merge knows its own output again."""
+    for words, out in ((PREDICT, "x.csv"), ([*TRACK, "--strands", "each"], "y.bw")):
+        sharded(words, out, 3)
+
+        def killed(*_):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr("hyenadna.infer.shard_merge.remove_shards", killed)
+            assert run(["merge", out]) == 130
+        assert read_record(place / out).figures["shards"] == 3
+        (place / f"{out}.shard-2-of-3" / "shard.json").unlink()  # half removed
+        shutil.rmtree(place / f"{out}.shard-3-of-3")
+        before = bytes_of(place / out)
+        assert run(["merge", out]) == 0
+        assert not list(place.glob("*shard*"))
+        assert bytes_of(place / out) == {k: v for k, v in before.items() if "shard" not in k}
+    # shards of another run than that of the output stay
+    sharded(PREDICT, "z.csv", 2)
+    shutil.copy("x.csv", "z.csv")
+    shutil.copy("x.csv.run.json", "z.csv.run.json")
+    assert "z.csv: exists" in refused(capsys, "merge", "z.csv")
+    assert len(list(place.glob("z.csv.shard-*"))) == 2
+
+
+def test_whole_paths_need_no_folder(place, monkeypatch, capsys):
+    assert ran(PREDICT, "whole.csv") == 0
+    names = ["predict", str(place / "task"), str(place / "s.csv")]
+    for words, out in ((names, "x.csv"), (PREDICT, "y.csv")):
+        (place / "gone").mkdir()
+        for name in ("task", "s.csv"):
+            (place / "gone" / name).symlink_to(place / name)
+        monkeypatch.chdir(place / "gone")
+        sharded(words, str(place / out), 2)
+        monkeypatch.chdir(place)
+        shutil.rmtree(place / "gone")
+    assert run(["merge", "x.csv"]) == 0
+    assert (place / "x.csv").read_bytes() == (place / "whole.csv").read_bytes()
+    assert "or give the shards whole paths" in refused(capsys, "merge", "y.csv")
+
+
+def test_options_of_the_output_are_the_same_for_all_shards(place, capsys):
+    words = [*TRACK, "-o", "x.bw", "--annotation", "r.bed"]
+    assert run([*words, "--shard", "1/2", "--threads", "1"]) == 0
+    assert run([*TRACK, "-o", "x.bw", "--shard", "2/2"]) == 0
+    error = refused(capsys, "merge", "x.bw")
+    assert "x.bw.shard-2-of-2: was made with annotation left out, not r.bed as shard 1/2" in error
+    shutil.rmtree("x.bw.shard-2-of-2")
+    same = [str(place / word) if word in ("r.bed", "model", "g.fa") else word for word in words]
+    assert run([*same, "--shard", "2/2", "--threads", "2"]) == 0
+    shutil.copytree("x.bw.shard-2-of-2", "x.bw.shard-2-of-2.part")  # begun a second time, and left
+    assert run(["merge", "x.bw"]) == 0
+    assert not list(place.glob("*shard*"))
+    record = read_record(place / "x.bw")
+    assert [each["machine"]["threads"] for each in record.figures["each_shard"]] == [1, 2]
+
+
+def test_the_record_has_the_command_of_the_whole_run(place, monkeypatch):
+    for index in (1, 2):
+        words = ["predict", "task", "s.csv", "-o", "x.csv", "--shard", f"{index}/2", "--resume"]
+        monkeypatch.setattr("sys.argv", ["hyenadna", *words])
+        assert run(words) == 0
+    monkeypatch.setattr("sys.argv", ["hyenadna", "merge", "x.csv"])
+    assert run(["merge", "x.csv"]) == 0
+    assert read_record(place / "x.csv").command == "hyenadna predict task s.csv -o x.csv"
+
+
+def test_folders_that_are_no_shards_are_left_alone(place, capsys):
+    for name in ("x.csv.shard-3-of-2", "x.csv.shard-0-of-2", "x.csv.shard-01-of-2"):
+        (place / name).mkdir()
+    assert "x.csv: has no shards beside it" in refused(capsys, "merge", "x.csv")
+
+
+def test_an_input_that_is_read_once_alone_is_refused(place, capsys):
+    words = ["predict", "task", "pipe.csv", "-o", "x.csv"]
+    os.mkfifo("pipe.csv")
+    for more in (["--shard", "1/2"], ["--engine", "ray"]):
+        assert "pipe.csv: is no file; every shard reads" in refused(capsys, *words, *more)
+
+
+def test_damaged_settings_are_no_results(place, capsys, monkeypatch):
+    words = [*PREDICT, "-o", "x.csv", "--shard", "1/1"]
+    with monkeypatch.context() as patch:
+        stopped_at(patch, RowsFile, 2)
+        assert run(words) == 130
+    settings = place / "x.csv.shard-1-of-1.part" / "settings.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"batch_tokens": "many"}))
+    assert "batch_tokens many, not " in refused(capsys, *words, "--resume")
+
+
+def test_a_shard_that_is_held_comes_again_later(place, monkeypatch, capsys):
+    """A stand-in for Ray that runs tasks at once: one waits for no other."""
+    assert ran(PREDICT, "whole.csv") == 0
+    monkeypatch.setattr(ray_engine, "_WAIT", 0)
+    held, order = Part(place / "x.csv.shard-1-of-2", rows_file.FILES), []
+
+    class Ray:
+        exceptions = SimpleNamespace(RayTaskError=ZeroDivisionError, RayError=ConnectionError)
+
+        def remote(self, function):
+            def submitted(verb, own, where, folder):
+                order.append(own["spread"].shard)
+                if len(order) == 4:
+                    held.release()
+                return len(order), function(verb, own, where, folder)
+
+            return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=submitted))
+
+        def wait(self, tasks, **_):
+            return tasks[:1], []
+
+        def get(self, task):
+            return task[1]
+
+        def cancel(self, *_, **__):
+            pass
+
+    ours = contextlib.nullcontext()
+    monkeypatch.setattr(ray_engine, "_ray", Ray)
+    monkeypatch.setattr(ray_engine, "_cluster", lambda *_: ours)
+    monkeypatch.setattr(ray_engine, "_tasks", lambda *_: ray_engine._Tasks(1, 0, 2))
+    words = [*PREDICT, "-o", "x.csv", "--engine", "ray", "--shards", "2", "--resume"]
+    monkeypatch.setattr(ray_engine, "_TURNS", 1)
+    assert "shard 1/2: another process is at work on it" in refused(capsys, *words)
+    assert order == ["1/2", "2/2", "1/2"]
+    assert run(words) == 0
+    assert (place / "x.csv").read_bytes() == (place / "whole.csv").read_bytes()
+
+    def lost(*_):
+        raise ConnectionError("the head is gone")
+
+    monkeypatch.setattr(Ray, "get", lost)
+    words[words.index("x.csv")] = "y.csv"
+    assert "Ray has lost its task (the head is gone); is" in refused(capsys, *words)
+
+
+def test_a_merge_advises_what_it_has(place, capsys):
+    sharded([*TRACK, "--strands", "each"], "x.bw", 2)
+    there = place / "x.surprisal.forward.bw"
+    there.write_text("")
+    error = refused(capsys, "merge", "x.bw")
+    assert "x.surprisal.forward.bw: exists; remove it\n" in error
+    there.unlink()
+    held = Part(place / "x.bw", FILES)
+    error = refused(capsys, "merge", "x.bw")
+    assert "another run is writing it; wait for it, and merge again\n" in error
+    held.release()
+    assert run(["merge", "x.bw"]) == 0
+
+
+def test_a_shard_without_its_part_of_the_background_is_named(place, capsys):
+    sharded([*SCORE, "--background", "9"], "x.vcf", 2)
+    kept = place / "x.vcf.shard-2-of-2" / "kept.json"
+    text = kept.read_text()
+    for wrong, said in (("", "is damaged ("), ("{}", "is damaged ('of_this_shard'")):
+        kept.write_text(wrong)
+        assert f"x.vcf.shard-2-of-2: {said}" in refused(capsys, "merge", "x.vcf")
+    kept.unlink()
+    assert "x.vcf.shard-2-of-2: is damaged (no kept.json)" in refused(capsys, "merge", "x.vcf")
+    kept.write_text(text)
+    assert run(["merge", "x.vcf"]) == 0

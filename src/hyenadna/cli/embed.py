@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
@@ -135,7 +135,7 @@ def embed(
     on.prepare()
     from hyenadna.data.batches import BATCH_TOKENS
     from hyenadna.infer.embeddings_file import require_free
-    from hyenadna.infer.interrupted import stored_settings
+    from hyenadna.infer.interrupted import stored_tokens
     from hyenadna.infer.reading import make_reading
     from hyenadna.model.backbone import require_layer
     from hyenadna.model.digest import weights_digest
@@ -168,11 +168,10 @@ def embed(
     survey = _survey(opened, reading, source, contigs, console)
     longest = min(reading.length, survey.longest)
     # a resumed run must keep its batches, whatever memory there is now
-    stored = stored_settings(run.place) if resume else {}
     batch_tokens, need = fit_batch(
         network,
         longest,
-        _count(stored.get("batch_tokens"), BATCH_TOKENS),
+        stored_tokens(run.place, BATCH_TOKENS) if resume else BATCH_TOKENS,
         precision=on.dtype(),
         most=survey.tokens,
         pass_memory=None if prompted is None else partial(prompted.pass_memory, answer=False),
@@ -330,11 +329,6 @@ def _survey_contigs(opened: OpenSource, chosen: Sequence[str] | None, count: Any
     return Survey(len(lengths), sum(lengths), max(lengths), opened.tiled.digest(chosen))
 
 
-def _count(value: object, default: int) -> int:
-    """A number of tokens from a file that may be damaged."""
-    return value if isinstance(value, int) and value > 0 else default
-
-
 def _part(
     run: Spread,
     opened: OpenSource,
@@ -355,7 +349,8 @@ def _part(
     cut = run.cut(0, work, "bases to read", console)
     if run.shard is None:
         return _Part(cut, Mark(), whole)
-    return _Part(cut, found[cut.units.start], found[cut.units.stop])
+    first, last = found[cut.units.start], found[cut.units.stop]
+    return _Part(replace(cut, results=last.rows - first.rows), first, last)
 
 
 def _open_file(

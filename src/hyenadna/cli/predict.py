@@ -128,7 +128,7 @@ def predict(
     prepare_process()
     set_threads(threads)
     from hyenadna.data.batches import BATCH_TOKENS
-    from hyenadna.infer.interrupted import stored_settings
+    from hyenadna.infer.interrupted import stored_tokens
     from hyenadna.infer.rows_file import require_free
     from hyenadna.train.loop import PRECISIONS
 
@@ -153,11 +153,10 @@ def predict(
     )
     crop = max_length if max_length is not None else trained.get("max_length")
     survey = _survey(file, crop, network, console)
-    stored = stored_settings(run.place) if resume else {}
     batch_tokens, need = fit_batch(
         network.model,
         survey.longest,
-        int(stored.get("batch_tokens") or BATCH_TOKENS),
+        stored_tokens(run.place, BATCH_TOKENS) if resume else BATCH_TOKENS,
         precision=PRECISIONS[precision],
         most=survey.tokens,
         pass_memory=network.pass_memory,

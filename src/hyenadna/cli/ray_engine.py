@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hyenadna.cli.console import make_console
 from hyenadna.cli.merge import merge_shards
 from hyenadna.cli.progress import progress_bar
-from hyenadna.cli.spread import SpreadOptions, call, changed
+from hyenadna.cli.spread import SpreadOptions, call, changed, require_same
 from hyenadna.cli.units import counted, duration
 from hyenadna.errors import InputError
 
@@ -35,8 +36,12 @@ _RETRIES: Final = 5
 _OBJECTS: Final = 128 << 20
 """Bytes of Ray's store of objects; results go to files, not there."""
 _LOOK_EVERY: Final = 0.5
-_WAIT: Final = 600
-"""Seconds that a task waits for another that holds its shard, such as one on a lost machine."""
+_WAIT: Final = 60
+"""Seconds that a task waits for another process that holds its shard, before others have a turn."""
+_TURNS: Final = 30
+"""Times that a task comes back for a shard that is held, such as by one on a lost machine."""
+_HELD: Final = "held"
+"""What a task returns then."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ def run_on_ray(verb: str, arguments: Mapping[str, Any]) -> None:
     """Compute all shards of a run, and merge them.
 
     verb, arguments: as for `begin`. Raises InputError without ray or without the cluster, for an
-    output that is there, as the verb does in a task, and where a task was lost again and again.
+    output that is there, as the verb does in a task, and where Ray has lost a task for good.
     """
     console, out = make_console(), arguments["out"]
     ray = _ray()
@@ -60,7 +65,7 @@ def run_on_ray(verb: str, arguments: Mapping[str, Any]) -> None:
         raise InputError(f"{out}: exists; remove it, or give another --out")
     if not out.parent.is_dir():
         raise InputError(f"{out}: there is no folder {out.parent}; make it first")
-    count = _shards_before(out, arguments)
+    count = _shards_before(out, verb, arguments)
     with _cluster(ray, arguments["spread"].ray_address, console):
         tasks = _tasks(ray, arguments)
         count = count or arguments["spread"].shards or _SHARDS_A_SLOT * tasks.slots
@@ -84,7 +89,8 @@ def run_on_ray(verb: str, arguments: Mapping[str, Any]) -> None:
 def run_shard(verb: str, arguments: Mapping[str, Any], place: Path, folder: Path) -> str:
     """Compute one shard in this process, a worker of Ray; returns what is wrong, in a line.
 
-    place: of the shard. folder: where names of files belong.
+    `_HELD` where another process is at work on it. place: of the shard. folder: where names of
+    files belong.
     """
     from hyenadna.cli.app import explain
     from hyenadna.infer.interrupted import is_held
@@ -95,7 +101,9 @@ def run_shard(verb: str, arguments: Mapping[str, Any], place: Path, folder: Path
         node = os.uname().nodename if hasattr(os, "uname") else "a machine"
         return f"{folder}: is not on {node}; run on a folder that all machines share"
     begun = time.monotonic()
-    while is_held(place) and time.monotonic() - begun < _WAIT:
+    while is_held(place):
+        if time.monotonic() - begun >= _WAIT:
+            return _HELD
         time.sleep(_LOOK_EVERY)
     try:
         call(verb, arguments)
@@ -178,8 +186,11 @@ def _tasks(ray: Any, arguments: Mapping[str, Any]) -> _Tasks:
     return _Tasks(cpus, gpus, slots)
 
 
-def _shards_before(out: Path, arguments: Mapping[str, Any]) -> int | None:
-    """Number of shards of an interrupted run; None without one."""
+def _shards_before(out: Path, verb: str, arguments: Mapping[str, Any]) -> int | None:
+    """Number of shards of an interrupted run; None without one.
+
+    Raises InputError where a complete one was made with other arguments.
+    """
     from hyenadna.infer.shards import find_shards
 
     asked = arguments["spread"].shards
@@ -199,6 +210,9 @@ def _shards_before(out: Path, arguments: Mapping[str, Any]) -> int | None:
             f"{first.folder}: is of a run of {first.shard.count} shards; resume with as many "
             "(--shards), and remove those of other runs"
         )
+    for each in found:
+        if each.complete:
+            require_same(each.folder, verb, arguments)
     return first.shard.count
 
 
@@ -225,24 +239,32 @@ def _compute(
     running: dict[Any, Shard] = {}
     begun = time.monotonic()
     out, folder = arguments["out"], Path.cwd()
+    turns = Counter[Any]()
+
+    def submit(shard: Shard) -> None:
+        own = changed(arguments, resume=True, threads=tasks.cpus)
+        own["spread"] = SpreadOptions(shard=str(shard))
+        task = remote.options(
+            name=f"{verb} {shard} {out.name}",
+            num_cpus=tasks.cpus,
+            num_gpus=tasks.gpus,
+            max_retries=_RETRIES,
+        )
+        running[task.remote(verb, own, shard.place(out), folder)] = shard
+        turns[shard] += 1
+
     try:
         for shard in left:
-            own = changed(arguments, resume=True, threads=tasks.cpus)
-            own["spread"] = SpreadOptions(shard=str(shard))
-            task = remote.options(
-                name=f"{verb} {shard} {out.name}",
-                num_cpus=tasks.cpus,
-                num_gpus=tasks.gpus,
-                max_retries=_RETRIES,
-            )
-            running[task.remote(verb, own, shard.place(out), folder)] = shard
+            submit(shard)
         with progress_bar(console, verb) as show:
             show(count - len(left), count)
             while running:
                 ready, _ = ray.wait(list(running), num_returns=1, timeout=_LOOK_EVERY)
                 for each in ready:
                     shard = running.pop(each)
-                    _require_done(ray, each, shard)
+                    if not _is_done(ray, each, shard, last=turns[shard] > _TURNS):
+                        submit(shard)
+                        continue
                     done = len(left) - len(running)
                     seconds = (time.monotonic() - begun) / done * len(running)
                     show(count - len(running), count)
@@ -255,8 +277,11 @@ def _compute(
             ray.cancel(each, force=True)
 
 
-def _require_done(ray: Any, task: Any, shard: Shard) -> None:
-    """Nothing, where a task has gone well. Raises InputError as `run_on_ray` does."""
+def _is_done(ray: Any, task: Any, shard: Shard, *, last: bool) -> bool:
+    """Whether a task has gone well, not found its shard held. Raises InputError as `run_on_ray`.
+
+    last: that it may not be held any more.
+    """
     try:
         wrong = ray.get(task)
     except ray.exceptions.RayTaskError as error:  # a defect of ours
@@ -264,8 +289,16 @@ def _require_done(ray: Any, task: Any, shard: Shard) -> None:
     except ray.exceptions.RayError as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"shard {shard}: its worker was lost {_RETRIES + 1} times ({reason}); is there enough "
+            f"shard {shard}: Ray has lost its task ({reason}); is the cluster there, with enough "
             "memory (fewer tasks at a time: --task-cpus)? Go on with --resume"
         ) from error
+    if wrong == _HELD and not last:
+        return False
+    if wrong == _HELD:
+        raise InputError(
+            f"shard {shard}: another process is at work on it; wait for it, or stop it and go on "
+            "with --resume"
+        )
     if wrong:
         raise InputError(wrong)
+    return True

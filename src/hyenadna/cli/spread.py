@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
@@ -13,6 +14,7 @@ from cyclopts import Parameter
 from hyenadna import __version__
 from hyenadna.cli.console import make_console
 from hyenadna.cli.run_options import RunOptions
+from hyenadna.cli.same_arguments import names_relative, other_option
 from hyenadna.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,8 +42,9 @@ class SpreadOptions:
     """CPUs, and threads, of each Ray task; `--threads`, or 1, when left out."""
     task_gpus: float | None = None
     """GPUs of each Ray task; 1 where the cluster has some and `--device` is not `cpu`."""
-    merging: Annotated[bool, Parameter(parse=False)] = False
-    """That all results are there, of the shards, and only the output is made."""
+    merging: Annotated[Callable[[Any], Any] | None, Parameter(parse=False)] = None
+    """That all results are there, of the shards, and only the output is made: gives the record of
+    all shards for that of the run."""
 
 
 USUAL = SpreadOptions()
@@ -64,6 +67,8 @@ class Cut:
     of: int
     items: range
     """What they hold: records, windows or sequences, by number."""
+    results: int
+    """Number of results of it: of those, or rows."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,8 @@ class Spread:
     """Of the verb's function, by name."""
     out: Path
     shard: Shard | None
-    merging: bool
+    merging: Callable[[RunRecord], RunRecord] | None
+    """See `SpreadOptions`."""
 
     @property
     def place(self) -> Path:
@@ -98,7 +104,7 @@ class Spread:
         what: the work, in words.
         """
         if self.shard is None:
-            return Cut(range(0), 0, range(items))
+            return Cut(range(0), 0, range(items), items)
         ends, work = [0], [0]
         with console.status("cutting the input …"):
             for count, own in units:
@@ -112,7 +118,8 @@ class Spread:
                 f"note: so small an input is cut in {len(ends) - 1:,} pieces at most (the same for "
                 "any number of shards), so some shards are empty"
             )
-        return Cut(chosen, len(ends) - 1, range(ends[chosen.start], ends[chosen.stop]))
+        held = range(ends[chosen.start], ends[chosen.stop])
+        return Cut(chosen, len(ends) - 1, held, len(held))
 
     def end(self, results: Results, cut: Cut, record: RunRecord, console: Console) -> None:
         """Put the record of a whole run beside its output, or seal the shard with it.
@@ -122,7 +129,7 @@ class Spread:
         from hyenadna.infer.run_record import write_record
 
         if self.shard is None:
-            write_record(self.out, record)
+            write_record(self.out, self.merging(record) if self.merging else record)
             return
         results.seal(self.about(cut, record))
         self.say_complete(console)
@@ -130,11 +137,9 @@ class Spread:
     def about(self, cut: Cut, record: RunRecord) -> dict[str, Any]:
         """What the merge must know of a complete shard."""
         return {
-            "hyenadna": __version__,
-            "verb": self.verb,
-            "arguments": _plain(self.arguments),
-            "folder": str(Path.cwd()),
+            **asked(self.verb, self.arguments),
             "units": {"first": cut.units.start, "last": cut.units.stop, "of": cut.of},
+            "results": cut.results,
             "record": dataclasses.asdict(record),
         }
 
@@ -152,6 +157,8 @@ def begin(verb: str, arguments: Mapping[str, Any]) -> Spread | None:
     for options that exclude each other, and as the verb does where Ray runs it.
     """
     spread, out = arguments["spread"], arguments["out"]
+    if spread.engine or spread.shard:
+        _require_files(arguments)
     if spread.engine == "ray":
         from hyenadna.cli.ray_engine import run_on_ray
 
@@ -168,18 +175,75 @@ def begin(verb: str, arguments: Mapping[str, Any]) -> Spread | None:
     from hyenadna.infer.shards import Shard
 
     shard = Shard.parse(spread.shard)
-    mine = Spread(verb, arguments, out, shard, False)
+    mine = Spread(verb, arguments, out, shard, None)
     if out.exists():
         raise InputError(f"{out}: exists; remove it, or give another --out")
-    if not (mine.place / SHARD).is_file():
+    if not mine.place.exists():
         return mine
-    if not arguments["resume"]:
+    if not arguments["resume"] and (mine.place / SHARD).is_file():
         raise InputError(
             f"{mine.place}: this shard is complete; merge it (hyenadna merge {out}), or remove it "
             "to compute it again"
         )
+    require_same(mine.place, verb, arguments)
     mine.say_complete(make_console())
     return None
+
+
+def _require_files(arguments: Mapping[str, Any]) -> None:
+    """Refuse an input that can be read once alone, such as a pipe."""
+    for name, value in arguments.items():
+        for path in value if isinstance(value, (list, tuple)) else [value]:
+            if not isinstance(path, Path) or name == "out" or not path.exists():
+                continue
+            if not (path.is_file() or path.is_dir()):
+                raise InputError(
+                    f"{path}: is no file; every shard reads its inputs, and so does the merge"
+                )
+
+
+def require_same(place: Path, verb: str, arguments: Mapping[str, Any]) -> None:
+    """Nothing, where the complete shard in this folder was asked for in the same way.
+
+    Raises InputError otherwise, and for a damaged one. What the files hold is left to the merge.
+    """
+    from hyenadna.infer.interrupted import SHARD
+
+    try:
+        told = json.loads((place / SHARD).read_text())
+        now = json.loads(json.dumps(asked(verb, arguments)))
+        other = _difference(told, now)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{place}: this shard is damaged ({error}); remove it and run it again"
+        ) from error
+    if other:
+        raise InputError(
+            f"{place}: this shard is complete, made with {other}; ask for the same, or "
+            "remove it to compute it again"
+        )
+
+
+def _difference(told: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    for name in ("hyenadna", "verb"):
+        if told[name] != now[name]:
+            return f"{name} {told[name]}, not {now[name]}"
+    return other_option(told, now)
+
+
+def asked(verb: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run was asked for, for JSON: version, verb, arguments and the folder they are from.
+
+    relative: whether the arguments name something from there.
+    """
+    plain = _plain(arguments)
+    return {
+        "hyenadna": __version__,
+        "verb": verb,
+        "arguments": plain,
+        "folder": str(Path.cwd()),
+        "relative": names_relative(plain),
+    }
 
 
 def call(verb: str, arguments: Mapping[str, Any]) -> None:

@@ -258,16 +258,15 @@ def _settings(
 ) -> tuple[dict[str, Any], int]:
     """All that the values depend on, and the tokens of a pass."""
     from hyenadna.data.batches import BATCH_TOKENS
-    from hyenadna.infer.interrupted import stored_settings
+    from hyenadna.infer.interrupted import stored_tokens
     from hyenadna.model.digest import weights_digest
 
     plan = job.plan
     # a resumed run must keep its batches, whatever memory there is now
-    stored = stored_settings(run.place).get("batch_tokens") if run.arguments["resume"] else None
     batch_tokens, need = fit_batch(
         network,
         plan.longest,
-        stored if isinstance(stored, int) and stored > 0 else BATCH_TOKENS,
+        stored_tokens(run.place, BATCH_TOKENS) if run.arguments["resume"] else BATCH_TOKENS,
         precision=on.dtype(),
         most=max(plan.tokens, 1),
     )

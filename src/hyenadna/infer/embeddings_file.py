@@ -29,6 +29,7 @@ from hyenadna.infer.embeddings_spill import (
     RowLayout,
     Spill,
     as_stored,
+    check,
 )
 from hyenadna.infer.shards import Shard, place_of
 
@@ -144,11 +145,12 @@ class EmbeddingsFile:
         are done. Raises InputError for numbers that the type of the file has not, and OSError when
         the disk is full.
         """
+        self._part.require_mine()
         self._spill.append(as_stored(rows, self.layout), ended, within)
 
     def seal(self, about: Mapping[str, Any]) -> None:
         """The rows so far are those of a complete shard; see `interrupted.Part.seal`."""
-        self._part.seal(about)
+        self._part.seal(about, check)
 
     def finish(self) -> list[str]:
         """Make the file of all rows under its own name, and remove what was beside it.

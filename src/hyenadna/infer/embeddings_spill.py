@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from hyenadna.data.records import Record
 from hyenadna.errors import InputError
+from hyenadna.infer.interrupted import require_size
 from hyenadna.infer.rows_file import copy_bytes
 
 ROWS, SEQUENCES, DONE = "rows", "sequences", "done.json"
@@ -173,6 +174,7 @@ class Spill:
             "within": self.within,
             "rows": self.rows,
             "end": self._end,
+            "bytes": self.rows * self.layout.row_bytes,
         }
         beside.write_text(json.dumps(state))
         beside.replace(self._done)
@@ -284,6 +286,17 @@ def _typed(texts: Sequence[str], kind: Kind) -> Array:
     return np.array([*texts, None], dtype=object)[:-1]  # never an array of arrays
 
 
+def check(part: Path) -> int:
+    """Rows of the complete shard in a folder.
+
+    Raises OSError, ValueError, KeyError and TypeError for one that is damaged.
+    """
+    state = json.loads((part / DONE).read_text())
+    require_size(part / ROWS, state["bytes"])
+    require_size(part / SEQUENCES, state["end"])
+    return int(state["rows"])
+
+
 def gather(parts: Sequence[Path], folder: Path) -> None:
     """Put the rows of the folders of complete shards, in order, into the folder of a whole run.
 
@@ -293,7 +306,7 @@ def gather(parts: Sequence[Path], folder: Path) -> None:
     states = [json.loads((part / DONE).read_text()) for part in parts]
     with (folder / ROWS).open("wb") as rows, (folder / SEQUENCES).open("wb") as lines:
         for part, state in zip(parts, states, strict=True):
-            copy_bytes(part / ROWS, rows, 0, (part / ROWS).stat().st_size)
+            copy_bytes(part / ROWS, rows, 0, state["bytes"])
             copy_bytes(part / SEQUENCES, lines, 0, state["end"])
             for key in ("sequences", "rows", "end"):
                 whole[key] += state[key]

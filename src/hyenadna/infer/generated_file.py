@@ -116,6 +116,7 @@ class GeneratedFile:
 
     def append(self, text: str) -> None:
         """Add a record behind those there are. Raises InputError when the disk is full."""
+        self._part.require_mine()
         try:
             with self._records.open("ab") as stream:
                 stream.write(text.encode("utf-8"))

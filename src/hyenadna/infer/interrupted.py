@@ -1,7 +1,8 @@
 """What an interrupted run leaves beside its output, and whether another may go on with it.
 
 OUT.part/settings.json says what the results so far, in other files of that folder, were made with;
-OUT.part/lock is held by the process that writes. Of a shard (see `shards`) the output is a folder,
+OUT.part/lock is held by the process that writes, and OUT.part/owner names the last that came, where
+the file system has no locks. Of a shard (see `shards`) the output is a folder,
 in which OUT.part itself ends, with shard.json, which says what it is. OUT.part/merged stands where
 the results are not of a run but of all shards.
 """
@@ -9,8 +10,11 @@ the results are not of a run but of all shards.
 from __future__ import annotations
 
 import json
+import os
+import platform
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,8 +22,8 @@ from typing import Any
 from hyenadna.errors import InputError
 from hyenadna.file_lock import hold
 
-_SETTINGS, _LOCK = "settings.json", "lock"
-SHARD, MERGED = "shard.json", "merged"
+_SETTINGS, _OWNER = "settings.json", "owner"
+SHARD, MERGED, LOCK = "shard.json", "merged", "lock"
 
 
 class OtherSettings(InputError):
@@ -67,6 +71,12 @@ def read_settings(folder: Path) -> Mapping[str, Any]:
     return stored if isinstance(stored, dict) else {}
 
 
+def stored_tokens(path: Path, usual: int) -> int:
+    """Tokens of a pass of the interrupted run beside `path`, which must keep them; or the usual."""
+    tokens = stored_settings(path).get("batch_tokens")
+    return tokens if isinstance(tokens, int) and tokens > 0 else usual
+
+
 class Part:
     """The folder of a run, held by this process alone.
 
@@ -75,17 +85,44 @@ class Part:
 
     def __init__(self, path: Path, files: Sequence[str]) -> None:
         self.path, self.folder = path, part_folder(path)
-        self._own = {*files, _SETTINGS, _LOCK, SHARD, f"{SHARD}.new", MERGED}
+        self._own = {*files, _SETTINGS, LOCK, _OWNER, SHARD, f"{SHARD}.new", MERGED}
         self.found = self.folder.exists()
         """Whether an interrupted run had left it."""
         with write_errors(path):
             self.folder.mkdir(exist_ok=True)
-            self._lock = (self.folder / _LOCK).open("a")
+            self._lock = (self.folder / LOCK).open("a")
         if not hold(self._lock):
             self._lock.close()
             raise InputError(
                 f"{self.folder}: another run is writing it; wait for it, or stop it and go on with "
                 "--resume"
+            )
+        self.owner = f"process {os.getpid()} on {platform.node()}, {uuid.uuid4().hex}"
+        with write_errors(path):
+            (self.folder / _OWNER).write_text(self.owner)
+
+    def require_mine(self) -> None:
+        """Nothing, where no other process has taken the folder over since.
+
+        That can be where the file system has no locks. Raises InputError otherwise.
+        """
+        try:
+            owner = (self.folder / _OWNER).read_text()
+        except OSError:
+            owner = "another process, which has removed or completed it"
+        if owner != self.owner:
+            raise InputError(
+                f"{self.folder}: was taken over by {owner.rpartition(', ')[0] or owner}; this run "
+                "stops"
+            )
+
+    def require_own(self) -> None:
+        """Nothing, where the folder holds files of runs alone. Raises InputError otherwise."""
+        foreign = sorted(file.name for file in self.folder.iterdir() if file.name not in self._own)
+        if foreign:
+            raise InputError(
+                f"{self.folder}: holds {foreign[0]}, which is not of an interrupted run; move it "
+                "away, or give another --out"
             )
 
     @contextmanager
@@ -96,14 +133,9 @@ class Part:
         resume. Raises InputError where it cannot be written, or holds files that no run of ours has
         made; these stay.
         """
-        foreign = sorted(file.name for file in self.folder.iterdir() if file.name not in self._own)
-        if foreign:
-            raise InputError(
-                f"{self.folder}: holds {foreign[0]}, which is not of an interrupted run; move it "
-                "away, or give another --out"
-            )
+        self.require_own()
         with write_errors(self.path):
-            for name in self._own - {_LOCK, *keep}:
+            for name in self._own - {LOCK, _OWNER, *keep}:
                 remove(self.folder / name)
             yield self.folder
             (self.folder / _SETTINGS).write_text(json.dumps(dict(settings), indent=2) + "\n")
@@ -135,12 +167,17 @@ class Part:
         """The file `whole` of the folder takes the name of the output, and the rest goes."""
         self.finish_all({whole: self.path})
 
-    def seal(self, about: Mapping[str, Any]) -> None:
+    def seal(self, about: Mapping[str, Any], check: Callable[[Path], int]) -> None:
         """The folder itself, with `about` in it, takes the name of the output: a complete shard.
 
-        Where another process was first, its shard stays, which holds the same results. Raises
-        InputError where it cannot be written.
+        check: number of results in a folder, which must be that of `about`; ValueError where its
+        files are not what its state says. Where another process was first, its shard stays, which
+        holds the same results. Raises InputError where the folder is damaged or cannot be written.
         """
+        self.require_mine()
+        wrong = damage(self.folder, about, check)
+        if wrong:
+            raise InputError(f"{self.folder}: is damaged ({wrong}); remove it and run it again")
         with write_errors(self.path):
             beside = self.folder / f"{SHARD}.new"
             beside.write_text(json.dumps(dict(about), indent=2) + "\n")
@@ -152,7 +189,7 @@ class Part:
                 raise InputError(
                     f"{self.path}: cannot be written ({error.strerror or error})"
                 ) from error
-            shutil.rmtree(self.folder)
+            self._remove()
         self._lock.close()
 
     def release(self) -> None:
@@ -161,10 +198,35 @@ class Part:
 
     def finish_all(self, files: Mapping[Path, Path]) -> None:
         """Each of these files of the folder takes its own name, and the rest goes."""
+        self.require_mine()
         for whole, path in files.items():
             whole.replace(path)
+        self._remove()
+
+    def _remove(self) -> None:
+        self._lock.close()  # before: NFS keeps a folder with an open file
         shutil.rmtree(self.folder)
-        self._lock.close()
+
+
+def damage(folder: Path, about: Mapping[str, Any], check: Callable[[Path], int]) -> str:
+    """What is wrong with the results of a shard, in words; empty where nothing is.
+
+    about: what is told of it, with the number of its `results`. check: see `Part.seal`.
+    """
+    try:
+        found, wanted = check(folder), int(about["results"])
+    except FileNotFoundError as error:
+        return f"no {Path(error.filename).name}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return str(error)
+    return "" if found == wanted else f"{found:,} results, not {wanted:,}"
+
+
+def require_size(file: Path, size: int) -> None:
+    """Nothing, where a file has so many bytes. Raises ValueError otherwise, OSError without it."""
+    found = file.stat().st_size
+    if found != size:
+        raise ValueError(f"{file.name} has {found:,} bytes, not {size:,}")
 
 
 def difference(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
@@ -191,7 +253,7 @@ def remove(path: Path) -> None:
 def is_held(path: Path) -> bool:
     """Whether some process is at work on this output."""
     try:
-        with (part_folder(path) / _LOCK).open("a") as lock:
+        with (part_folder(path) / LOCK).open("a") as lock:
             return not hold(lock)
     except OSError:
         return False

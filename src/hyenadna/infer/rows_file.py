@@ -108,6 +108,7 @@ class RowsFile:
     def append(self, rows: Iterable[Sequence[str]], inputs: int) -> None:
         """Add the rows of so many inputs. Raises InputError when the disk is full."""
         text = self._text(rows)
+        self._part.require_mine()
         try:
             with self._rows.open("ab") as stream:
                 stream.write(text)
@@ -147,7 +148,7 @@ class RowsFile:
 
     def seal(self, about: Mapping[str, Any]) -> None:
         """The rows so far are those of a complete shard; see `interrupted.Part.seal`."""
-        self._part.seal(about)
+        self._part.seal(about, check)
 
     def _text(self, rows: Iterable[Sequence[str]]) -> bytes:
         stream = io.StringIO()
@@ -215,6 +216,18 @@ def _to_parquet(rows: Path, whole: Path, columns: Mapping[str, ColumnType], bloc
     with pyarrow.parquet.ParquetWriter(whole, schema) as writer:
         for batch in reader:
             writer.write_batch(batch)
+
+
+def check(part: Path) -> int:
+    """Inputs of the complete shard in a folder.
+
+    Raises OSError, ValueError, KeyError and TypeError for one that is damaged.
+    """
+    state = json.loads((part / DONE).read_text())
+    interrupted.require_size(part / ROWS, state["end"])
+    if (part / KEPT).exists():
+        json.loads((part / KEPT).read_text())
+    return int(state["inputs"])
 
 
 def gather(parts: Sequence[Path], folder: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from hyenadna.genome.variants import Allele, Note
 from hyenadna.infer import rows_file
+from hyenadna.infer.interrupted import read_settings
 from hyenadna.infer.rows_file import DONE, KEPT, ROWS
 from hyenadna.infer.score import Score
 from hyenadna.infer.score_background import RANKED, Background, group_of, percent_text
@@ -50,6 +51,13 @@ class UnknownBackground:
 def kept_of_shard(scores: Sequence[tuple[str, Score]]) -> dict[str, Any]:
     """Groups and scores of the random variants of a shard, for `gather`."""
     return {_OWN: [[group, *(getattr(score, name) for name in RANKED)] for group, score in scores]}
+
+
+def check(part: Path) -> int:
+    """As `rows_file.check`, with the scores of random variants where the run has some."""
+    if read_settings(part).get("background"):
+        _ = json.loads((part / KEPT).read_text())[_OWN]
+    return rows_file.check(part)
 
 
 def gather(parts: Sequence[Path], folder: Path) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from hyenadna.errors import InputError
+from hyenadna.file_lock import hold
 from hyenadna.infer import (
     embeddings_file,
     embeddings_spill,
@@ -22,7 +24,7 @@ from hyenadna.infer import (
     score_shards,
     track_spill,
 )
-from hyenadna.infer.interrupted import MERGED, SHARD, Part, difference, part_folder
+from hyenadna.infer.interrupted import LOCK, MERGED, SHARD, Part, damage, difference, part_folder
 from hyenadna.infer.shards import FoundShard, find_shards, require_same_units
 
 _SHOWN: Final = 5
@@ -33,14 +35,16 @@ class _Results:
     """What a verb leaves in the folder of a shard."""
 
     files: Sequence[str]
+    check: Callable[[Path], int]
+    """Number of results in a folder: see `interrupted.Part.seal`."""
     gather: Callable[[Sequence[Path], Path], None]
 
 
 RESULTS: Final[Mapping[str, _Results]] = {
-    "embed": _Results(embeddings_file.FILES, embeddings_spill.gather),
-    "score": _Results((*rows_file.FILES, "ranked"), score_shards.gather),
-    "predict": _Results(rows_file.FILES, rows_file.gather),
-    "track": _Results(track_spill.FILES, track_spill.gather),
+    "embed": _Results(embeddings_file.FILES, embeddings_spill.check, embeddings_spill.gather),
+    "score": _Results((*rows_file.FILES, "ranked"), score_shards.check, score_shards.gather),
+    "predict": _Results(rows_file.FILES, rows_file.check, rows_file.gather),
+    "track": _Results(track_spill.FILES, track_spill.check, track_spill.gather),
 }
 
 
@@ -51,11 +55,13 @@ class WholeRun:
     verb: str
     arguments: Mapping[str, Any]
     """As `shard.json` tells them."""
-    folder: Path
-    """Where the shards were run."""
+    folder: Path | None
+    """Where the shards were run; None where no argument depends on it."""
     shards: tuple[FoundShard, ...]
     records: tuple[Mapping[str, Any], ...]
     """Of each shard: see `RunRecord`."""
+    told: tuple[Mapping[str, Any], ...]
+    """All that the shard.json of each shard tells."""
 
 
 def complete_shards(out: Path) -> WholeRun:
@@ -89,46 +95,69 @@ def complete_shards(out: Path) -> WholeRun:
     return WholeRun(
         told[0]["verb"],
         told[0]["arguments"],
-        Path(told[0]["folder"]),
+        Path(told[0]["folder"]) if told[0].get("relative", True) else None,
         tuple(found),
         tuple(each["record"] or {} for each in told),
+        tuple(told),
     )
 
 
-def assemble(out: Path, run: WholeRun) -> None:
-    """Make OUT.part of the shards, as an interrupted whole run leaves it.
+@contextmanager
+def assembled(out: Path, run: WholeRun) -> Iterator[None]:
+    """OUT.part of the shards, as an interrupted whole run leaves it, for the block to finish.
 
-    Raises InputError where it cannot be written, a shard is damaged, and where OUT.part holds what
-    is not of an interrupted merge.
+    It goes where the block fails; what another process has put there stays. Raises InputError where
+    it cannot be written, a shard is damaged, and where OUT.part holds what is not of a merge.
     """
     results, part = RESULTS[run.verb], part_folder(out)
-    if part.exists() and any(part.iterdir()) and not (part / MERGED).exists():
+    if not (part / MERGED).exists() and any((part / name).exists() for name in results.files):
         raise InputError(
             f"{part}: holds the results of an interrupted run of one process; remove it to merge "
             "the shards, or go on with that run"
         )
     held = Part(out, results.files)
+    try:
+        held.require_own()
+        (part / MERGED).write_text(held.owner)
+        _gather(held, run, results)
+        held.release()
+        yield
+    except BaseException:
+        held.release()
+        with suppress(OSError):
+            if (part / MERGED).read_text() == held.owner:
+                shutil.rmtree(part)
+        raise
+
+
+def _gather(held: Part, run: WholeRun, results: _Results) -> None:
     folders = [each.folder for each in run.shards]
     settings = interrupted.read_settings(folders[0])
     try:
-        (part / MERGED).touch()
         with held.cleared(settings, keep=(MERGED,)) as folder:
             results.gather(folders, folder)
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{out}: a shard is damaged ({error}); remove it and run it again"
+            f"{held.path}: a shard is damaged ({error}); remove it and run it again"
         ) from error
-    finally:
-        held.release()
 
 
-def drop(out: Path) -> None:
-    """Remove what `assemble` made; the shards stay."""
-    part = part_folder(out)
-    if (part / MERGED).exists():
-        shutil.rmtree(part)
+@contextmanager
+def held_shards(shards: Sequence[FoundShard]) -> Iterator[None]:
+    """The shards, for one merge alone while the block runs. Raises InputError for another."""
+    folder = shards[0].folder
+    try:
+        lock = (folder / LOCK).open("a")
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be held ({error.strerror or error}); did another merge remove it?"
+        ) from error
+    with lock:
+        if not hold(lock):
+            raise InputError(f"{folder}: another merge is at work on it; wait for it")
+        yield
 
 
 def _require_all(out: Path, found: Sequence[FoundShard], count: int) -> None:
@@ -155,6 +184,9 @@ def _told(shard: FoundShard) -> dict[str, Any]:
         _ = found["arguments"], found["folder"], found["record"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(_again(shard, f"is damaged ({error})")) from error
+    wrong = damage(shard.folder, found, RESULTS[found["verb"]].check)
+    if wrong:
+        raise InputError(_again(shard, f"is damaged ({wrong})"))
     return dict(found)
 
 
@@ -187,6 +219,10 @@ def _require_alike(
 
 
 def remove_shards(shards: Sequence[FoundShard]) -> None:
-    """Remove the folders of shards."""
+    """Remove the folders of shards, and what another process has begun of them and left."""
     for each in shards:
-        shutil.rmtree(each.folder)
+        beside = part_folder(each.folder)
+        if beside.exists() and not interrupted.is_held(each.folder):
+            shutil.rmtree(beside)
+        with suppress(FileNotFoundError):  # by another merge
+            shutil.rmtree(each.folder)

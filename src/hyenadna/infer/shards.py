@@ -34,9 +34,9 @@ class Shard:
         found = _WRITTEN.fullmatch(text.strip())
         index, count = map(int, found.groups()) if found else (0, 0)
         if not 1 <= index <= count:
+            of = count or 8
             raise InputError(
-                f"--shard is {text!r}; write which part and of how many, from 1/{max(count, 8)} to "
-                f"{max(count, 8)}/{max(count, 8)}"
+                f"--shard is {text!r}; write which part and of how many, from 1/{of} to {of}/{of}"
             )
         return cls(count, index)
 
@@ -83,13 +83,15 @@ def find_shards(out: Path) -> list[FoundShard]:
     """All shards beside an output, by count and index; one in work is told once, as complete if a
     complete one is there too.
     """
-    pattern = re.compile(re.escape(out.name) + r"\.shard-(\d+)-of-(\d+)(\.part)?")
+    pattern = re.compile(re.escape(out.name) + r"\.shard-([1-9]\d*)-of-([1-9]\d*)(\.part)?")
     found: dict[Shard, FoundShard] = {}
     for folder in sorted(out.parent.iterdir()) if out.parent.is_dir() else ():
         match = pattern.fullmatch(folder.name)
         if match is None or not folder.is_dir():
             continue
         shard = Shard(int(match[2]), int(match[1]))
+        if shard.index > shard.count:
+            continue
         if match[3] is None or shard not in found:
             found[shard] = FoundShard(shard, folder, match[3] is None)
     return [found[shard] for shard in sorted(found)]

@@ -96,6 +96,7 @@ class TrackSpill:
 
     def append(self, batch: TrackedBatch) -> None:
         """Put the values of a batch in their places. Raises InputError when the disk is full."""
+        self._part.require_mine()
         try:
             placed = [each for tracked in batch.tracked for each in self._cut(tracked)]
             with self._values.open("r+b") as file:
@@ -136,7 +137,7 @@ class TrackSpill:
 
     def seal(self, about: Mapping[str, Any]) -> None:
         """The values so far are those of a complete shard; see `interrupted.Part.seal`."""
-        self._part.seal(about)
+        self._part.seal(about, check)
 
     def finish(self, files: Sequence[Path]) -> None:
         """The files written so far take these names, and the rest goes."""
@@ -206,6 +207,17 @@ def _holds(folder: Path, end: int, cuts: int) -> bool:
     """Whether the files of a shard are as long as its state says, or longer."""
     places = (folder / _PLACES).stat().st_size
     return (folder / _VALUES).stat().st_size >= end and places >= 2 * _PAIR.itemsize * cuts
+
+
+def check(part: Path) -> int:
+    """Windows of the complete shard in a folder.
+
+    Raises OSError, ValueError, KeyError and TypeError for one that is damaged.
+    """
+    state = json.loads((part / _DONE).read_text())
+    interrupted.require_size(part / _VALUES, state["end"])
+    interrupted.require_size(part / _PLACES, 2 * _PAIR.itemsize * state["cuts"])
+    return int(state["windows"])
 
 
 def gather(parts: Sequence[Path], folder: Path) -> None:
