@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,7 @@ def toy(kind: str, rows: int = 24) -> LabelledData:
     return LabelledData("toy", sequences, targets, Task(kind, names), splits, ids)  # type: ignore[arg-type]
 
 
-def results(ranks: Ranks, folder: Path | None = None) -> dict[str, tuple]:
+def results(ranks: Ranks, folder: Path | None = None, sharded: bool = False) -> dict[str, tuple]:
     """Weights and valid figures of each case, trained in float64 for three epochs."""
     found = {}
     for name, config in (CASES | {"classes, staged": STAGED}).items():
@@ -86,24 +87,31 @@ def results(ranks: Ranks, folder: Path | None = None) -> dict[str, tuple]:
         # what a rank's own memory allows must not matter
         config = replace(config, micro_batch_tokens=config.micro_batch_tokens * (1 + ranks.rank))
         own = None if folder is None else folder / name
-        *_, last = finetune(model, data, config, ranks=ranks, folder=own)
+        in_parts = sharded and config.mode == "full"
+        *_, last = finetune(model, data, config, ranks=ranks, folder=own, sharded=in_parts)
         assert isinstance(last, FinetuneResult)
+        assert (last.model is model) != in_parts
         history = [(r.loss, r.value, r.train_loss, dict(r.metrics)) for r in last.history]
-        found[name] = model.state_dict(), history
+        found[name] = last.model.state_dict(), history
     return found
 
 
-def results_of_rank(rank: int, count: int, folder: Path) -> dict[str, tuple]:
-    return results(Ranks(rank, count), folder)
+def results_of_rank(rank: int, count: int, folder: Path, sharded: bool) -> dict[str, tuple]:
+    return results(Ranks(rank, count), folder, sharded)
 
 
-def test_two_ranks_learn_as_one(tmp_path):
-    alone = results(ALONE)
-    for got in on_ranks(2, results_of_rank, tmp_path, tmp_path):
+@pytest.fixture(scope="module")
+def alone() -> dict[str, tuple]:
+    return results(ALONE)
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_two_ranks_learn_as_one(tmp_path, alone, sharded):
+    for got in on_ranks(2, results_of_rank, tmp_path, tmp_path, sharded):
         for kind, (weights, history) in alone.items():
             assert len(history) == len(got[kind][1]) == 3
             for mine, theirs in zip(history, got[kind][1], strict=True):
-                assert mine[:3] == pytest.approx(theirs[:3], rel=1e-8, nan_ok=True)
+                assert mine[:3] == pytest.approx(theirs[:3], rel=1e-8, nan_ok=True), kind
                 assert mine[3] == pytest.approx(theirs[3], rel=1e-6, nan_ok=True)
             for name, value in weights.items():
                 torch.testing.assert_close(
@@ -113,6 +121,46 @@ def test_two_ranks_learn_as_one(tmp_path):
         lines = (tmp_path / kind / "log.jsonl").read_text().splitlines()
         steps = [json.loads(line)["step"] for line in lines]
         assert steps == sorted(steps) and (tmp_path / kind / "best").is_dir()
+
+
+def stop_after(left) -> bool:
+    return not next(left)
+
+
+def resumed(rank: int, count: int, folder: Path) -> tuple:
+    """The case of classes in parts, stopped after seven steps, and gone on with."""
+    data, made = toy("classes"), []
+    config = FinetuneConfig.from_dict(CASES["classes"].to_dict() | SETTINGS)
+    for resume in (False, True):
+        torch.manual_seed(0)
+        model = TaskModel(HyenaDNA(SHAPE), data.task).double()
+        left = iter([True] * 99 if resume else [True] * 6 + [False])
+        *_, last = finetune(
+            model, data, config, ranks=Ranks(rank, count), folder=folder / "run", sharded=True,
+            resume=resume, should_stop=partial(stop_after, left),
+        )  # fmt: skip
+        made.append(last)
+    assert [each.stopped for each in made] == ["interrupted", "epochs"]
+    assert made[0].step == 7
+    history = [(r.loss, r.value, r.train_loss) for r in made[1].history]
+    return made[1].model.state_dict(), history
+
+
+def test_a_model_in_parts_goes_on(tmp_path, alone):
+    weights, history = alone["classes"]
+    for got in on_ranks(2, resumed, tmp_path, tmp_path):
+        for mine, theirs in zip(history, got[1], strict=True):
+            assert mine[:3] == pytest.approx(theirs, rel=1e-8, nan_ok=True)
+        for name, value in weights.items():
+            torch.testing.assert_close(value, got[0][name], rtol=1e-6, atol=1e-9, msg=name)
+
+
+def test_parts_without_ranks_are_refused_before_anything_is_written(home, capsys):
+    out = home / "out"
+    words = ["finetune", str(home / "model"), str(home / "table.csv"), "--out", str(out)]
+    for more, message in (([], "--fsdp needs several ranks"), (["--mode", "frozen"], "--fsdp")):
+        assert run([*words, "--fsdp", *more]) == 2
+        assert message in capsys.readouterr().err and not out.exists()
 
 
 def evaluated(rank: int, count: int, folder: Path):

@@ -73,6 +73,7 @@ def finetune(
     device: str = "auto",
     threads: int | None = None,
     max_memory: str | None = None,
+    fsdp: bool = False,
     json_: Annotated[bool, Parameter(name="--json")] = False,
     head: Annotated[HeadOptions, Parameter(name="*")] = HeadOptions(),  # noqa: B008
     reading: Annotated[ReadingOptions, Parameter(name="*")] = ReadingOptions(),  # noqa: B008
@@ -116,6 +117,9 @@ def finetune(
     max_memory
         Memory that this process may take, such as `4GiB`. With smaller passes for it the
         draws of dropout are others; nothing else changes beyond rounding.
+    fsdp
+        Under `torchrun`: keep parameters, gradients and moments in parts, one on each rank (FSDP2),
+        in place of a copy on each. For `--mode full` and `last`.
     json_
         Print the figures as JSON; all else goes to standard error.
     head
@@ -164,7 +168,7 @@ def finetune(
     max_memory = machine.max_memory
     start = time.monotonic()
     with explain_memory(_LESS_MEMORY):
-        request, job = _prepare(request, (where, ranks), max_memory, stored, console)
+        request, job = _prepare(request, (where, ranks, fsdp), max_memory, stored, console)
         _announce(job, request, out, max_memory, console)
         if resume:
             shared = f"{out}: not the same folder for all ranks; all machines must share it"
@@ -188,14 +192,15 @@ _LESS_MEMORY = "give --max-memory, a smaller --micro-batch-tokens or a shorter -
 
 def _prepare(
     request: FinetuneRequest,
-    where: tuple[torch.device, Ranks],
+    where: tuple[torch.device, Ranks, bool],
     max_memory: str | None,
     stored: dict[str, Any],
     console: Console,
 ) -> tuple[FinetuneRequest, FinetuneJob]:
     """The job of a request, checked; and the request with the passes that fit the memory.
 
-    where: the device of this process, and its place among those that train together.
+    where: the device of this process, its place among those that train together, and whether
+    parameters lie in parts on these.
     """
     from hyenadna.cli.finetune_data import prepare_data, read_data
     from hyenadna.cli.finetune_job import FinetuneJob, check_job
@@ -215,6 +220,7 @@ def _prepare(
             baselines=request.baselines,
             device=where[0],
             ranks=where[1],
+            sharded=where[2],
         )
     )
     return dataclasses.replace(request, options=job.config), job

@@ -61,6 +61,8 @@ class FinetuneJob:
     ranks: Ranks | None = None
     """The processes that train together, of which the first fits baselines and measures; None for
     this one alone."""
+    sharded: bool = False
+    """Whether parameters lie in parts on the ranks while they train (FSDP2)."""
     label_groups: Sequence[str] | None = None
     """For labels: the group of each, whose medians are then given."""
     predict_tokens: int = 1 << 16
@@ -118,8 +120,10 @@ def check_job(job: FinetuneJob) -> FinetuneJob:
     """
     import torch
 
+    from hyenadna.model.parallel.ranks import ALONE
     from hyenadna.train.baseline_kmers import require_two_classes
     from hyenadna.train.finetune_examples import run_stages
+    from hyenadna.train.finetune_loop import require_shardable
     from hyenadna.train.finetune_setup import choose_parameters, choose_precision, class_weights
 
     longest = job.source.config.max_seq_len
@@ -136,6 +140,8 @@ def check_job(job: FinetuneJob) -> FinetuneJob:
     with torch.random.fork_rng(devices=[]):
         probe = job.source.make_task(learning.task, job.head)
         choose_parameters(probe, job.config)
+    if job.sharded:
+        require_shardable(probe, job.config, job.ranks or ALONE)
     probe.to(job.device)
     precision = choose_precision(probe, job.config, job.device)
     trained = sum(p.numel() for p in probe.parameters() if p.requires_grad)
@@ -318,6 +324,7 @@ def _train(
         prefix=prefix,
         resume=resume,
         ranks=job.ranks,
+        sharded=job.sharded and config.mode == job.config.mode,
     )
 
 
@@ -333,12 +340,13 @@ def train_seeds(
     prefix: str = "",
     resume: bool,
     ranks: Ranks | None = None,
+    sharded: bool = False,
 ) -> tuple[SeedRun, ...]:
     """How the training of each seed went, with its lines on the console.
 
     make: the model to begin with. prefix: before each line. ranks: the processes that train
-    together; this one alone when left out. Raises Interrupted after a signal, and InputError as
-    training does.
+    together; this one alone when left out. sharded: see `FinetuneJob`. Raises Interrupted after a
+    signal, and InputError as training does.
     """
     from hyenadna.model.parallel.ranks import ALONE
     from hyenadna.train.finetune import run_seeds
@@ -365,6 +373,7 @@ def train_seeds(
                 should_stop=lambda: stopped() is not None,
                 progress=bar,
                 ranks=ranks,
+                sharded=sharded,
             ):
                 report = each.report
                 if isinstance(report, FinetuneStep):

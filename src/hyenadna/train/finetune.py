@@ -39,6 +39,7 @@ def finetune(
     should_stop: Callable[[], object] = lambda: False,
     progress: Progress | None = None,
     ranks: Ranks = ALONE,
+    sharded: bool = False,
 ) -> Iterator[Report]:
     """Train on the rows `train`, choose on the rows `valid`, and never look at others.
 
@@ -52,7 +53,8 @@ def finetune(
     there is one; the model must be as it was when the run began, and the result equals that of an
     unbroken run. should_stop: when it turns true the state is saved after the step in progress and
     the run ends. progress: told how many sequences have their features, where these are kept.
-    ranks: the processes that train together; all must iterate, and one of them writes.
+    ranks: the processes that train together; all must iterate, and one of them writes. sharded:
+    see `Finetuner`; the result has the model then.
 
     Raises InputError for data that does not fit, options that do not go together, a loss that
     stays infinite, and a folder with a run in it, or with another run to resume.
@@ -63,8 +65,9 @@ def finetune(
         if run and run.has_state and not resume:
             raise InputError(f"{run.path}: holds a run already; resume it, or give another folder")
         tuner = Finetuner(
-            model, data, config, seed=seed, device=device, progress=progress, ranks=ranks
-        )
+            model, data, config, seed=seed, device=device, progress=progress, ranks=ranks,
+            sharded=sharded,
+        )  # fmt: skip
     except BaseException:
         if run:
             run.close()
@@ -142,6 +145,7 @@ def run_seeds(
     should_stop: Callable[[], object] = lambda: False,
     progress: Progress | None = None,
     ranks: Ranks = ALONE,
+    sharded: bool = False,
 ) -> Iterator[SeedReport]:
     """The reports of `finetune` for one seed after the other, each on a model of its own.
 
@@ -171,6 +175,7 @@ def run_seeds(
             should_stop=should_stop,
             progress=progress,
             ranks=ranks,
+            sharded=sharded,
         ):
             yield SeedReport(seed, report)
             if isinstance(report, FinetuneResult) and report.stopped == "interrupted":

@@ -84,9 +84,9 @@ class FinetuneFolder:
 
     def save_state(self, tuner: Finetuner) -> None:
         """Write the newest state. Raises InputError if the disk is full; the one before stands."""
+        tensors, plain = tuner.state()  # all ranks take part in gathering
         if not self.writes:
             return
-        tensors, plain = tuner.state()
         text = json.dumps({"version": _VERSION, "of": tuner.fingerprint(), **plain})
         beside = self.path / f"{_STATE}.part"
         try:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,9 @@ from hyenadna.model.digest import weights_digest
 from hyenadna.model.engine.alone import one_thread
 from hyenadna.model.freezing import train_all
 from hyenadna.model.heads import TaskModel
+from hyenadna.model.parallel.parts import parts_like, take, whole
 from hyenadna.model.parallel.ranks import ALONE, Ranks
+from hyenadna.model.parallel.sharded import shard_task
 from hyenadna.model.probabilities import probabilities
 from hyenadna.model.prompting.prompted import PromptedModel
 from hyenadna.train.finetune_examples import (
@@ -85,8 +87,15 @@ class Finetuner:
         device: torch.device,
         progress: Progress | None = None,
         ranks: Ranks = ALONE,
+        sharded: bool = False,
     ) -> None:
-        """ranks: the processes that train together, each on its part of the rows of a step."""
+        """ranks: the processes that train together, each on its part of the rows of a step.
+
+        sharded: FSDP2 keeps parameters, gradients and moments in parts on the ranks while they
+        train; `finish` leaves a model in one piece, another than the one given.
+        """
+        if sharded:
+            require_shardable(model, config, ranks)
         if model.task.kind != data.task.kind or model.task.names != data.task.names:
             raise InputError(
                 f"{data.name}: its task is {data.task.kind} ({data.task.outputs}), the model's "
@@ -114,6 +123,10 @@ class Finetuner:
             choose_parameters(model, config)
         self._usual_dropout = model.model.config.embed_dropout
         model.model.set_embed_dropout(config.embed_dropout)
+        self.sharded = sharded
+        self._shell = copy.deepcopy(model).cpu() if sharded else None
+        if sharded:
+            shard_task(model)
         self.parameters = trained_parameters(model)
         self.examples = self._examples(progress)
         self.optimizer = make_optimizer(model, config)
@@ -262,6 +275,8 @@ class Finetuner:
             self.device,
         )
         total, weight = 0.0, 0.0
+        if self.sharded:
+            return self._accumulate_in_step(pieces, size, int(tokens))
         longest = max((piece.inputs.shape[1] for piece in pieces), default=0)
         with self.model.shared_step(longest, self._autocast):
             for piece in pieces:
@@ -274,6 +289,34 @@ class Finetuner:
             return math.nan, None, int(tokens)
         add_gradients(self.parameters.values(), self.ranks, self.device)
         return total / weight, size / weight, int(tokens)
+
+    def _accumulate_in_step(
+        self, pieces: list[Piece], size: float, tokens: int
+    ) -> tuple[float, float | None, int]:
+        """The same with parameters in parts: all ranks gather them for as many passes."""
+        from torch.distributed.fsdp import FSDPModule
+
+        assert isinstance(self.model, FSDPModule)
+        total, weight = 0.0, 0.0
+        passes = self.ranks.most(len(pieces))
+        for number in range(passes):
+            counts = number < len(pieces)  # else a pass that adds nothing
+            self.model.set_requires_gradient_sync(number + 1 == passes)
+            part, counted = self._loss(pieces[number] if counts else self._any_piece())
+            # gradients are averaged over ranks, and a sum is wanted
+            (part * (counts * self.ranks.count / size)).backward()
+            if counts:
+                total, weight = total + float(part.detach()), weight + float(counted)
+        total, weight = self.ranks.total([total, weight], self.device)
+        if not weight:
+            self.optimizer.zero_grad(set_to_none=True)
+            return math.nan, None, tokens
+        return total / weight, size / weight, tokens
+
+    def _any_piece(self) -> Piece:
+        """A short piece of the train part, for passes that do not count."""
+        shortest = np.array([int(self.train_part.lengths.argmin())])
+        return next(self.examples.step(shortest, np.zeros(1, dtype=np.bool_)))
 
     def _loss(self, piece: Piece) -> tuple[Tensor, Tensor]:
         outputs = self._outputs(piece)
@@ -362,9 +405,13 @@ class Finetuner:
         targets: dict[int, Any] = {}
         outputs: dict[int, Any] = {}
         pieces = self.examples.valid(self._evaluated_length)
-        for piece in islice(pieces, self.ranks.rank, None, self.ranks.count):
+        for piece, counts in self.ranks.share(pieces):
+            if not counts and not self.sharded:
+                continue
             raw = self._outputs(piece)
             wanted = self._own_unit(piece.targets).to(self.device)
+            if not counts:  # it was read so that all ranks gather parameters as often
+                continue
             part, counted = self.model.loss_parts(raw, wanted, self._weights)
             total, weight = total + float(part), weight + float(counted)
             if self._scale is not None:
@@ -397,6 +444,10 @@ class Finetuner:
             return
         self._finished = True
         self._load_weights(self._best_weights or {})
+        if self._shell is not None:
+            held = {name: whole(value) for name, value in self.model.state_dict().items()}
+            self._shell.load_state_dict(held)
+            self.model = self._shell.to(self.device)
         self.examples.release(self.model)
         if self._scale is not None:
             self.model.rescale(*self._scale)
@@ -409,7 +460,7 @@ class Finetuner:
     @torch.no_grad()
     def _load_weights(self, weights: Mapping[str, Tensor]) -> None:
         for name, value in weights.items():
-            self.parameters[name].copy_(value)
+            take(self.parameters[name], value)
 
     @contextmanager
     def _own_random_state(self) -> Iterator[None]:
@@ -442,15 +493,18 @@ class Finetuner:
         }
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors by name, and plain values: all that the next step depends on."""
+        """Tensors by name, and plain values: all that the next step depends on.
+
+        Whole ones, whatever the ranks hold; all ranks must ask.
+        """
         tensors = {f"random.{name}": value for name, value in self._random.items()}
-        tensors |= {f"weights.{name}": p.detach() for name, p in self.parameters.items()}
-        tensors |= {f"best.{name}": value for name, value in (self._best_weights or {}).items()}
+        tensors |= {f"weights.{name}": whole(p.detach()) for name, p in self.parameters.items()}
+        tensors |= {f"best.{name}": whole(v) for name, v in (self._best_weights or {}).items()}
         if self.average:
-            tensors |= {f"average.{name}": value for name, value in self.average.weights.items()}
+            tensors |= {f"average.{name}": whole(v) for name, v in self.average.weights.items()}
         for name, parameter in self.parameters.items():
             for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer.{name}.{key}"] = value
+                tensors[f"optimizer.{name}.{key}"] = whole(value)
         plain = {
             "step": self.steps_done,
             "bad_steps": self.bad_steps,
@@ -468,13 +522,17 @@ class Finetuner:
         """Go on from `state()`; model, data, config and seed must be those that it began with."""
         self._load_weights(_under("weights.", tensors))
         best = _under("best.", tensors)
-        self._best_weights = {n: v.to(self.device, copy=True) for n, v in best.items()} or None
+        self._best_weights = {
+            n: parts_like(self.parameters[n], v.__getitem__) for n, v in best.items()
+        } or None
         for name, parameter in self.parameters.items():
             entries = _under(f"optimizer.{name}.", tensors)
             if entries:
                 self.optimizer.state[parameter] = {
                     # `step` stays where the optimiser keeps it: fused, on the device too
-                    k: v.to(parameter.device, copy=True)
+                    k: parts_like(parameter.detach(), v.__getitem__)
+                    if v.shape == parameter.shape
+                    else v.to(parameter.device, copy=True)
                     for k, v in entries.items()
                 }
         self._random = {k: v.clone() for k, v in _under("random.", tensors).items()}
@@ -488,6 +546,19 @@ class Finetuner:
             self.scaler.load_state_dict(dict(plain["scaler"]))
         self.history = [FinetuneEvaluation(**report) for report in plain["history"]]
         self.best = next((r for r in reversed(self.history) if r.best), None)
+
+
+def require_shardable(model: TaskModel, config: FinetuneConfig, ranks: Ranks) -> None:
+    """Nothing, where this can be trained with parameters in parts. Raises InputError otherwise."""
+    if not ranks.together:
+        raise InputError(
+            "--fsdp needs several ranks; start them by "
+            "torchrun --nproc-per-node N -m hyenadna finetune …"
+        )
+    if config.mode not in ("full", "last") or isinstance(model, PromptedModel):
+        raise InputError(f"--fsdp is for --mode full and last, not {config.mode}; leave it out")
+    if config.precision == "fp16":
+        raise InputError("--fsdp with --precision fp16: take bf16")
 
 
 def part_digest(part: LabelledData) -> str:

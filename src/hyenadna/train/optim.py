@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from hyenadna.model.parallel.parts import take
 from hyenadna.training_config import PretrainConfig
 
 
@@ -113,4 +114,4 @@ class WeightAverage:
         """Take over saved weights."""
         self.updates = updates
         for name, value in weights.items():
-            self.weights[name].copy_(value)
+            take(self.weights[name], value)

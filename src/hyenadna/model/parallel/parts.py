@@ -42,6 +42,17 @@ def put(tensor: Tensor, read: Callable[[slice], Tensor]) -> None:
 
 
 @torch.no_grad()
+def take(tensor: Tensor, value: Tensor) -> None:
+    """Give a tensor, in parts or whole, the values of another, whole or in the same parts."""
+    from torch.distributed.tensor import DTensor
+
+    if isinstance(value, DTensor):
+        tensor.copy_(value)
+    else:
+        put(tensor, value.__getitem__)
+
+
+@torch.no_grad()
 def parts_like(tensor: Tensor, read: Callable[[slice], Tensor]) -> Tensor:
     """A new tensor, in parts or whole as this one is; `read` as for `put`."""
     fresh = torch.empty_like(tensor)

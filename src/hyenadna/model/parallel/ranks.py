@@ -130,6 +130,10 @@ class Ranks:
         """The least that any rank has. All must ask."""
         return self.from_first(min(self.gather(value), default=value))
 
+    def most(self, value: int) -> int:
+        """The most that any rank has. All must ask."""
+        return -self.least(-value)
+
     def require_alike(self, value: object, problem: str) -> None:
         """Nothing, where all ranks have the same value. All must ask.
 

@@ -6,6 +6,7 @@ parameters are dealt out, and then each rank fills its own part of them.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 from hyenadna.config import ModelConfig
 from hyenadna.model.backbone import Block, Embeddings, HyenaDNA, initialise_module, rescale_filters
 from hyenadna.model.filter import Sine
+from hyenadna.model.heads import TaskModel
 from hyenadna.model.parallel.parts import put
 
 
@@ -41,6 +43,20 @@ def shard(model: HyenaDNA, device: torch.device) -> None:
     for module in model.modules():
         if isinstance(module, Sine) and not isinstance(module.freq, nn.Parameter):
             module.freq.fill_(model.config.activation_freq)
+
+
+def shard_task(model: TaskModel) -> None:
+    """Deal the parameters of a task model that every rank has whole out to all ranks, in place."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    # nothing changes the outputs in place
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
+    mesh = init_device_mesh(model.device.type, (dist.get_world_size(),))
+    for block in model.model.backbone.layers:
+        fully_shard(block, mesh=mesh)
+    # a gathered copy that stayed would outlive a change of weights, as by a moving average
+    fully_shard(model, mesh=mesh, reshard_after_forward=True)
 
 
 @torch.no_grad()
