@@ -150,6 +150,7 @@ def on_three(rank, count, folder, by_one):
     return [*states, everything(resumed(by_one, ranks, fsdp=True))]
 
 
+@pytest.mark.slow
 def test_another_number_of_ranks_goes_on(written, tmp_path):
     folder, ranks = written
     unbroken = ranks[0][0]

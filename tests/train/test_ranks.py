@@ -106,6 +106,7 @@ def children(parent: int) -> list[int]:
     return [int(p) for p in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc")
 def test_a_killed_rank_comes_back(genome, tmp_path):
     """torchrun starts all ranks anew, and they go on from the last checkpoint."""
