@@ -88,6 +88,7 @@ def test_a_line_where_there_is_no_cluster(place, capsys):
     assert "--shards is 0; it must be at least 1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_output_is_that_of_one_process(place, cluster, capsys):
     assert run([*PREDICT, "-o", "one.csv"]) == 0
     assert run([*PREDICT, "-o", "x.csv", "--engine", "ray", "--shards", "2"]) == 0
