@@ -15,6 +15,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +43,11 @@ def main() -> None:
             rng.integers(7, 11, n).astype(np.uint8) for n in rng.integers(low, high + 1, count)
         ]
         ways: list[Callable[[], np.ndarray]] = [
-            lambda s=sequences: with_embed(model, s),
-            lambda s=sequences: with_loop(model, s),
+            partial(with_embed, model, sequences),
+            partial(with_loop, model, sequences),
         ]
-        seconds, rows = [[], []], [ways[0](), ways[1]()]  # the first turn warms up
+        seconds: tuple[list[float], list[float]] = ([], [])
+        rows = [way() for way in ways]  # the first turn warms up
         difference = float(np.abs(rows[0] - rows[1]).max())
         for _ in range(TURNS):
             for i, way in enumerate(ways):
@@ -72,13 +74,14 @@ def main() -> None:
     beside.replace(PAGE)
 
 
+def _part(ids: np.ndarray, start: int, stop: int) -> np.ndarray:
+    return ids[start:stop]
+
+
 def with_embed(model: HyenaDNA, sequences: list[np.ndarray]) -> np.ndarray:
     """Rows by the engine, in batches."""
     model.set_engine("auto")
-    records = [
-        Record(str(i), (), len(ids), lambda a, b, ids=ids: ids[a:b])
-        for i, ids in enumerate(sequences)
-    ]
+    records = [Record(str(i), (), len(ids), partial(_part, ids)) for i, ids in enumerate(sequences)]
     reading = make_reading(model.config)
     return np.concatenate([each.embeddings for each in embed(model, records, reading)])
 

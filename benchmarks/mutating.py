@@ -137,7 +137,8 @@ def reach(model: HyenaDNA, genome: Genome, places: int) -> tuple[list[list[str]]
     size = MOST_CONTEXT + FURTHEST + 1
     contigs = {name: n for name, n in genome.contigs.items() if n > size}
     share = np.array(list(contigs.values())) / sum(contigs.values())
-    summed, behind = [], {context: list[Floats]() for context in (*CONTEXTS, MOST_CONTEXT)}
+    summed: list[Floats] = []
+    behind = {context: list[Floats]() for context in (*CONTEXTS, MOST_CONTEXT)}
     decoder = Decoder(model)
     while len(summed) < places:
         name = rng.choice(list(contigs), p=share)

@@ -17,14 +17,15 @@ import os
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.processes import run_worker
 
-from hyenadna.config import ModelConfig
+from hyenadna.config import Mixer, ModelConfig
 from hyenadna.model.planning.parts import memory
-from hyenadna.model.planning.setup import Setup
+from hyenadna.model.planning.setup import Setup, Task
 
 PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "plan.md"
 RESULTS: Final = Path(__file__).with_name("results") / "plan.jsonl"
@@ -41,8 +42,8 @@ class Cell:
     width: int = 128
     layers: int = 2
     order: int = 2
-    mixer: str = "hyena"
-    task: str = "train"
+    mixer: Mixer = "hyena"
+    task: Task = "train"
     precision: str = "float32"
     plain: bool = False
     checkpointing: bool = False
@@ -136,7 +137,7 @@ def write_page() -> None:
 
 def measured(cell: Cell) -> dict[str, Any]:
     """Peak bytes beside the interpreter, and seconds of a step: measured and predicted."""
-    from hyenadna.cli.process import prepare_process, return_freed_memory
+    from hyenadna.cli.process import prepare_process
 
     setup = cell.setup()
     prepare_process(spare_memory=setup.checkpointing or setup.context > 1)
@@ -149,7 +150,7 @@ def measured(cell: Cell) -> dict[str, Any]:
             mp.spawn(_rank, (cell, Path(name)), cell.ranks)
             each = [json.loads((Path(name) / f"{r}.json").read_text()) for r in range(cell.ranks)]
         return {"peak": max(each)}
-    assert torch.get_num_threads() == 1, return_freed_memory
+    assert torch.get_num_threads() == 1
     from hyenadna.model.planning.probe import probe, step_seconds
 
     before = _status("VmRSS")
@@ -168,13 +169,14 @@ def _rank(rank: int, cell: Cell, folder: Path) -> None:
     from hyenadna.cli.process import prepare_process
 
     setup = cell.setup()
-    prepare_process(spare_memory=setup.context > 1)
+    prepare_process(spare_memory=setup.context > 1 or cell.fsdp)
     import torch
     import torch.distributed as dist
-    from hyenadna.train.ranks import Ranks
 
     from hyenadna.model.backbone import HyenaDNA
-    from hyenadna.train.parallel import Parallel
+    from hyenadna.model.parallel.ranks import Ranks
+    from hyenadna.model.parallel.sharded import draw_weights, empty_model
+    from hyenadna.train.parallel import Parallel, Sharded
 
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
@@ -182,8 +184,11 @@ def _rank(rank: int, cell: Cell, folder: Path) -> None:
     dist.init_process_group(
         "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=cell.ranks
     )
-    model = HyenaDNA(setup.config).train()
-    parallel = Parallel(model, Ranks(rank, cell.ranks, cell.context), sharded=cell.fsdp)
+    sharded = None
+    if cell.fsdp:
+        sharded = Sharded(torch.device("cpu"), partial(draw_weights, rescaled=True))
+    model = empty_model(setup.config) if cell.fsdp else HyenaDNA(setup.config)
+    parallel = Parallel(model.train(), Ranks(rank, cell.ranks, cell.context), sharded)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     rows = torch.randint(7, 11, (setup.rows_at_once, setup.length))
     for _ in range(STEPS):

@@ -66,7 +66,7 @@ def write_packed(folder: Path, size: int) -> tuple[Path, Path, Path]:
     letters = plain.read_bytes()
     one, other = folder / "part.gzip.fa.gz", folder / "part.bgzip.fa.gz"
     one.write_bytes(gzip.compress(letters, 6))
-    with pysam.BGZFile(str(other), "w") as stream:
+    with pysam.BGZFile(str(other), "w", index=None) as stream:
         stream.write(letters)
     return plain, one, other
 

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hyenadna.cli.console import make_console
 from hyenadna.cli.demo import SHAPE, embedded_contigs
@@ -44,7 +44,9 @@ class Job:
         """The baseline, then each choice switched."""
         yield self.baseline
         yield replace(self.baseline, stages="double")
-        other = "paper" if self.baseline.filter_init == "scaled" else "scaled"
+        other: Literal["scaled", "paper"] = (
+            "paper" if self.baseline.filter_init == "scaled" else "scaled"
+        )
         yield replace(self.baseline, filter_init=other)
 
 

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,7 +68,7 @@ def measure(plan: Plan, fasta: Path, out: Path) -> dict[str, Any]:
     for length in plan.lengths:
         task, folder = length.task, folders[length.task]
         command = _command(length, folder, fasta, out)
-        run = kept.get(f"run {task}", {"command": command}, lambda c=command: _run(c, out))
+        run = kept.get(f"run {task}", {"command": command}, partial(_run, command, out))
         work(f"check {task}", "check_metrics", run=run["folder"])
         work(
             f"profile {task}", "profile", run=run["folder"], task=task, data=str(folder),

@@ -12,6 +12,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ class _Twin(PromptedModel):
         tokens = self.model.backbone.embeddings(ids)
         return joint_states(self.model.backbone, self.prompt, tokens)
 
-    def shared_step(self, longest: int) -> Any:
+    def shared_step(self, longest: int, forward: Any = nullcontext) -> Any:
         return torch.autograd.set_grad_enabled(True)
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -161,7 +161,7 @@ def _score(model: HyenaDNA, genome: Genome, path: Path, length: int) -> Comparis
     windows = plan_windows(model.config, length=length, after=min(AFTER, length // 4))
     few = alleles[::50]
 
-    def scored(method: str, chosen: Sequence) -> np.ndarray:
+    def scored(method: Literal["shared", "whole"], chosen: Sequence) -> np.ndarray:
         model.set_engine("auto" if method == "shared" else "plain")
         return np.array(
             [s.llr for s in Scorer(model, genome, windows=windows, method=method).scores(chosen)]

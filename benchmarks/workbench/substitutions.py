@@ -50,7 +50,8 @@ def boxes(model: Path, data: Path, folder: Path) -> list[str]:
     """Whether the bases of TATA boxes matter more than those around."""
     rows = list(bed(data / BOXES))
     chosen = rows[:: len(rows) // PLACES][:PLACES]
-    inside, around = defaultdict(list), defaultdict(list)
+    inside: dict[str, list[float]] = defaultdict(list)
+    around: dict[str, list[float]] = defaultdict(list)
     windows = []
     for contig, start, stop, strand in chosen:
         first = (start + stop) // 2 - WINDOW // 2

@@ -81,5 +81,6 @@ def read(scored: Path, genome: Path) -> list[Snv]:
         before, after = (reader.letters(contig, i, i + 1).upper() for i in (start - 1, start + 1))
         cpg = (ref, alt, after) == ("C", "T", b"G") or (ref, alt, before) == ("G", "A", b"C")
         names = ("AF", "HDNA_LLR", "HDNA_LLR_FWD", "HDNA_LLR_REV", "HDNA_DIST", "HDNA_LLR_PCT")
-        found.append(Snv(*(float(info[name]) for name in names), cpg))
+        af, llr, forward, backward, distance, percentile = (float(info[name]) for name in names)
+        found.append(Snv(af, llr, forward, backward, distance, percentile, cpg))
     return found
