@@ -139,8 +139,10 @@ def test_memory_never_grows_by_what_is_to_cut_it(setup, ranks):
     total = memory(setup).total
     assert total > 0 and min(vars(memory(setup)).values()) >= 0
     assert memory(setup.change(at_once=1)).total <= total
-    if setup.length > 600:
-        assert memory(setup.change(length=setup.length - 88)).total <= total
+    # By half, for channels are transformed in whole numbers, and of slightly shorter ones one more
+    # fits. No law for the engine: how many it takes depends on what its transforms' lengths allow.
+    if not setup.engine:
+        assert memory(setup.change(length=setup.length // 2)).total <= total
     together = setup.change(ranks=ranks)
     parts = memory(together.change(fsdp=True))
     assert parts.weights + parts.moments < memory(together).weights + memory(together).moments or (

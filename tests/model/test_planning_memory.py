@@ -150,3 +150,14 @@ def test_tables_are_those_of_the_lags():
     z, t = lag_features(1000, 7, torch.device("cpu"))
     assert table_bytes(SMALL.replace(max_seq_len=1000, emb_dim=7)) == z.nbytes + t.nbytes
     assert table_bytes(SMALL.replace(mixer="attention")) == 0
+
+
+def test_counts_take_the_constants_of_the_code_that_runs():
+    """They cannot import it: it needs torch."""
+    from hyenadna.conv import fft
+    from hyenadna.model.engine import pages
+    from hyenadna.model.planning import held, parts
+
+    assert held.BLOCK_SAMPLES == fft.BLOCK_SAMPLES
+    assert held.DEVICE_BLOCK_SAMPLES == fft.DEVICE_BLOCK_SAMPLES
+    assert parts.PAGES == pages.SMALLEST

@@ -12,7 +12,8 @@ from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.engine.sizes import resident_bytes
 from hyenadna.model.likelihood import target_nats
-from hyenadna.model.memory import context_bytes, training_bytes
+from hyenadna.model.planning.parts import memory
+from hyenadna.model.planning.setup import Setup
 from hyenadna.train.loop import Trainer
 
 _PROBE_TOKENS = 16384
@@ -77,35 +78,26 @@ def peak_bytes(trainer: Trainer) -> int:
 
 
 def _peak(trainer: Trainer, rows: int, length: int) -> int:
-    config = trainer.config
+    config, on_cpu = trainer.config, trainer.device.type == "cpu"
     need = engine_bytes(trainer, rows, length)
     if need is not None:
         return need
-    process = resident_bytes() if trainer.device.type == "cpu" else 0
-    shape, context = trainer.model.config, trainer.ranks.context
-    weights = shape.num_parameters() * (20 if config.ema else 16)
-    spared = weights - weights // trainer.ranks.count - _gathered(trainer)
-    spared = max(spared, 0) if trainer.parallel.sharded else 0
-    if context > 1:
-        need = weights + context_bytes(shape, batch=rows, length=length, ranks=context)
-    else:
-        need = training_bytes(
-            shape,
-            tokens=rows * length,
-            length=length,
-            checkpointing=config.gradient_checkpointing,
-            precision=config.precision,
-            average=config.ema is not None,
-            engine=False,
-        )
-    return process + need - spared
-
-
-def _gathered(trainer: Trainer) -> int:
-    """Bytes of what FSDP has in one piece at a time: two blocks' weights and one's gradients."""
-    config = trainer.model.config
-    block = config.replace(n_layer=config.n_layer + 1).num_parameters() - config.num_parameters()
-    return 3 * 4 * block
+    setup = Setup(
+        config=trainer.model.config,
+        length=length,
+        batch=trainer.batch_size(length),
+        at_once=rows,
+        ranks=trainer.ranks.count,
+        context=trainer.ranks.context,
+        fsdp=trainer.parallel.sharded,
+        precision=config.precision,
+        checkpointing=config.gradient_checkpointing,
+        average=config.ema is not None,
+        gpu=not on_cpu,
+        plain=True,
+    )
+    found = memory(setup)
+    return int(found.total - found.process) + (resident_bytes() if on_cpu else 0)
 
 
 def estimate(trainer: Trainer) -> float:

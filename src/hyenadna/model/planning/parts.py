@@ -127,10 +127,9 @@ def _held(setup: Setup) -> tuple[Held, float]:
     held = plain.training() if setup.training else plain.inference()
     if setup.gpu:
         return held, GPU_KEEPS
-    factor = keeps(
-        setup.config, training=setup.training, half=setup.half,
-        returns=setup.training and setup.checkpointing,
-    )  # fmt: skip
+    # as `pretrain` sets the allocator where memory matters more than time
+    returns = setup.training and (setup.checkpointing or setup.fsdp)
+    factor = keeps(setup.config, training=setup.training, half=setup.half, returns=returns)
     return held, factor
 
 
