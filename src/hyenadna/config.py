@@ -115,6 +115,11 @@ class ModelConfig:
         return -(-self.vocab_size // multiple) * multiple
 
     @property
+    def projected_width(self) -> int:
+        """Channels of a mixer's input projection: (N + 1) D, of attention 3 D."""
+        return (self.hyena_order + 1 if self.mixer == "hyena" else 3) * self.d_model
+
+    @property
     def filter_channels(self) -> int:
         """Channels of the implicit filter, C = D (N - 1)."""
         return self.d_model * (self.hyena_order - 1)

@@ -33,6 +33,7 @@ from hyenadna.checkpoint.safetensors_file import (
 )
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
+from hyenadna.model.parallel.ranks import Ranks
 
 PIECES: Final = "pieces.json"
 TRAINING: Final = "training."
@@ -69,57 +70,53 @@ def save_pieces(
     cannot write, and where the first does not see the files of all.
     """
     tensors = model_tensors(model) | {TRAINING + k: v for k, v in (training or {}).items()}
-    if dist.get_rank() == 0:
+    ranks = Ranks(dist.get_rank(), dist.get_world_size())
+    if ranks.first:
         dtype = str(model.head_weight.dtype).removeprefix("torch.")
         config = json.dumps(flat_values(model.config, torch_dtype=dtype), indent=2) + "\n"
         files: dict[str, Content] = {"config.json": config}
-        _lead(tensors, folder, files | dict(extra_files or {}))
+        _lead(tensors, folder, files | dict(extra_files or {}), ranks)
     else:
-        _follow(tensors)
+        _follow(tensors, ranks)
 
 
-def _lead(tensors: Mapping[str, Tensor], folder: Path, files: dict[str, Content]) -> None:
+def _lead(
+    tensors: Mapping[str, Tensor], folder: Path, files: dict[str, Content], ranks: Ranks
+) -> None:
     """The first rank's part: it makes the folder, says where, and puts it in its place."""
     told = False
 
     def fill(fresh: Path) -> None:
         nonlocal told
         told = True
-        _tell(str(fresh))
+        ranks.from_first(str(fresh))
         _write(tensors, fresh)
         listed = json.dumps({"files": _all_files(fresh)}, indent=2) + "\n"
         for name, content in (files | {PIECES: listed}).items():
             write_content(fresh / name, content)
 
-    error = None
+    error: str | None = None
     try:
         replace(folder, fill)
     except InputError as refusal:
         error = str(refusal)
     if not told:
-        _tell(None)
-    if _tell(error):
+        ranks.from_first(None)
+    if ranks.from_first(error):
         raise InputError(error or "")
 
 
-def _follow(tensors: Mapping[str, Tensor]) -> None:
+def _follow(tensors: Mapping[str, Tensor], ranks: Ranks) -> None:
     """The part of the other ranks."""
-    fresh = _tell(None)
+    fresh = ranks.from_first(None)
     if fresh is not None:
         try:
             _write(tensors, Path(fresh))
             _all_files(Path(fresh))
         except OSError:
             pass  # the first rank has heard of it, and says what became of the folder
-    if error := _tell(None):
+    if error := ranks.from_first(None):
         raise InputError(error)
-
-
-def _tell(value: str | None) -> str | None:
-    """What the first rank says, on all ranks."""
-    held = [value]
-    dist.broadcast_object_list(held, src=0)
-    return held[0]
 
 
 def _write(tensors: Mapping[str, Tensor], folder: Path) -> None:

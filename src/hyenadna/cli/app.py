@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from hyenadna import __version__
 from hyenadna.cli.console import make_console
+from hyenadna.cli.ranks import of_other_rank, rank_text, require_one_process
 from hyenadna.errors import InputError
 
 app = App(
@@ -61,12 +62,13 @@ def main(tokens: Sequence[str] | None = None) -> NoReturn:
 def run(tokens: Sequence[str]) -> int:
     """Run one command; returns the exit code. Only defects of ours raise."""
     try:
-        _require_one_process(tokens)
+        if tokens and tokens[0] in COMMANDS and tokens[0] not in ON_RANKS:
+            require_one_process(tokens[0], ON_RANKS)
         result = app(list(tokens), exit_on_error=False, print_error=False)
     except CycloptsError as error:
         return _refuse(" ".join(str(error).split()) + " (see --help)")
     except RuntimeError as error:
-        if not _of_other_rank(error):
+        if not of_other_rank(error):
             raise
         first = str(error).strip().splitlines()[0]
         return _refuse(f"another rank is gone or does not answer; see what it says ({first})")
@@ -80,23 +82,6 @@ def run(tokens: Sequence[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _require_one_process(tokens: Sequence[str]) -> None:
-    """Refuses several ranks for a command that each of them would do by itself."""
-    ranks = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
-    if ranks > 1 and tokens and tokens[0] in COMMANDS and tokens[0] not in ON_RANKS:
-        raise InputError(
-            f"{tokens[0]}: runs in one process, torchrun has started {ranks}; "
-            f"torchrun is for {', '.join(ON_RANKS)}"
-        )
-
-
-def _of_other_rank(error: RuntimeError) -> bool:
-    """Whether a rank failed because it can no longer reach the others."""
-    text = str(error)
-    lost = ("by peer", "Broken pipe", "NCCL", "Socket Timeout", "Timed out waiting")
-    return "TORCHELASTIC_RUN_ID" in os.environ and any(each in text for each in lost)
-
-
 def explain(error: Exception) -> str | None:
     """What the user can mend, in a line; None for a defect of ours."""
     if isinstance(error, OSError):
@@ -107,7 +92,5 @@ def explain(error: Exception) -> str | None:
 
 
 def _refuse(message: str) -> int:
-    rank = os.environ.get("RANK", "0") if "TORCHELASTIC_RUN_ID" in os.environ else "0"
-    name = "hyenadna" if rank == "0" else f"hyenadna (rank {rank})"
-    make_console(stderr=True).print(f"{name}: {' '.join(message.split())}")
+    make_console(stderr=True).print(f"hyenadna{rank_text()}: {' '.join(message.split())}")
     return 2

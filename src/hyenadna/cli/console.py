@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import IO
 
 from rich.console import Console
 from rich.table import Table
+
+from hyenadna.cli.ranks import rank_text
 
 _PIPED_COLUMNS = 120  # rich takes 80 where there is no terminal, which cuts figures off
 
@@ -14,7 +15,7 @@ _PIPED_COLUMNS = 120  # rich takes 80 where there is no terminal, which cuts fig
 def make_console(*, stderr: bool = False, file: IO[str] | None = None) -> Console:
     """A console that prints text unchanged: brackets and colons in names are not markup."""
     # of the ranks that torchrun has started one speaks for all; each tells its own errors
-    quiet = not stderr and file is None and int(os.environ.get("RANK", "0")) > 0
+    quiet = not stderr and file is None and bool(rank_text())
     console = Console(
         stderr=stderr, file=file, markup=False, emoji=False, highlight=False, soft_wrap=True,
         quiet=quiet,

@@ -18,12 +18,12 @@ from hyenadna.cli.pretrain import Repeated, comma_list
 from hyenadna.cli.process import (
     announce_native,
     announce_slow_bf16,
-    join_ranks,
     most_loaded,
     prepare_process,
     set_threads,
 )
 from hyenadna.cli.progress import progress_bar
+from hyenadna.cli.ranks import join_ranks
 from hyenadna.errors import InputError
 from hyenadna.training_config import Precision, SoftMasked
 

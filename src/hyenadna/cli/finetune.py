@@ -38,14 +38,10 @@ from hyenadna.cli.process import (
     announce_native,
     announce_slow_bf16,
     available_memory,
-    content_digest,
-    goes_on,
-    join_ranks,
     prepare_process,
     set_threads,
-    several,
-    torchrun_job,
 )
+from hyenadna.cli.ranks import goes_on, join_ranks, several, text_of, torchrun_job
 from hyenadna.cli.units import size
 from hyenadna.errors import InputError
 from hyenadna.training_config import FinetuneConfig
@@ -171,8 +167,7 @@ def finetune(
         request, job = _prepare(request, (where, ranks, fsdp), max_memory, stored, console)
         _announce(job, request, out, max_memory, console)
         if resume:
-            shared = f"{out}: not the same folder for all ranks; all machines must share it"
-            ranks.require_alike(content_digest(out / DESCRIPTION), shared)
+            ranks.require_one_folder(out, text_of(out / DESCRIPTION))
         ranks.wait()  # until all have found the folder free
         if not resume and ranks.first:
             _start(out, request, job, max_memory)

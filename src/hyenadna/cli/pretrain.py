@@ -20,15 +20,12 @@ from hyenadna.cli.process import (
     announce_native,
     announce_slow_bf16,
     available_memory,
-    content_digest,
-    goes_on,
-    join_ranks,
     most_loaded,
     prepare_process,
     set_threads,
-    torchrun_job,
 )
 from hyenadna.cli.progress import TrainingLine, stop_on_signals
+from hyenadna.cli.ranks import goes_on, join_ranks, text_of, torchrun_job
 from hyenadna.cli.units import bases, duration, size
 from hyenadna.config import Mixer, ModelConfig, preset
 from hyenadna.errors import InputError
@@ -47,7 +44,6 @@ if TYPE_CHECKING:
 
 Repeated = Parameter(consume_multiple=False)
 DEFAULT_SHAPE = "tiny-1k"
-_NOT_SHARED = "{out}: not the same folder for all ranks; put it on a disk that all machines share"
 
 
 def pretrain(
@@ -291,7 +287,7 @@ def _resume(
 
     if torchrun_job():
         _, ranks = join_ranks(machine.device, machine.context_ranks)
-        ranks.require_alike(content_digest(out / "run.json"), _NOT_SHARED.format(out=out))
+        ranks.require_one_folder(out, text_of(out / "run.json"))
     before = RunFolder.open(out)
     stored, last = before.description, before.last()
     if last is None:
@@ -331,7 +327,7 @@ def _resume(
     trainer, validation = _trainer(new, corpus, own, ranks)
     with run.held():
         run.restore(trainer)
-        ranks.require_alike(trainer.steps_done, _NOT_SHARED.format(out=out))
+        ranks.require_one_folder(out, trainer.steps_done)
         _announce(console, trainer, corpus, out, max_memory)
         console.print(f"resuming after step {trainer.steps_done:,}")
         return _train(run, trainer, validation, _seconds(trainer), console)

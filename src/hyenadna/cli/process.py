@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
-import platform
-import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hyenadna.config import ModelConfig
-    from hyenadna.model.parallel.ranks import Ranks
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
-_PR_SET_PDEATHSIG = 1
 
 
 def prepare_process(*, spare_memory: bool = False) -> None:
@@ -127,79 +121,6 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from error
     return device
-
-
-def join_ranks(name: str, context: int = 1) -> tuple[torch.device, Ranks]:
-    """The device of this process, and its place among those that torchrun has started, joined.
-
-    name: as for `choose_device`; of GPUs each rank gets its own. context: ranks that one sequence
-    lies over. Raises InputError as `choose_device` and `Ranks.join` do.
-    """
-    import torch
-
-    from hyenadna.model.parallel.ranks import Ranks, started_by_torchrun
-
-    if not started_by_torchrun():
-        device = choose_device(name)
-        return device, Ranks.join(device, context)
-    end_with_parent()
-    if name.startswith("cuda") or (name == "auto" and torch.cuda.is_available()):
-        local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-        if local >= there:
-            raise InputError(
-                f"torchrun: a rank for GPU {local}, but there are {there} here; give "
-                f"--nproc-per-node {there}, or --device cpu"
-            )
-        torch.cuda.set_device(local)  # before anything lies on another
-        name = f"cuda:{local}"
-    device = choose_device(name)
-    return device, Ranks.join(device, context)
-
-
-def end_with_parent() -> bool:
-    """Ask the system for SIGTERM when the process that started this one is gone; whether it will.
-
-    torchrun starts ranks in sessions of their own. Killed itself, it would leave them training.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        return bool(ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0) == 0)
-    except (OSError, AttributeError):
-        return False
-
-
-def torchrun_job() -> str | None:
-    """A name for this start of torchrun that its restarts share; None without torchrun."""
-    name = os.environ.get("TORCHELASTIC_RUN_ID")
-    return f"{platform.node()} {os.getppid()}" if name == "none" else name
-
-
-def goes_on(name: str, context: int, decide: Callable[[], bool]) -> bool:
-    """Whether torchrun has started the ranks anew, to go on with what they did before.
-
-    name, context: as for `join_ranks`. decide: whether there is something of this start of torchrun
-    to go on with; the first rank is asked, for all: the ranks of a new node are not started anew,
-    and may see other files.
-    """
-    if torchrun_job() is None:
-        return False
-    device, ranks = join_ranks(name, context)
-    again = ranks.any(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0, device)
-    return ranks.from_first(again and ranks.first and decide())
-
-
-def content_digest(path: Path) -> str | None:
-    """SHA-256 (hex) of a small file; None where there is none that can be read."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return None
-
-
-def several(ranks: Ranks | None) -> str:
-    """For a sentence: ` on N ranks`, or nothing for a process alone."""
-    return f" on {ranks.count} ranks" if ranks and ranks.together else ""
 
 
 def available_memory() -> int | None:

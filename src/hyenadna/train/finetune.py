@@ -74,10 +74,10 @@ def finetune(
         raise
     try:
         if run:
-            ranks.require_alike(run.has_state, f"{run.path}: not the same folder for all ranks")
+            ranks.require_one_folder(run.path, run.has_state)
         if run and run.has_state:
             run.restore(tuner)
-            ranks.require_alike(tuner.steps_done, f"{run.path}: not the same folder for all ranks")
+            ranks.require_one_folder(run.path, tuner.steps_done)
         elif run:
             run.clear_log()
         interrupted = False

@@ -275,43 +275,34 @@ class Finetuner:
             self.device,
         )
         total, weight = 0.0, 0.0
-        if self.sharded:
-            return self._accumulate_in_step(pieces, size, int(tokens))
         longest = max((piece.inputs.shape[1] for piece in pieces), default=0)
+        # to gather parameters that lie in parts, all ranks make as many passes
+        passes = self.ranks.most(len(pieces)) if self.sharded else len(pieces)
         with self.model.shared_step(longest, self._autocast):
-            for piece in pieces:
-                part, counted = self._loss(piece)
-                self.scaler.scale(part / size).backward()
-                total, weight = total + float(part.detach()), weight + float(counted)
+            for number in range(passes):
+                counts = number < len(pieces)
+                self._add_up_after_this(number + 1 == passes)
+                part, counted = self._loss(pieces[number] if counts else self._any_piece())
+                # FSDP averages over ranks, and a sum is wanted
+                times = counts * (self.ranks.count if self.sharded else 1)
+                self.scaler.scale(part * times / size).backward()
+                if counts:
+                    total, weight = total + float(part.detach()), weight + float(counted)
         total, weight = self.ranks.total([total, weight], self.device)
         if not weight:
             self.optimizer.zero_grad(set_to_none=True)
             return math.nan, None, int(tokens)
-        add_gradients(self.parameters.values(), self.ranks, self.device)
+        if not self.sharded:
+            add_gradients(self.parameters.values(), self.ranks, self.device)
         return total / weight, size / weight, int(tokens)
 
-    def _accumulate_in_step(
-        self, pieces: list[Piece], size: float, tokens: int
-    ) -> tuple[float, float | None, int]:
-        """The same with parameters in parts: all ranks gather them for as many passes."""
-        from torch.distributed.fsdp import FSDPModule
+    def _add_up_after_this(self, last: bool) -> None:
+        """Let FSDP add up gradients over ranks behind the last pass of a step alone."""
+        if self.sharded:
+            from torch.distributed.fsdp import FSDPModule
 
-        assert isinstance(self.model, FSDPModule)
-        total, weight = 0.0, 0.0
-        passes = self.ranks.most(len(pieces))
-        for number in range(passes):
-            counts = number < len(pieces)  # else a pass that adds nothing
-            self.model.set_requires_gradient_sync(number + 1 == passes)
-            part, counted = self._loss(pieces[number] if counts else self._any_piece())
-            # gradients are averaged over ranks, and a sum is wanted
-            (part * (counts * self.ranks.count / size)).backward()
-            if counts:
-                total, weight = total + float(part.detach()), weight + float(counted)
-        total, weight = self.ranks.total([total, weight], self.device)
-        if not weight:
-            self.optimizer.zero_grad(set_to_none=True)
-            return math.nan, None, tokens
-        return total / weight, size / weight, tokens
+            assert isinstance(self.model, FSDPModule)
+            self.model.set_requires_gradient_sync(last)
 
     def _any_piece(self) -> Piece:
         """A short piece of the train part, for passes that do not count."""

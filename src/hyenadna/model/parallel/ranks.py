@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Final, Self, TypeVar
 
 import numpy as np
@@ -134,15 +135,18 @@ class Ranks:
         """The most that any rank has. All must ask."""
         return -self.least(-value)
 
-    def require_alike(self, value: object, problem: str) -> None:
-        """Nothing, where all ranks have the same value. All must ask.
+    def require_one_folder(self, folder: Path, seen: object) -> None:
+        """Nothing, where all ranks see the same in a folder that they share. All must ask.
 
-        Raises InputError on all of them otherwise, with the problem and which rank differs.
+        Raises InputError on all of them otherwise, naming a rank that sees something else.
         """
-        found = self.gather(repr(value))
+        found = self.gather(repr(seen))
         other = next((rank for rank, each in enumerate(found) if each != found[0]), None)
         if (other := self.from_first(other)) is not None:
-            raise InputError(f"{problem} (rank {other} sees another state than rank 0)")
+            raise InputError(
+                f"{folder}: is not the same folder for rank 0 and rank {other}; put it on a disk "
+                "that all machines share"
+            )
 
     def sum_of(self, tensor: Tensor, device: torch.device) -> Tensor:
         """The sum of a tensor over all ranks, where it lies. All must ask, with one shape."""

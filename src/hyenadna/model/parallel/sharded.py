@@ -32,13 +32,7 @@ def shard(model: HyenaDNA, device: torch.device) -> None:
     Each rank has memory for its own rows then, with anything in them: `draw_weights` or
     `hyenadna.checkpoint.load.fill` comes next.
     """
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-
-    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    for block in model.backbone.layers:
-        fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+    _deal_out(model, model.backbone.layers, device)
     model.to_empty(device=device)
     for module in model.modules():
         if isinstance(module, Sine) and not isinstance(module.freq, nn.Parameter):
@@ -47,16 +41,31 @@ def shard(model: HyenaDNA, device: torch.device) -> None:
 
 def shard_task(model: TaskModel) -> None:
     """Deal the parameters of a task model that every rank has whole out to all ranks, in place."""
+    # nothing changes the outputs in place
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
+    # a gathered copy that stayed would outlive a change of weights, as by a moving average
+    _deal_out(model, model.model.backbone.layers, model.device, reshard_after_forward=True)
+
+
+def _deal_out(
+    model: nn.Module,
+    blocks: nn.ModuleList,
+    device: torch.device,
+    *,
+    reshard_after_forward: bool | None = None,
+) -> None:
+    """FSDP2 over all ranks: a block at a time, and the rest of the model with it.
+
+    reshard_after_forward: whether the rest is dealt out again behind each pass; torch's choice
+    where left out.
+    """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    # nothing changes the outputs in place
-    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
-    mesh = init_device_mesh(model.device.type, (dist.get_world_size(),))
-    for block in model.model.backbone.layers:
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    for block in blocks:
         fully_shard(block, mesh=mesh)
-    # a gathered copy that stayed would outlive a change of weights, as by a moving average
-    fully_shard(model, mesh=mesh, reshard_after_forward=True)
+    fully_shard(model, mesh=mesh, reshard_after_forward=reshard_after_forward)
 
 
 @torch.no_grad()

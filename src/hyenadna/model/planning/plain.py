@@ -82,12 +82,7 @@ class PlainPass:
         rounds = c.hyena_order - 1
         # norm and last product in the type of the products; projections before and after the short
         # filter, gated signals and what the convolutions make of them in float32
-        return t * (2 * p * d + 4 * (2 * self._width + 2 * rounds * d + 2)) + self._lags
-
-    @property
-    def _width(self) -> int:
-        """Channels of a Hyena mixer's projections."""
-        return (self.config.hyena_order + 1) * self.config.d_model
+        return t * (2 * p * d + 4 * (2 * c.projected_width + 2 * rounds * d + 2)) + self._lags
 
     def _feed_kept(self) -> float:
         """What an MLP with its norm keeps beside its input."""
@@ -103,7 +98,7 @@ class PlainPass:
         signal, kernel = self._signals()
         # norm, projections before and after the short filter, gated signal, result; filters with
         # and without their skip term
-        streams = 4 * t * (2 * self._width + 3 * d)
+        streams = 4 * t * (2 * self.config.projected_width + 3 * d)
         return (
             streams
             + 4 * self.length * (c.filter_channels + d)
@@ -135,7 +130,7 @@ class PlainPass:
         # gradients of residual stream, last gate, convolution and its input; of the filter
         convolution = 4 * stream + 4 * self.length * d + transforms
         used = t * p * d + stream  # what the last product and gate had kept
-        width = 4 * t * self._width
+        width = 4 * t * self.config.projected_width
         return [
             Held(before + stream + mixer - used, convolution),
             # at the short filter: gradients behind and before it, and a product for its own

@@ -64,7 +64,7 @@ def _context(setup: Setup) -> tuple[float, float, float]:
     config, ranks = setup.config, setup.context
     times = 3 if setup.training else 1
     others = (ranks - 1) / ranks
-    reach, wide = config.short_filter_order - 1, (config.hyena_order + 1) * config.d_model
+    reach, wide = config.short_filter_order - 1, config.projected_width
     # the halo is gathered from all ranks, for it is a few positions
     halos = 4.0 * setup.rows_at_once * wide * reach * (ranks - 1) * times * config.n_layer
     channels = mixed_channels(setup.rows_at_once, setup.here, ranks, gpu=setup.gpu)

@@ -83,13 +83,11 @@ def work(setup: Setup) -> Work:
 
 def _block_products(c: ModelConfig) -> float:
     """Forward, a position of a block."""
-    wide = (c.hyena_order + 1 if c.mixer == "hyena" else 3) * c.d_model
-    return 2.0 * c.d_model * (wide + c.d_model + 2 * c.inner_width)
+    return 2.0 * c.d_model * (c.projected_width + c.d_model + 2 * c.inner_width)
 
 
 def _again_products(c: ModelConfig) -> float:
-    wide = (c.hyena_order + 1 if c.mixer == "hyena" else 3) * c.d_model
-    return 2.0 * c.d_model * (wide + c.inner_width)
+    return 2.0 * c.d_model * (c.projected_width + c.inner_width)
 
 
 def _filter_products(c: ModelConfig) -> float:
@@ -137,7 +135,7 @@ def _block_traffic(setup: Setup) -> float:
     size = 2.0 if setup.half else 4.0
     if c.mixer == "attention":
         return 4.0 * 12 * c.d_model + size * (26 * c.d_model + 4 * c.inner_width)
-    wide = (c.hyena_order + 1) * c.d_model
+    wide = c.projected_width
     short = 2 + 3 * (c.short_filter_order - 1)
     gates = 3 * c.hyena_order
     numbers = (12 + gates) * c.d_model + (2 + short) * wide
