@@ -14,6 +14,7 @@ LAYERS = {
     "errors": 0,
     "alphabet": 1, "config": 1, "training_config": 1, "task_kinds": 1, "file_lock": 1,
     "label_words": 1, "reference_tokenizer": 1, "native": 1,
+    "shipped": 1,
     "genome": 2, "conv": 2,
     "model": 3, "data": 3,
     "checkpoint": 4,
@@ -34,6 +35,7 @@ WITHOUT_TORCH = (
     "label_words",
     "reference_tokenizer",
     "native",
+    "shipped",
     "genome",
 )
 ONLY_VERSION = {("cli", "__init__")}  # `hyenadna.__version__` for --version

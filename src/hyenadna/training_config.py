@@ -12,6 +12,7 @@ from hyenadna.errors import InputError
 Precision = Literal["float32", "bf16", "fp16"]
 ParameterGroups = Literal["standard", "paper"]
 Schedule = Literal["cosine", "paper"]
+Optimizer = Literal["adamw", "muon"]
 FilterInit = Literal["scaled", "paper"]
 SoftMasked = Literal["keep", "ignore"]
 NTargets = Literal["ignore", "count"]
@@ -84,6 +85,11 @@ class PretrainConfig:
     wider and deeper ones (the paper: 1.5e-4 to 6e-4 with 64 to 256 sequences a step)."""
     filter_lr: float | None = None
     """Peak learning rate of the filter network; lr when left out."""
+    optimizer: Optimizer = "adamw"
+    """`muon`: the matrices of projections and MLP by momentum made orthogonal, the rest by AdamW.
+    Learns more from each base, and takes some 7 % more time; not with --fsdp."""
+    matrix_lr: float | None = None
+    """Peak learning rate of the matrices under `muon`; 4 lr when left out."""
     filter_init: FilterInit = "scaled"
     """First weights of the filter network. `scaled`: standard deviation 1 / sqrt(inputs), so that
     long filters have shape from the first step. `paper`: 0.02, which starts them small and
@@ -143,7 +149,19 @@ class PretrainConfig:
         need(0 <= self.seed < 2**63, "seed", "it must be in 0 .. 2^63 - 1")
         for field in ("lr", "clip"):
             need(getattr(self, field) > 0, field, "it must be positive")
-        need(self.filter_lr is None or self.filter_lr > 0, "filter_lr", "it must be positive")
+        for field in ("filter_lr", "matrix_lr"):
+            value = getattr(self, field)
+            need(value is None or value > 0, field, "it must be positive")
+        need(
+            self.matrix_lr is None or self.optimizer == "muon",
+            "matrix_lr",
+            "it is for --optimizer muon",
+        )
+        need(
+            self.optimizer == "adamw" or self.parameter_groups == "standard",
+            "optimizer",
+            "it goes with --parameter-groups standard",
+        )
         need(self.weight_decay >= 0, "weight_decay", "it must not be negative")
         for field in ("final_lr", "max_n_fraction"):
             need(0 <= getattr(self, field) <= 1, field, "it must be in [0, 1]")
@@ -152,6 +170,7 @@ class PretrainConfig:
         need(self.ema is None or 0 < self.ema < 1, "ema", "it must be in (0, 1)")
         choices: dict[str, tuple[str, ...]] = {
             "schedule": ("cosine", "paper"),
+            "optimizer": ("adamw", "muon"),
             "filter_init": ("scaled", "paper"),
             "parameter_groups": ("standard", "paper"),
             "precision": ("float32", "bf16", "fp16"),

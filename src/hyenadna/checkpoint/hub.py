@@ -12,6 +12,7 @@ from typing import Final
 
 from hyenadna.config import PRESETS, PUBLISHED_NAMES
 from hyenadna.errors import InputError
+from hyenadna.shipped import shipped_names
 
 OWNER: Final = "LongSafari"
 _NEEDED: Final = {
@@ -40,15 +41,15 @@ def repositories(name: str) -> tuple[str, ...]:
 
 
 def unknown_name(name: str) -> InputError:
-    """The error for a name that is neither a path nor a published checkpoint."""
+    """The error for a name that is neither a path nor that of a model."""
     if name in PRESETS:
         return InputError(
             f"{name}: a shape without published weights; train it (hyenadna pretrain --preset "
             f"{name}), or name one of {', '.join(PUBLISHED_NAMES)}"
         )
     return InputError(
-        f"{name}: no such file or folder, and no published checkpoint; "
-        f"there are {', '.join(PUBLISHED_NAMES)}"
+        f"{name}: no such file or folder, and no model of that name; there are "
+        f"{', '.join((*shipped_names(), *PUBLISHED_NAMES))}"
     )
 
 

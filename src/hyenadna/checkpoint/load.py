@@ -38,7 +38,8 @@ def load(
 
     name_or_path: a folder with `config.json` and weights in the Hugging Face or the original
     layout, a run folder of ours (its `best`, else its `last`), a `.safetensors`, `.ckpt` or `.bin`
-    file with `config.json` beside it, or the name of a published model such as `tiny-1k` (see
+    file with `config.json` beside it, the name of a model that comes with the package such as
+    `starter-1k` (see `hyenadna.shipped`), or of a published one such as `tiny-1k` (see
     `hyenadna.checkpoint.hub`). window_shift: instead of the checkpoint's own, which is 0.05 unless
     its configuration says otherwise. dtype: of the parameters, float32 when left out; tables stay
     float32. revision, cache_dir: for a published name. strict: whether parameters that the file

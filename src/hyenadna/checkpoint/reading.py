@@ -33,6 +33,7 @@ from hyenadna.config import ModelConfig
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.filter import ImplicitFilter, decay_rates, lag_features
+from hyenadna.shipped import shipped_folder, shipped_names
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -92,7 +93,9 @@ def locate(
     revision: str | None = None,
     cache_dir: str | Path | None = None,
 ) -> CheckpointFiles:
-    """The files of a checkpoint by path or published name, downloaded if need be.
+    """The files of a checkpoint by path, or by name: of the package's own, or a published one.
+
+    A published one is downloaded if need be.
 
     Raises InputError when there is none.
     """
@@ -100,6 +103,8 @@ def locate(
     if path.is_file() or standing(path) is not None:
         return find_files(path)
     name = str(name_or_path)
+    if name in shipped_names():
+        return find_files(shipped_folder(name))
     if hub.repositories(name):
         return find_files(hub.fetch(name, revision=revision, cache_dir=cache_dir))
     raise hub.unknown_name(name)

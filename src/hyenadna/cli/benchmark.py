@@ -62,7 +62,7 @@ def benchmark(
     data
         Folder that holds the files of the suite.
     model
-        Run folder, checkpoint folder or published name to start from, several times for several;
+        Run folder, checkpoint folder or model name to start from, several times for several;
         `random:` before a name or a folder for that shape with random weights.
     out
         Folder for the runs, one for each task and model, and the table, `results.md`.

@@ -87,7 +87,7 @@ def embed(
     Parameters
     ----------
     model
-        Run folder, checkpoint folder or published name.
+        Run folder, checkpoint folder or model name.
     source
         FASTA; CSV, TSV or Parquet; BED, GFF or GTF with `--genome`. Other columns go along.
     out

@@ -61,7 +61,7 @@ def evaluate(
     Parameters
     ----------
     model
-        Run folder, checkpoint folder or published name.
+        Run folder, checkpoint folder or model name.
     fasta
         Genomes; those of the run when left out.
     part

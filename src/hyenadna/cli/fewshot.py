@@ -77,7 +77,7 @@ def fewshot(
     Parameters
     ----------
     model
-        Run folder, checkpoint folder or published name; `random:` before a name or a folder for
+        Run folder, checkpoint folder or model name; `random:` before a name or a folder for
         that shape with random weights.
     data
         CSV, TSV, Parquet, FASTA or BED with a class for each sequence, or a folder with a file or a

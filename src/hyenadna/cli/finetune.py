@@ -84,7 +84,7 @@ def finetune(
     Parameters
     ----------
     model
-        Run folder, checkpoint folder or published name to start from; `random:` before a name or a
+        Run folder, checkpoint folder or model name to start from; `random:` before a name or a
         folder for that shape with random weights.
     data
         CSV, TSV, Parquet, FASTA or BED with labels, or a folder with a file or a folder for each

@@ -78,7 +78,7 @@ def generate(
     Parameters
     ----------
     model
-        Run folder, checkpoint folder or published name.
+        Run folder, checkpoint folder or model name.
     prompt
         Bases to start from, at least one.
     prompts

@@ -63,7 +63,7 @@ def mutate(
     Parameters
     ----------
     model
-        Run folder, checkpoint folder or published name; or a folder with a fine-tuned model.
+        Run folder, checkpoint folder or model name; or a folder with a fine-tuned model.
     source
         FASTA, CSV, TSV, Parquet, or BED with `--genome`.
     out

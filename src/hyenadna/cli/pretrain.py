@@ -98,7 +98,7 @@ def pretrain(
     embed_dropout
         Dropout on the token embeddings, instead of the paper's 0.1 or that of `--init`.
     init
-        Start from the weights and shape of this checkpoint (run, folder or published name).
+        Start from the weights and shape of this checkpoint (run, folder or model name).
     bed
         Regions with train, valid or test in the 4th column; one file for all genomes or one each.
     valid_contigs

@@ -87,7 +87,7 @@ def prompt_tune(
     Parameters
     ----------
     model
-        Run folder, checkpoint folder or published name.
+        Run folder, checkpoint folder or model name.
     data
         CSV, TSV, Parquet, FASTA or BED with labels, or a folder with a file or a folder for each
         split or class.

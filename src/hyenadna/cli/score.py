@@ -68,7 +68,7 @@ def score(
     Parameters
     ----------
     model
-        Run folder, checkpoint folder or published name.
+        Run folder, checkpoint folder or model name.
     variants
         VCF (plain, gzip or bgzip) or BCF. Contigs may be named with or without `chr`.
     genome

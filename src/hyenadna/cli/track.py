@@ -90,7 +90,7 @@ def track(
     Parameters
     ----------
     model
-        Run folder, checkpoint folder or published name.
+        Run folder, checkpoint folder or model name.
     genome
         FASTA, plain, gzip or bgzip.
     out

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hyenadna.model.parallel.parts import take
+from hyenadna.train.muon import MuonAdamW
 from hyenadna.training_config import PretrainConfig
 
 
@@ -19,22 +20,28 @@ def is_filter_network(name: str) -> bool:
 
 
 def parameter_groups(model: nn.Module, config: PretrainConfig) -> list[dict[str, object]]:
-    """AdamW groups: decayed, plain, filter network (never decayed, its own learning rate).
+    """Groups of parameters: decayed, plain, filter network (never decayed, its own learning rate).
 
     `standard` decays the matrices of projections, MLP and token table; `paper` everything outside
-    the filter network, as the original's optimiser does.
+    the filter network, as the original's optimiser does. Under `muon` the matrices of projections
+    and MLP are groups of their own, by their number of `blocks` (see `MuonAdamW`).
     """
     matrices = {
         f"{module_name}.weight".lstrip(".")
         for module_name, module in model.named_modules()
         if isinstance(module, nn.Linear | nn.Embedding)
     }
+    blocks = _blocks(model) if config.optimizer == "muon" else {}
+    matrix_lr = 4 * config.lr if config.matrix_lr is None else config.matrix_lr
+    turned: dict[int, list[nn.Parameter]] = {}
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     filters: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if is_filter_network(name):
             filters.append(parameter)
+        elif name in blocks:
+            turned.setdefault(blocks[name], []).append(parameter)
         elif config.parameter_groups == "paper" or name in matrices:
             decayed.append(parameter)
         else:
@@ -45,13 +52,37 @@ def parameter_groups(model: nn.Module, config: PretrainConfig) -> list[dict[str,
         {"params": plain, "weight_decay": 0.0, "peak_lr": config.lr},
         {"params": filters, "weight_decay": 0.0, "peak_lr": filter_lr},
     ]
+    for count, matrices_of in turned.items():
+        groups.append(
+            {
+                "params": matrices_of,
+                "weight_decay": config.weight_decay,
+                "peak_lr": matrix_lr,
+                "blocks": count,
+            }
+        )
     return [group for group in groups if group["params"]]
 
 
+def _blocks(model: nn.Module) -> dict[str, int]:
+    """Names of the matrices of mixers and MLPs, with the number of matrices that each is.
+
+    An input projection is several of (D, D) below each other: x_0 … v, or queries, keys, values.
+    """
+    found: dict[str, int] = {}
+    for name, module in model.named_modules():
+        weight = f"{name}.weight"
+        if ".layers." in name and isinstance(module, nn.Linear) and not is_filter_network(weight):
+            stacked = name.endswith(".in_proj")
+            found[weight] = module.out_features // module.in_features if stacked else 1
+    return found
+
+
 def make_optimizer(model: nn.Module, config: PretrainConfig) -> torch.optim.AdamW:
-    """AdamW over `parameter_groups`; each group carries its `peak_lr`."""
+    """AdamW, or Muon and AdamW, over `parameter_groups`; each group carries its `peak_lr`."""
     groups = parameter_groups(model, config)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
+    kind = MuonAdamW if config.optimizer == "muon" else torch.optim.AdamW
+    return kind(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
 
 
 def learning_rate(step: int, peak: float, config: PretrainConfig) -> float:

@@ -1,0 +1,161 @@
+"""The models that ship with the package: their data, their training, their measurement.
+
+    python -m benchmarks.shipped_models prepare ../shared/data GENOMES     # FASTA and BED files
+    python -m benchmarks.shipped_models train GENOMES RUNS [--only NAME] [--threads 1]
+    python -m benchmarks.shipped_models evaluate RUNS
+    python -m benchmarks.shipped_models package RUNS src/hyenadna/models
+
+Each step is a few commands of `hyenadna`, which it prints. Training takes some two hours on a core
+for each model, and goes on where it was when it is started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hyenadna.data.corpus import split_as_bed
+from hyenadna.data.windows import default_split, split_by_contigs
+from hyenadna.genome.fasta import Genome
+
+
+@dataclass(frozen=True)
+class Source:
+    """A genome that the models read."""
+
+    name: str
+    files: tuple[str, ...]
+    """FASTA below the data folder, joined in this order."""
+    weight: float
+    """Relative chance of its windows."""
+    valid: tuple[str, ...] = ()
+    """Contigs for validation; those of neither part by the default rule where there are none."""
+    test: tuple[str, ...] = ()
+    leave_out: tuple[str, ...] = ()
+
+
+HUMAN_BED: Final = """\
+22\t16050000\t21450000\ttrain
+22\t21450000\t22000000\tvalid
+chr2\t10000\t2333275\ttrain
+9\t10000\t1000000\ttest
+"""
+"""Human chromosome 9 is never trained on. 22 is of GRCh37, the others of GRCh38."""
+
+SOURCES: Final = (
+    Source(
+        "human",
+        (
+            "human_hg19_chr22_6Mb/chr22_1-22000000.fa.gz",
+            "human_hg38_chr2_2.3Mb/chr2_1-2333275.fa.gz",
+            "human_hg38_chr9_1Mb/chr9_1-1000000.fa.gz",
+        ),
+        3.0,
+    ),
+    Source(
+        "yeast",
+        ("yeast_R64/Saccharomyces_cerevisiae.R64-1-1.fa.gz",),
+        4.5,
+        valid=("VI",),
+        test=("IV", "XV"),
+        leave_out=("Mito",),
+    ),
+    Source("ecoli", ("ecoli_K12_MG1655/NC_000913.fa.gz",), 1.2),
+    Source("Bacillus", ("bacteria_4/Bacillus.fa.gz",), 1.6),
+    Source("Caul", ("bacteria_4/Caul.fa.gz",), 1.6),
+    Source("Staph", ("bacteria_4/Staph.fa.gz",), 1.2),
+    Source("Myco", ("bacteria_4/Myco.fa.gz",), 0.4),
+    Source(
+        "mitochondria",
+        ("mammal_mitochondria/mt.fa.gz",),
+        0.1,
+        valid=("cattle",),
+        test=("mouse", "rat"),
+    ),
+)
+
+SHARED_OPTIONS: Final = (
+    "--optimizer muon --embed-dropout 0 --final-lr 0.02 "
+    "--evaluate-every 1000 --evaluate-bases 60000"
+)
+MODELS: Final = {
+    "starter-1k": f"--preset tiny-1k --stages none --steps 10000 {SHARED_OPTIONS}",
+    "starter-16k": (
+        "--preset tiny-16k-d128 --length 16384 --stages 1024:3400,4096:800 --steps 4800 "
+        f"--lr 0.002 {SHARED_OPTIONS.replace('1000', '500')}"
+    ),
+}
+"""Options of `hyenadna pretrain` by the name that `hyenadna.load` knows."""
+
+
+def main() -> None:
+    """One step."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    steps = parser.add_subparsers(dest="step", required=True)
+    prepare_step = steps.add_parser("prepare")
+    prepare_step.add_argument("data", type=Path)
+    prepare_step.add_argument("genomes", type=Path)
+    train_step = steps.add_parser("train")
+    train_step.add_argument("genomes", type=Path)
+    train_step.add_argument("runs", type=Path)
+    train_step.add_argument("--only", choices=list(MODELS))
+    train_step.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    if options.step == "prepare":
+        prepare(options.data, options.genomes)
+    elif options.step == "train":
+        for name in [options.only] if options.only else MODELS:
+            train(name, options.genomes, options.runs, threads=options.threads)
+
+
+def prepare(data: Path, genomes: Path) -> None:
+    """Writes GENOMES/NAME.fa.gz and GENOMES/NAME.bed for each source."""
+    genomes.mkdir(parents=True, exist_ok=True)
+    for source in SOURCES:
+        fasta = genomes / f"{source.name}.fa.gz"
+        with fasta.open("wb") as out:  # gzip files behind each other are one gzip file
+            for file in source.files:
+                with (data / file).open("rb") as part:
+                    shutil.copyfileobj(part, out)
+        bed = genomes / f"{source.name}.bed"
+        bed.write_text(HUMAN_BED if source.name == "human" else _split(source, fasta))
+        print(f"{fasta}  {bed}")
+
+
+def _split(source: Source, fasta: Path) -> str:
+    """The split of a genome as BED."""
+    genome = Genome.open(fasta)
+    if not source.test:
+        return split_as_bed(default_split(genome))
+    split = split_by_contigs(genome, valid=list(source.valid), test=list(source.test))
+    rows = split_as_bed(split).splitlines(keepends=True)
+    return "".join(row for row in rows if row.split("\t")[0] not in source.leave_out)
+
+
+def train(name: str, genomes: Path, runs: Path, *, threads: int) -> None:
+    """Trains a model, or goes on with it."""
+    out = runs / name
+    if (out / "last").exists():
+        command = ["pretrain", "--out", str(out), "--resume", "--threads", str(threads)]
+    else:
+        command = ["pretrain", *(str(genomes / f"{s.name}.fa.gz") for s in SOURCES)]
+        command += ["--out", str(out), "--threads", str(threads), *MODELS[name].split()]
+        command += ["--weights", ",".join(str(s.weight) for s in SOURCES)]
+        for source in SOURCES:
+            command += ["--bed", str(genomes / f"{source.name}.bed")]
+    hyenadna(*command)
+
+
+def hyenadna(*arguments: str) -> None:
+    """Runs a command, and ends where it fails."""
+    print("hyenadna", *arguments, flush=True)
+    subprocess.run([sys.executable, "-m", "hyenadna", *arguments], check=True)
+
+
+if __name__ == "__main__":
+    main()
