@@ -2,8 +2,8 @@
 
     python -m benchmarks.shipped_models prepare ../shared/data GENOMES     # FASTA and BED files
     python -m benchmarks.shipped_models train GENOMES RUNS [--only NAME] [--threads 1]
-    python -m benchmarks.shipped_models evaluate RUNS
-    python -m benchmarks.shipped_models package RUNS src/hyenadna/models
+    python -m benchmarks.shipped_models evaluate RUNS [--only NAME]       # on held-out bases
+    python -m benchmarks.shipped_models package RUNS                      # into src and docs
 
 Each step is a few commands of `hyenadna`, which it prints. Training takes some two hours on a core
 for each model, and goes on where it was when it is started again.
@@ -12,6 +12,7 @@ for each model, and goes on where it was when it is started again.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
@@ -19,9 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from benchmarks.shipped_card import card_of, card_text, pictures_of
+
+from hyenadna.checkpoint import load, save
 from hyenadna.data.corpus import split_as_bed
 from hyenadna.data.windows import default_split, split_by_contigs
 from hyenadna.genome.fasta import Genome
+from hyenadna.shipped import SHIPPED
+
+PICTURES: Final = Path("docs/pictures")
+LARGEST: Final = 4 * 2**20
+"""Bytes of a model in the package."""
 
 
 @dataclass(frozen=True)
@@ -79,17 +88,17 @@ SOURCES: Final = (
     ),
 )
 
-SHARED_OPTIONS: Final = (
-    "--optimizer muon --embed-dropout 0 --final-lr 0.02 "
-    "--evaluate-every 1000 --evaluate-bases 60000"
-)
+SHARED_OPTIONS: Final = "--optimizer muon --embed-dropout 0 --final-lr 0.02 --evaluate-bases 60000"
 MODELS: Final = {
-    "starter-1k": f"--preset tiny-1k --stages none --steps 10000 {SHARED_OPTIONS}",
+    "starter-1k": f"--preset tiny-1k --stages none --steps 10000 --evaluate-every 1000 {SHARED_OPTIONS}",
+    # goes on from starter-1k, made longer: its lengths are the warm-up's last
     "starter-16k": (
-        "--preset tiny-16k-d128 --length 16384 --stages 1024:3400,4096:800 --steps 4800 "
-        f"--lr 0.002 {SHARED_OPTIONS.replace('1000', '500')}"
+        "--max-seq-len 16386 --length 16384 --stages 2048:1000,8192:800 --steps 2600 --lr 0.0007 "
+        f"--evaluate-every 400 {SHARED_OPTIONS}"
     ),
 }
+INIT: Final = {"starter-16k": "starter-1k"}
+"""The model that each goes on from."""
 """Options of `hyenadna pretrain` by the name that `hyenadna.load` knows."""
 
 
@@ -103,14 +112,24 @@ def main() -> None:
     train_step = steps.add_parser("train")
     train_step.add_argument("genomes", type=Path)
     train_step.add_argument("runs", type=Path)
-    train_step.add_argument("--only", choices=list(MODELS))
     train_step.add_argument("--threads", type=int, default=1)
+    evaluate_step = steps.add_parser("evaluate")
+    package_step = steps.add_parser("package")
+    for step in (evaluate_step, package_step):
+        step.add_argument("runs", type=Path)
+    for step in (train_step, evaluate_step, package_step):
+        step.add_argument("--only", choices=list(MODELS))
     options = parser.parse_args()
     if options.step == "prepare":
         prepare(options.data, options.genomes)
-    elif options.step == "train":
-        for name in [options.only] if options.only else MODELS:
+        return
+    for name in [options.only] if options.only else MODELS:
+        if options.step == "train":
             train(name, options.genomes, options.runs, threads=options.threads)
+        elif options.step == "evaluate":
+            hyenadna("evaluate", str(options.runs / name), "--no-compression", "--threads", "1")
+        else:
+            package(name, options.runs / name)
 
 
 def prepare(data: Path, genomes: Path) -> None:
@@ -145,10 +164,26 @@ def train(name: str, genomes: Path, runs: Path, *, threads: int) -> None:
     else:
         command = ["pretrain", *(str(genomes / f"{s.name}.fa.gz") for s in SOURCES)]
         command += ["--out", str(out), "--threads", str(threads), *MODELS[name].split()]
+        if name in INIT:
+            command += ["--init", str(runs / INIT[name])]
         command += ["--weights", ",".join(str(s.weight) for s in SOURCES)]
         for source in SOURCES:
             command += ["--bed", str(genomes / f"{source.name}.bed")]
     hyenadna(*command)
+
+
+def package(name: str, run: Path) -> None:
+    """Writes the weights and the card below src, and pictures below docs."""
+    folder = SHIPPED / name
+    values = card_of(name, run)
+    card = {"card.json": json.dumps(values, indent=2) + "\n", "README.md": card_text(values)}
+    save(load(run), folder, extra_files=card)
+    for picture, source in pictures_of(name, run).items():
+        shutil.copyfile(source, PICTURES / picture)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    print(f"{folder}  {size / 2**20:.2f} MiB")
+    if size > LARGEST:
+        raise SystemExit(f"{folder}: larger than {LARGEST / 2**20:.0f} MiB")
 
 
 def hyenadna(*arguments: str) -> None:

@@ -187,7 +187,7 @@ def test_the_change_that_makes_it_fit_is_the_smallest():
     found = forecast(Setup(config=LARGE, length=10**6, precision="bf16"), on)
     assert not found.fits
     change = smallest_change(found)
-    assert change is not None and change.flags == "--checkpointing" and change.outlook.fits
+    assert change is not None and change.flags == "--gradient-checkpointing" and change.outlook.fits
     batch = forecast(
         Setup(config=LARGE, length=10**6, batch=4, precision="bf16", checkpointing=True), on
     )

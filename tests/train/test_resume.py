@@ -80,8 +80,15 @@ def stop_after(monkeypatch, steps: int) -> None:
         ["--ema", "0.9", "--precision", "bf16", "--schedule", "paper"],
         ["--micro-batch-tokens", "64", "--gradient-checkpointing", "--parameter-groups", "paper"],
         ["--mixer", "attention", "--stages", "32:5,48:9", "--precision", "fp16"],
+        ["--optimizer", "muon", "--matrix-lr", "0.01"],
     ],
-    ids=["plain", "average, bf16", "accumulation, checkpointing", "attention, stages, fp16"],
+    ids=[
+        "plain",
+        "average, bf16",
+        "accumulation, checkpointing",
+        "attention, stages, fp16",
+        "muon",
+    ],
 )
 def test_a_stopped_and_resumed_run_equals_an_unbroken_one(genome, tmp_path, monkeypatch, options):
     arguments = ["pretrain", str(genome), *SMALL, "--steps", "20", *options]

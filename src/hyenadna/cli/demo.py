@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from hyenadna.cli.console import make_console, make_table
+from hyenadna.cli.demo_shipped import MODEL, show_shipped
 from hyenadna.cli.evaluate import evaluate
 from hyenadna.cli.pretrain import Request, start_run
 from hyenadna.cli.process import prepare_process
 from hyenadna.config import ModelConfig
 from hyenadna.errors import InputError
+from hyenadna.shipped import shipped_names
 from hyenadna.training_config import PretrainConfig
 
 if TYPE_CHECKING:
@@ -34,11 +36,11 @@ TRAIN_BASES, VALID_BASES, TEST_BASES = 4_000_000, 66_000, 263_000
 
 
 def demo(fasta: Path | None = None, /, *, out: Path | None = None, steps: int = 1500) -> int:
-    """Train a small model in about a minute and show what it learned.
+    """Train a small model in about a minute, and use one that comes with the package.
 
     Without a FASTA the genome is one that we generate: motifs, copies at fixed distances and
     hairpins, with an exactly known entropy, so that the model can be held against the best that
-    any model could do.
+    any model could do. Then `starter-1k` embeds, scores and generates.
 
     Parameters
     ----------
@@ -53,7 +55,10 @@ def demo(fasta: Path | None = None, /, *, out: Path | None = None, steps: int = 
     out = _next_free() if out is None else out
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: exists and is not empty; remove it or give another --out")
-    return _own_genome(fasta, out, options) if fasta else _embedded_genome(out, options)
+    code = _own_genome(fasta, out, options) if fasta else _embedded_genome(out, options)
+    if code or MODEL not in shipped_names():
+        return code
+    return show_shipped(out, fasta, make_console())
 
 
 def _next_free() -> Path:
@@ -150,7 +155,7 @@ def _show_against_the_bound(out: Path, source: SyntheticGenome, console: Console
     )
     console.print(
         f"Picture: {picture}   training curve: {out / 'run' / 'curve.png'}\n"
-        "Next: hyenadna pretrain YOUR_GENOME.fa --out RUN",
+        "Of yours: hyenadna pretrain YOUR_GENOME.fa --out RUN\n",
     )
 
 

@@ -54,7 +54,7 @@ def plan(
     context_ranks: int = 1,
     fsdp: bool = False,
     precision: Literal["float32", "bf16", "fp16"] = "float32",
-    checkpointing: bool = False,
+    gradient_checkpointing: bool = False,
     average: bool = False,
     task: Literal["train", "infer"] = "train",
     max_seq_len: int | None = None,
@@ -89,8 +89,8 @@ def plan(
         Parameters, gradients and moments in parts on the ranks.
     precision
         Type of the matrix products.
-    checkpointing
-        Compute activations again in the backward pass (`--gradient-checkpointing` of `pretrain`).
+    gradient_checkpointing
+        Compute activations again in the backward pass, as `pretrain` does with this flag.
     average
         With a moving average of the weights (`--ema` of `pretrain`).
     task
@@ -124,7 +124,7 @@ def plan(
         context=context_ranks,
         fsdp=fsdp,
         precision=precision,
-        checkpointing=checkpointing,
+        checkpointing=gradient_checkpointing,
         average=average,
         task=task,
         gpu=device != "cpu",
@@ -220,7 +220,7 @@ def _less_by(name: str, setup: Setup) -> str:
         if setup.rows_at_once > 1:
             flags.append("--at-once")
         if name == "kept" and setup.training and not setup.recomputes:
-            flags.append("--checkpointing")
+            flags.append("--gradient-checkpointing")
         if setup.config.mixer == "hyena":
             flags.append("--context-ranks")
     return ", ".join(flags)

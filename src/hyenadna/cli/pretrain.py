@@ -90,7 +90,8 @@ def pretrain(
     n_layer
         Number of blocks, instead of the preset's.
     max_seq_len
-        Longest sequence that the model can read, instead of the preset's.
+        Longest sequence that the model can read, instead of the preset's. With `--init` more than
+        the checkpoint's: it reads what it could as before, and learns the rest.
     mixer
         `hyena`, or `attention` for the Transformer baseline.
     num_heads
@@ -154,6 +155,8 @@ def pretrain(
         return _resume(out, list(fasta), options, machine, console)
     if not fasta:
         raise InputError("no FASTA file given; name one or more genomes")
+    if init:
+        given.pop("max_seq_len", None)  # a checkpoint can be made longer
     if init and given:
         raise InputError(
             f"--{_flag(next(iter(given)))} and --init exclude each other: "
@@ -165,6 +168,7 @@ def pretrain(
         weights=[_number(w) for w in comma_list(weights)],
         model=None if init else _model_config(given, embed_dropout),
         init=init,
+        max_seq_len=max_seq_len if init else None,
         embed_dropout=embed_dropout,
         options=options,
     )
@@ -222,6 +226,8 @@ class Request:
     weights: Sequence[float] = ()
     init: str | None = None
     """Checkpoint to start from."""
+    max_seq_len: int | None = None
+    """Longer than that of `init`, which then goes on as it is."""
     embed_dropout: float | None = None
     """Instead of that of `init`."""
 
@@ -467,6 +473,8 @@ def _new_model(request: Request, where: torch.device, *, in_parts: bool) -> _New
 
     if request.init:
         new = _loaded(request.init, where, in_parts=in_parts)
+        if request.max_seq_len is not None:
+            new = _longer(new, request.max_seq_len)
         if request.embed_dropout is not None:
             new.model.set_embed_dropout(request.embed_dropout)
         return new
@@ -498,6 +506,18 @@ def _loaded(source: str, where: torch.device, *, in_parts: bool) -> _NewModel:
             fill(model, reading)
 
     return _NewModel(model, Sharded(where, read_parts))
+
+
+def _longer(new: _NewModel, max_seq_len: int) -> _NewModel:
+    """The model with a longer reach."""
+    from hyenadna.model.longer import longer
+
+    if new.sharded:
+        raise InputError(
+            "--max-seq-len with --init and --fsdp: make the model longer in one process first "
+            "(--steps 1 without --fsdp)"
+        )
+    return _NewModel(longer(new.model, max_seq_len))
 
 
 def _trainer(

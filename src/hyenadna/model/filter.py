@@ -18,18 +18,22 @@ _TARGET, _SLOW, _FAST = 1e-2, 1.5, 0.3
 
 @lru_cache(maxsize=8)
 @torch.inference_mode(False)  # cached: a table made inside inference mode could never train
-def lag_features(max_seq_len: int, emb_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def lag_features(
+    max_seq_len: int, emb_dim: int, device: torch.device, *, scale: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Features z (1, M, E) and normalised lags t (1, M, 1), float32, of the lags 0..M-1.
 
     `t = l / (M-1)`; `z = [t, cos(f w), -sin(f w)]` with `w = 2 pi l / M` and `(E-1)/2` frequencies
     f evenly spaced from 1e-4. They depend on M and not on the length of the input. Computed in
     float64 and rounded once; all layers of all models of this shape share the one table.
+
+    scale: another M in these formulas than the number of lags (see `hyenadna.model.longer`).
     """
-    bands = (emb_dim - 1) // 2
+    bands, scale = (emb_dim - 1) // 2, scale or max_seq_len
     lag = torch.arange(max_seq_len, dtype=torch.float64, device="cpu")
-    t = (lag / (max_seq_len - 1))[:, None]
+    t = (lag / (scale - 1))[:, None]
     frequencies = torch.linspace(1e-4, bands - 1, bands, dtype=torch.float64, device="cpu")
-    angle = frequencies * (2 * math.pi / max_seq_len * lag[:, None])
+    angle = frequencies * (2 * math.pi / scale * lag[:, None])
     z = torch.cat([t, torch.cos(angle), -torch.sin(angle)], dim=1)
     return z[None].float().to(device), t[None].float().to(device)
 

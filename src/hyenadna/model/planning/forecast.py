@@ -135,7 +135,7 @@ def _changes(setup: Setup) -> Iterator[tuple[str, str, dict[str, Any]]]:
     if not setup.half and not setup.engine:
         yield "precision", "--precision bf16", {"precision": "bf16"}
     if setup.training and not setup.recomputes:
-        yield "checkpointing", "--checkpointing", {"checkpointing": True}
+        yield "checkpointing", "--gradient-checkpointing", {"checkpointing": True}
     for context in range(setup.context + 1, setup.ranks + 1):
         if setup.ranks % context == 0:
             yield "context", f"--context-ranks {context}", {"context": context}

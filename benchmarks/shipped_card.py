@@ -1,0 +1,232 @@
+"""The card of a model that ships with the package, from its run and its evaluation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from hyenadna.cli.units import bases, duration
+from hyenadna.training_config import PretrainConfig
+
+SHOWN_ORDERS: Final = ("0", "2", "5", "8", "10", "11", "12")
+EARLIER: Final = Path(__file__).resolve().parents[1] / "docs" / "results" / "results.json"
+"""The models of an hour on a core that came before, on the same held-out bases."""
+EARLIER_NAMES: Final = {"yeast_R64": "yeast"}
+
+DATA: Final[Mapping[str, tuple[str, str]]] = {
+    "human": (
+        "*Homo sapiens*: GRCh37 chr22:16.05-22.0 Mb and GRCh38 chr2:0-2.33 Mb; "
+        "GRCh38 chr9:0-1 Mb is held out",
+        "Genome Reference Consortium, by way of public repositories",
+    ),
+    "yeast": (
+        "*Saccharomyces cerevisiae* S288C R64-1-1; chromosomes IV and XV are held out, VI is for "
+        "validation, the mitochondrion is left out",
+        "Ensembl",
+    ),
+    "ecoli": ("*Escherichia coli* K-12 MG1655, NC_000913.2; a tenth is held out", "INSDC"),
+    "Bacillus": (
+        "*Bacillus subtilis* BEST7003, ASM52304v1; a tenth is held out",
+        "Ensembl Bacteria",
+    ),
+    "Caul": ("*Caulobacter vibrioides*, ASM690v1; a tenth is held out", "Ensembl Bacteria"),
+    "Staph": ("*Staphylococcus aureus*, ASM59796v1; a tenth is held out", "Ensembl Bacteria"),
+    "Myco": ("*Mycoplasma genitalium* G37, ASM2732v1; a tenth is held out", "Ensembl Bacteria"),
+    "mitochondria": (
+        "ten mitochondrial genomes of mammals; mouse and rat are held out, cattle is for "
+        "validation",
+        "INSDC",
+    ),
+}
+"""What each genome is, and where it is from."""
+
+LICENCE: Final = (
+    "The weights are ours, under Apache-2.0 as the package. The genomes are reference sequences "
+    "without restrictions (INSDC, Ensembl, Genome Reference Consortium); none of them is in the "
+    "package."
+)
+
+
+def card_of(name: str, run: Path) -> dict[str, Any]:
+    """What `card.json` says. Raises FileNotFoundError where the run was not evaluated."""
+    described = json.loads((run / "run.json").read_text())
+    entries = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    steps = [entry for entry in entries if "loss" in entry]
+    measured = json.loads((run / "evaluation" / "evaluation.json").read_text())["genomes"]
+    default = PretrainConfig().to_dict()
+    total = sum(genome["weight"] for genome in described["genomes"])
+    earlier = _earlier()
+    return {
+        "name": name,
+        "parameters": _parameters(described["model"]),
+        "max_seq_len": described["model"]["max_seq_len"],
+        "model": described["model"],
+        "steps": len(steps),
+        "tokens": steps[-1]["tokens"],
+        "seconds": round(sum(entry["seconds"] for entry in steps)),
+        "threads": described["threads"],
+        "device": described["device"],
+        "torch": described["torch"],
+        "options": {k: v for k, v in described["options"].items() if v != default[k]},
+        "seed": described["options"]["seed"],
+        "licence": LICENCE,
+        "data": [
+            {
+                "genome": genome["name"],
+                "what": DATA[genome["name"]][0],
+                "source": DATA[genome["name"]][1],
+                "share": round(genome["weight"] / total, 3),
+                "train_bases": genome["bases"]["train"],
+                "sha256": genome["digest"],
+            }
+            for genome in described["genomes"]
+        ],
+        "genomes": [_measured(row, earlier) for row in measured],
+    }
+
+
+def _parameters(model: Mapping[str, Any]) -> int:
+    from hyenadna.config import ModelConfig
+
+    return ModelConfig.from_dict(model).num_parameters()
+
+
+def _measured(row: Mapping[str, Any], earlier: Mapping[str, float]) -> dict[str, Any]:
+    """The figures of one genome."""
+    own = row.get("markov_own") or row["markov"]
+    both = {f"order {k}": v for k, v in row["markov"].items()} | {
+        f"order {k}, this genome alone": v for k, v in own.items()
+    }
+    best = min(both, key=lambda key: both[key])
+    return {
+        "genome": row["genome"],
+        "part": row["part"],
+        "bases": row["bases"],
+        "bits_per_base": row["bits_per_base"],
+        "best_markov": both[best],
+        "best_markov_name": best,
+        "markov": row["markov"],
+        "markov_own": own,
+        "by_context": row["by_context"],
+        "earlier": earlier.get(row["genome"]),
+    }
+
+
+def _earlier() -> dict[str, float]:
+    """The lowest bits per base of the earlier models, by genome."""
+    best: dict[str, float] = {}
+    for run in json.loads(EARLIER.read_text()):
+        for row in run["genomes"]:
+            genome = EARLIER_NAMES.get(row["genome"], row["genome"])
+            best[genome] = min(row["bits_per_base"], best.get(genome, 9.0))
+    return best
+
+
+def pictures_of(name: str, run: Path) -> dict[str, Path]:
+    """Pictures by the name that they get below docs/pictures."""
+    found = {f"{name}.curve.png": run / "curve.png"}
+    for genome in ("human", "yeast"):
+        found[f"{name}.{genome}.png"] = run / "evaluation" / f"{genome}.test.png"
+    return found
+
+
+def card_text(card: Mapping[str, Any]) -> str:
+    """The card for people to read, in Markdown."""
+    name, model = card["name"], card["model"]
+    options = ", ".join(f"{key} {value}" for key, value in card["options"].items())
+    lines = [
+        f"# {name}",
+        "",
+        f"A HyenaDNA model of {card['parameters']:,} parameters ({model['n_layer']} layers of "
+        f"width {model['d_model']}) that reads up to {card['max_seq_len'] - 2:,} bases and "
+        "predicts the next. Trained by us on eight small genomes with `hyenadna pretrain`: "
+        f"{card['steps']:,} "
+        f"steps, {bases(card['tokens'])}, half of the windows from the other strand, "
+        f"{duration(card['seconds'])} of steps on {card['threads']} thread of a {card['device']} "
+        f"that did other work besides, torch {card['torch']}, seed {card['seed']}.",
+        "",
+        "```python",
+        "import hyenadna",
+        "",
+        f'model = hyenadna.load("{name}")  # no network',
+        'hidden = model.embed(hyenadna.encode("ACGTACGT"))  # (1, 8, 128)',
+        "```",
+        "",
+        "## How good it is",
+        "",
+        "Bits per base on bases that were held out, windows overlapping by half; 2 is a fair "
+        "four-sided die. Markov models are interpolated, and learned from the same train part on "
+        "both strands. Best: the best of all orders up to 12, learned from all genomes together or "
+        "from that genome alone. Before: the best of the models of an hour on a core in "
+        "docs/results.",
+        "",
+        "| genome | bases | this model | best Markov | before | "
+        + " | ".join(f"Markov {order}" for order in SHOWN_ORDERS)
+        + " |",
+        "|---|" + "--:|" * (4 + len(SHOWN_ORDERS)),
+    ]
+    for row in card["genomes"]:
+        before = "" if row["earlier"] is None else f"{row['earlier']:.4f}"
+        cells = [
+            row["genome"],
+            f"{row['bases']:,}",
+            f"**{row['bits_per_base']:.4f}**",
+            f"{row['best_markov']:.4f} ({row['best_markov_name']})",
+            before,
+            *(f"{row['markov'][order]:.4f}" for order in SHOWN_ORDERS),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", *_by_context(card), "## Data", ""]
+    for each in card["data"]:
+        lines.append(
+            f"- {each['genome']}: {each['what']}. {each['source']}. {each['share']:.0%} of the "
+            f"windows, {bases(each['train_bases'])} to train on."
+        )
+    lines += [
+        "",
+        "No sequences of labelled tasks were read. Phages were left out: those at hand are near "
+        "copies of each other.",
+        "",
+        f"Options that differ from the defaults: {options}, embed_dropout "
+        f"{model['embed_dropout']}. The recipe: `benchmarks/shipped_models.py`.",
+        "",
+        "## What it is good and bad for",
+        "",
+        *GOOD_AND_BAD,
+        "",
+        "## Licence",
+        "",
+        card["licence"],
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _by_context(card: Mapping[str, Any]) -> list[str]:
+    """What context is worth, on the genomes of people, yeast and E. coli."""
+    shown = [row for row in card["genomes"] if row["genome"] in ("human", "yeast", "ecoli")]
+    lines = [
+        "By the number of bases before the one predicted:",
+        "",
+        "| context | " + " | ".join(row["genome"] for row in shown) + " |",
+        "|---|" + "--:|" * len(shown),
+    ]
+    for index, first in enumerate(shown[0]["by_context"]):
+        if first["last"] < 15:
+            continue
+        cells = (f"{row['by_context'][index]['bits_per_base']:.4f}" for row in shown)
+        lines.append(f"| {first['first']:,}–{first['last']:,} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+GOOD_AND_BAD: Final = (
+    "- Good for trying everything in this package at once, for tests and teaching, and as a start "
+    "for fine-tuning on small tasks of such genomes, where it is a fair baseline.",
+    "- It knows codons and the common words of the genomes it has read, best of bacteria. Of the "
+    "human genome it has read 8 Mb of 3,100: do not judge human variants by it, and expect little "
+    "more of human regulatory sequence than from k-mers.",
+    "- It has seen no plants, insects, worms or viruses.",
+    "- Scores are likelihoods, and no evidence about disease.",
+)
