@@ -90,7 +90,9 @@ SOURCES: Final = (
 
 SHARED_OPTIONS: Final = "--optimizer muon --embed-dropout 0 --final-lr 0.02 --evaluate-bases 60000"
 MODELS: Final = {
-    "starter-1k": f"--preset tiny-1k --stages none --steps 10000 --evaluate-every 1000 {SHARED_OPTIONS}",
+    "starter-1k": (
+        f"--preset tiny-1k --stages none --steps 10000 --evaluate-every 1000 {SHARED_OPTIONS}"
+    ),
     # goes on from starter-1k, made longer: its lengths are the warm-up's last
     "starter-16k": (
         "--max-seq-len 16386 --length 16384 --stages 2048:1000,8192:800 --steps 2600 --lr 0.0007 "
