@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -63,6 +63,8 @@ def card_of(name: str, run: Path) -> dict[str, Any]:
         "parameters": _parameters(described["model"]),
         "max_seq_len": described["model"]["max_seq_len"],
         "model": described["model"],
+        "init": None if described["init"] is None else Path(described["init"]).name,
+        "stages": _stages(steps),
         "steps": len(steps),
         "tokens": steps[-1]["tokens"],
         "seconds": round(sum(entry["seconds"] for entry in steps)),
@@ -85,6 +87,16 @@ def card_of(name: str, run: Path) -> dict[str, Any]:
         ],
         "genomes": [_measured(row, earlier) for row in measured],
     }
+
+
+def _stages(steps: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    """Lengths in order, with the steps at each."""
+    found: list[list[int]] = []
+    for step in steps:
+        if not found or found[-1][0] != step["length"]:
+            found.append([step["length"], 0])
+        found[-1][1] += 1
+    return found
 
 
 def _parameters(model: Mapping[str, Any]) -> int:
@@ -141,9 +153,9 @@ def card_text(card: Mapping[str, Any]) -> str:
         "",
         f"A HyenaDNA model of {card['parameters']:,} parameters ({model['n_layer']} layers of "
         f"width {model['d_model']}) that reads up to {card['max_seq_len'] - 2:,} bases and "
-        "predicts the next. Trained by us on eight small genomes with `hyenadna pretrain`: "
-        f"{card['steps']:,} "
-        f"steps, {bases(card['tokens'])}, half of the windows from the other strand, "
+        f"predicts the next. Trained by us on eight small genomes with `hyenadna pretrain`"
+        f"{_beginning(card)}: {card['steps']:,} steps ({_lengths(card)}), "
+        f"{bases(card['tokens'])}, half of the windows from the other strand, "
         f"{duration(card['seconds'])} of steps on {card['threads']} thread of a {card['device']} "
         f"that did other work besides, torch {card['torch']}, seed {card['seed']}.",
         "",
@@ -201,6 +213,84 @@ def card_text(card: Mapping[str, Any]) -> str:
         card["licence"],
         "",
     ]
+    return "\n".join(lines)
+
+
+def _beginning(card: Mapping[str, Any]) -> str:
+    """Where it began, if not at random weights."""
+    if card["init"] is None:
+        return ""
+    return f", from {card['init']} made longer (its filters go on where they ended)"
+
+
+def _lengths(card: Mapping[str, Any]) -> str:
+    """The sequence lengths, with the steps of each where there are several."""
+    stages = card["stages"]
+    if len(stages) == 1:
+        return f"of {stages[0][0]:,} bases"
+    return ", ".join(f"{steps:,} of {length:,}" for length, steps in stages) + " bases"
+
+
+def models_page(cards: Sequence[Mapping[str, Any]]) -> str:
+    """The page of all models, in Markdown."""
+    lines = [
+        "# Models that come with the package",
+        "",
+        "Small models that `hyenadna.load` and every command find by name, without a network. "
+        "Made and measured by `python -m benchmarks.shipped_models`; this page is written by it. "
+        "Their cards: "
+        + ", ".join(
+            f"[{card['name']}](../src/hyenadna/shipped/{card['name']}/README.md)" for card in cards
+        )
+        + " (also `hyenadna models NAME`).",
+        "",
+        "```sh",
+        "hyenadna embed starter-1k sequences.fa -o rows.npz",
+        "hyenadna score starter-16k variants.vcf.gz --genome genome.fa -o scored.vcf.gz",
+        "hyenadna finetune starter-1k labelled.csv --out TUNED",
+        "hyenadna pretrain genome.fa --init starter-1k --max-seq-len 65538 --out LONGER",
+        "```",
+        "",
+        "Bits per base on bases that were held out, each genome on its own: human chromosome 9 "
+        "(its first million), yeast IV and XV, a twentieth of each bacterium, the mitochondria of "
+        "mouse and rat. Best Markov: the best of orders 0 to 12, learned from all genomes together "
+        "or from that genome alone. Before: the best of our models of an hour on a core "
+        "([results](results/README.md)).",
+        "",
+        "| genome | bases | "
+        + " | ".join(card["name"] for card in cards)
+        + " | best Markov | before |",
+        "|---|--:|" + "--:|" * (len(cards) + 2),
+    ]
+    for rows in zip(*(card["genomes"] for card in cards), strict=True):
+        first = rows[0]
+        before = "" if first["earlier"] is None else f"{first['earlier']:.4f}"
+        best = min(row["bits_per_base"] for row in rows)
+        cells = [
+            f"**{row['bits_per_base']:.4f}**"
+            if row["bits_per_base"] == best
+            else f"{row['bits_per_base']:.4f}"
+            for row in rows
+        ]
+        markov = f"{first['best_markov']:.4f} ({first['best_markov_name']})"
+        lines.append(
+            f"| {first['genome']} | {first['bases']:,} | {' | '.join(cells)} | {markov} | "
+            f"{before} |"
+        )
+    lines += [""]
+    for card in cards:
+        lines += [
+            f"## {card['name']}",
+            "",
+            f"{card['steps']:,} steps ({_lengths(card)}), {bases(card['tokens'])}"
+            f"{_beginning(card)}, in {duration(card['seconds'])} on {card['threads']} "
+            f"{'thread' if card['threads'] == 1 else 'threads'} beside other work.",
+            "",
+            f"![training curve](pictures/{card['name']}.curve.png)",
+            "",
+            f"![bits per base by context, human](pictures/{card['name']}.human.png)",
+            "",
+        ]
     return "\n".join(lines)
 
 

@@ -20,15 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.shipped_card import card_of, card_text, pictures_of
+from benchmarks.shipped_card import card_of, card_text, models_page, pictures_of
 
 from hyenadna.checkpoint import load, save
 from hyenadna.data.corpus import split_as_bed
 from hyenadna.data.windows import default_split, split_by_contigs
 from hyenadna.genome.fasta import Genome
-from hyenadna.shipped import SHIPPED
+from hyenadna.shipped import SHIPPED, card, shipped_names
 
 PICTURES: Final = Path("docs/pictures")
+PAGE: Final = Path("docs/models.md")
 LARGEST: Final = 4 * 2**20
 """Bytes of a model in the package."""
 
@@ -99,9 +100,9 @@ MODELS: Final = {
         f"--evaluate-every 400 {SHARED_OPTIONS}"
     ),
 }
+"""Options of `hyenadna pretrain` by the name that `hyenadna.load` knows."""
 INIT: Final = {"starter-16k": "starter-1k"}
 """The model that each goes on from."""
-"""Options of `hyenadna pretrain` by the name that `hyenadna.load` knows."""
 
 
 def main() -> None:
@@ -132,6 +133,10 @@ def main() -> None:
             hyenadna("evaluate", str(options.runs / name), "--no-compression", "--threads", "1")
         else:
             package(name, options.runs / name)
+    if options.step == "package":
+        cards = [card(name) for name in MODELS if name in shipped_names()]
+        PAGE.write_text(models_page(cards))
+        print(PAGE)
 
 
 def prepare(data: Path, genomes: Path) -> None:
@@ -178,8 +183,8 @@ def package(name: str, run: Path) -> None:
     """Writes the weights and the card below src, and pictures below docs."""
     folder = SHIPPED / name
     values = card_of(name, run)
-    card = {"card.json": json.dumps(values, indent=2) + "\n", "README.md": card_text(values)}
-    save(load(run), folder, extra_files=card)
+    texts = {"card.json": json.dumps(values, indent=2) + "\n", "README.md": card_text(values)}
+    save(load(run), folder, extra_files=texts)
     for picture, source in pictures_of(name, run).items():
         shutil.copyfile(source, PICTURES / picture)
     size = sum(file.stat().st_size for file in folder.iterdir())
