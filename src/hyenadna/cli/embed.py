@@ -23,6 +23,7 @@ from hyenadna.cli.memory import (
     limit_memory,
     note_no_effect,
     peak_memory,
+    peak_text,
 )
 from hyenadna.cli.pretrain import comma_list
 from hyenadna.cli.process import (
@@ -521,14 +522,13 @@ def _run(
             console.print(f"stopped after {file.rows_done:,} of {most:,} rows; go on with --resume")
             raise
     notes = file.finish() if spread.shard is None else []
-    seconds, peak = time.monotonic() - begun, peak_memory()
+    seconds = time.monotonic() - begun
     rows = most - rows
     if not spread.merging:
         console.print(
             f"{counted(rows, 'row')} in {duration(seconds)}, "
             f"{bases((done - before) / max(seconds, 1e-9))} a second"
-            + (f", at most {size(peak)} of memory" if peak is not None else "")
-            + f": {spread.place}"
+            f"{peak_text()}: {spread.place}"
         )
     for note in notes:
         console.print(f"note: {note}")

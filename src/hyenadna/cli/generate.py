@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from hyenadna import __version__
 from hyenadna.cli.console import make_console
-from hyenadna.cli.memory import explain_memory, limit_memory, note_no_effect, peak_memory
+from hyenadna.cli.memory import explain_memory, limit_memory, note_no_effect, peak_text
 from hyenadna.cli.pretrain import Repeated
 from hyenadna.cli.process import (
     announce_native,
@@ -373,13 +373,12 @@ def _run(job: _Job, file: GeneratedFile | None, console: Console) -> None:
         raise
     if file is not None:
         file.finish()
-    seconds, peak = time.monotonic() - begun, peak_memory()
+    seconds = time.monotonic() - begun
     made = (done - skip) * plan.length
     console.print(
         f"{_many(done - skip, 'sequence')} of {bases(plan.length)} in {duration(seconds)}, "
         f"{bases(made / max(seconds, 1e-9))} a second"
-        + (f", at most {size(peak)} of memory" if peak is not None else "")
-        + (f": {file.path}" if file is not None else "")
+        f"{peak_text()}" + (f": {file.path}" if file is not None else "")
     )
 
 

@@ -16,8 +16,8 @@ from typing import Any, Final, Protocol, Self, TypeVar
 from rich.console import Console
 
 from hyenadna import __version__
-from hyenadna.cli.memory import peak_memory
-from hyenadna.cli.units import duration, size
+from hyenadna.cli.memory import peak_text
+from hyenadna.cli.units import duration
 from hyenadna.errors import InputError
 
 _VERSION: Final = 1
@@ -162,9 +162,7 @@ def say_complete(out: Path, console: Console, *, as_json: bool) -> bool:
 
 def done_text(start: float) -> str:
     """How long a run took since a moment of the monotonic clock, and how much memory."""
-    peak = peak_memory()
-    memory = "" if peak is None else f", at most {size(peak)} of memory"
-    return f"done in {duration(time.monotonic() - start)}{memory}"
+    return f"done in {duration(time.monotonic() - start)}{peak_text()}"
 
 
 def run_or_stop(work: Callable[[], None], command: str, out: Path, console: Console) -> int:

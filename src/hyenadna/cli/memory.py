@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from hyenadna.cli.units import size
 from hyenadna.errors import InputError
 
 if TYPE_CHECKING:
@@ -84,6 +85,12 @@ def peak_memory() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def peak_text() -> str:
+    """The same for people, to go behind other figures; empty where the system does not tell."""
+    peak = peak_memory()
+    return "" if peak is None else f", at most {size(peak)} of memory"
 
 
 @contextmanager

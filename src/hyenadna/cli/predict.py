@@ -24,7 +24,7 @@ from hyenadna.cli.memory import (
     fit_batch,
     limit_memory,
     note_no_effect,
-    peak_memory,
+    peak_text,
 )
 from hyenadna.cli.process import (
     announce_native,
@@ -403,14 +403,13 @@ def _run(
         raise
     if spread.shard is None:
         target.finish()
-    seconds, peak = time.monotonic() - begun, peak_memory()
+    seconds = time.monotonic() - begun
     count = total - before
     if not spread.merging:
         console.print(
             f"{count:,} sequences in {duration(seconds)}, {count / max(seconds, 1e-9):,.0f} a "
             "second"
-            + (f", at most {size(peak)} of memory" if peak is not None else "")
-            + f": {spread.place}"
+            f"{peak_text()}: {spread.place}"
         )
     return {"sequences_of_this_run": count, "sequences_a_second": count / max(seconds, 1e-9)}
 

@@ -13,12 +13,12 @@ from rich.console import Console
 
 from hyenadna import __version__
 from hyenadna.cli.console import make_console
-from hyenadna.cli.memory import explain_memory, peak_memory
+from hyenadna.cli.memory import explain_memory, peak_text
 from hyenadna.cli.progress import progress_bar
 from hyenadna.cli.run_options import RunOptions, make_record
 from hyenadna.cli.spread import USUAL as SPREAD
 from hyenadna.cli.spread import Spread, SpreadOptions, begin
-from hyenadna.cli.units import counted, duration, size
+from hyenadna.cli.units import counted, duration
 from hyenadna.errors import InputError
 
 if TYPE_CHECKING:
@@ -452,14 +452,12 @@ def _caveats(on: RunOptions, background: int) -> Sequence[str]:
 def _conclude(
     console: Console, run: Spread, found: Survey, figures: Mapping[str, Any], before: int
 ) -> None:
-    peak = peak_memory()
     left = found.records - before
     if not run.merging:
         console.print(
             f"{counted(left, 'record')}, {counted(figures['scored'], 'allele')} scored in all, in "
             f"{duration(figures['scoring_seconds'])}, {figures['variants_per_second']:.1f} a second"
-            + (f", at most {size(peak)} of memory" if peak is not None else "")
-            + f": {run.out}"
+            f"{peak_text()}: {run.out}"
         )
     quantiles = figures["quantiles"].get("llr")
     if quantiles:
