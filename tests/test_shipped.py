@@ -93,7 +93,7 @@ def test_it_knows_where_proteins_end(name):
     """Stop codons inside made genes are less likely than other changes of the same codons."""
     from hyenadna import mutate
 
-    contig = make_genes(6, codons=60, seed=5)
+    contig = make_genes(4, codons=40, seed=5)
     model = hyenadna.load(name)
     by_effect: dict[str, list[float]] = {}
     scores = mutate(model, hyenadna.encode(contig.letters)).score

@@ -4,7 +4,7 @@ The public names load on first use, so that importing the package costs nothing:
 
     import hyenadna
 
-    model = hyenadna.load("RUN")                    # a run, a checkpoint folder, a published name
+    model = hyenadna.load("starter-1k")             # or a run, a folder, a published name
     logits = model(hyenadna.encode("ACGTNacgt"))    # (1, 9, 16)
     hidden = model.embed(hyenadna.encode("ACGT"))   # (1, 4, D)
     hyenadna.decode([7, 8, 9, 10])                  # "ACGT"

@@ -11,13 +11,15 @@ import numpy as np
 from rich.console import Console
 
 from hyenadna.cli.console import make_table
-from hyenadna.errors import InputError
 
 MODEL: Final = "starter-1k"
 GENES, CODONS, VARIANTS = 30, 150, 800
 """Of the example: genes, codons of each, variants to score."""
 WINDOW: Final = 300
 """Bases of a sequence to embed."""
+PROMPT: Final = 90
+FEWEST: Final = 10
+"""Windows of a genome of the user's."""
 MOST_BASES: Final = 60_000
 """Of a genome of the user's, from the start of its contigs."""
 
@@ -33,9 +35,14 @@ def show_shipped(out: Path, fasta: Path | None, console: Console) -> int:
             f"Our example: {GENES} genes that never were, of codons as E. coli uses them, on "
             "either strand.\n"
         )
-        inputs = _made_inputs(out)
+        inputs: Inputs | None = _made_inputs(out)
     else:
         inputs = _own_inputs(out, fasta)
+    if inputs is None:
+        console.print(
+            f"note: {fasta} has fewer than {FEWEST} stretches of {WINDOW} known bases; left out"
+        )
+        return 0
     genome, windows, variants, prompt = inputs
     scored = out / "scored.vcf.gz"
     steps = [
@@ -96,11 +103,14 @@ def _made_inputs(out: Path) -> Inputs:
         [("made", v.position, v.ref, v.alt, v.effect) for v in picked],
     )
     first = contig.genes[0]
-    return genome, _write_table(out / "windows.csv", rows), vcf, "".join(first.codons[:30])
+    return genome, _write_table(out / "windows.csv", rows), vcf, "".join(first.codons)[:PROMPT]
 
 
-def _own_inputs(out: Path, fasta: Path) -> Inputs:
-    """The first bases of a genome, windows of it and of its shuffled letters, random variants."""
+def _own_inputs(out: Path, fasta: Path) -> Inputs | None:
+    """A genome, windows of it and of their shuffled letters, random variants, the last window.
+
+    None where there are fewer than FEWEST windows.
+    """
     from hyenadna.genome.fasta import Genome
 
     genome = Genome.open(fasta)
@@ -116,10 +126,8 @@ def _own_inputs(out: Path, fasta: Path) -> Inputs:
                 left -= WINDOW
             if left <= 0:
                 break
-    if len(found) < 10:
-        raise InputError(
-            f"{fasta}: fewer than 10 stretches of {WINDOW} known bases; give a larger genome"
-        )
+    if len(found) < FEWEST:
+        return None
     rows, variants = [], []
     for contig, start in found:
         letters = genome.letters(contig, start, start + WINDOW).decode().upper()
@@ -133,7 +141,7 @@ def _own_inputs(out: Path, fasta: Path) -> Inputs:
             variants.append((contig, start + place, ref, alt, kind))
     vcf = _write_vcf(out / "variants.vcf", lengths, variants)
     contig, start = found[-1]
-    prompt = genome.letters(contig, start, start + WINDOW).decode().upper()
+    prompt = genome.letters(contig, start, start + PROMPT).decode().upper()
     return fasta, _write_table(out / "windows.csv", rows), vcf, prompt
 
 
