@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from hyenadna.cli.units import bases, duration
+from hyenadna.report.plots import training_curve
 from hyenadna.training_config import PretrainConfig
 
 SHOWN_ORDERS: Final = ("0", "2", "5", "8", "10", "11", "12")
@@ -52,10 +54,8 @@ LICENCE: Final = (
 def card_of(name: str, run: Path) -> dict[str, Any]:
     """What `card.json` says. Raises FileNotFoundError where the run was not evaluated."""
     described = json.loads((run / "run.json").read_text())
-    entries = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    steps = [entry for entry in entries if "loss" in entry]
+    trained = [_trained(each) for each in _lineage(run)]
     measured = json.loads((run / "evaluation" / "evaluation.json").read_text())["genomes"]
-    default = PretrainConfig().to_dict()
     total = sum(genome["weight"] for genome in described["genomes"])
     earlier = _earlier()
     return {
@@ -63,15 +63,13 @@ def card_of(name: str, run: Path) -> dict[str, Any]:
         "parameters": _parameters(described["model"]),
         "max_seq_len": described["model"]["max_seq_len"],
         "model": described["model"],
-        "init": None if described["init"] is None else Path(described["init"]).name,
-        "stages": _stages(steps),
-        "steps": len(steps),
-        "tokens": steps[-1]["tokens"],
-        "seconds": round(sum(entry["seconds"] for entry in steps)),
+        "runs": trained,
+        "steps": sum(each["steps"] for each in trained),
+        "tokens": sum(each["tokens"] for each in trained),
+        "seconds": sum(each["seconds"] for each in trained),
         "threads": described["threads"],
         "device": described["device"],
         "torch": described["torch"],
-        "options": {k: v for k, v in described["options"].items() if v != default[k]},
         "seed": described["options"]["seed"],
         "licence": LICENCE,
         "data": [
@@ -89,14 +87,34 @@ def card_of(name: str, run: Path) -> dict[str, Any]:
     }
 
 
-def _stages(steps: Sequence[Mapping[str, Any]]) -> list[list[int]]:
-    """Lengths in order, with the steps at each."""
-    found: list[list[int]] = []
+def _lineage(run: Path) -> list[Path]:
+    """The run and those that it went on from, the first one first."""
+    init = json.loads((run / "run.json").read_text())["init"]
+    return [*([] if init is None else _lineage(Path(init))), run]
+
+
+def _entries(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def _trained(run: Path) -> dict[str, Any]:
+    """What one run did: its lengths with the steps at each, bases, seconds, options."""
+    options = json.loads((run / "run.json").read_text())["options"]
+    default = PretrainConfig().to_dict()
+    steps = [entry for entry in _entries(run) if "loss" in entry]
+    lengths: list[list[int]] = []
     for step in steps:
-        if not found or found[-1][0] != step["length"]:
-            found.append([step["length"], 0])
-        found[-1][1] += 1
-    return found
+        if not lengths or lengths[-1][0] != step["length"]:
+            lengths.append([step["length"], 0])
+        lengths[-1][1] += 1
+    return {
+        "run": run.name,
+        "lengths": lengths,
+        "steps": len(steps),
+        "tokens": steps[-1]["tokens"],
+        "seconds": round(sum(step["seconds"] for step in steps)),
+        "options": {k: v for k, v in options.items() if v != default[k]},
+    }
 
 
 def _parameters(model: Mapping[str, Any]) -> int:
@@ -136,26 +154,31 @@ def _earlier() -> dict[str, float]:
     return best
 
 
-def pictures_of(name: str, run: Path) -> dict[str, Path]:
-    """Pictures by the name that they get below docs/pictures."""
-    found = {f"{name}.curve.png": run / "curve.png"}
+def draw_pictures(name: str, run: Path, folder: Path) -> None:
+    """The training curve of all runs and the curves by context, as files of `folder`."""
+    entries: list[dict[str, Any]] = []
+    for each in _lineage(run):
+        before = max((entry["step"] for entry in entries), default=0)
+        entries += [{**entry, "step": entry["step"] + before} for entry in _entries(each)]
+    training_curve(entries, folder / f"{name}.curve.png")
     for genome in ("human", "yeast"):
-        found[f"{name}.{genome}.png"] = run / "evaluation" / f"{genome}.test.png"
-    return found
+        source = run / "evaluation" / f"{genome}.test.png"
+        shutil.copyfile(source, folder / f"{name}.{genome}.png")
 
 
 def card_text(card: Mapping[str, Any]) -> str:
     """The card for people to read, in Markdown."""
     name, model = card["name"], card["model"]
-    options = ", ".join(f"{key} {value}" for key, value in card["options"].items())
+    options = "; ".join(
+        ", ".join(f"{key} {value}" for key, value in run["options"].items()) for run in card["runs"]
+    )
     lines = [
         f"# {name}",
         "",
         f"A HyenaDNA model of {card['parameters']:,} parameters ({model['n_layer']} layers of "
         f"width {model['d_model']}) that reads up to {card['max_seq_len'] - 2:,} bases and "
-        f"predicts the next. Trained by us on eight small genomes with `hyenadna pretrain`"
-        f"{_beginning(card)}: {card['steps']:,} steps ({_lengths(card)}), "
-        f"{bases(card['tokens'])}, half of the windows from the other strand, "
+        f"predicts the next. Trained by us on eight small genomes with `hyenadna pretrain`: "
+        f"{_trainings(card)}; half of the windows from the other strand; "
         f"{duration(card['seconds'])} of steps on {card['threads']} thread of a {card['device']} "
         f"that did other work besides, torch {card['torch']}, seed {card['seed']}.",
         "",
@@ -201,8 +224,8 @@ def card_text(card: Mapping[str, Any]) -> str:
         "No sequences of labelled tasks were read. Phages were left out: those at hand are near "
         "copies of each other.",
         "",
-        f"Options that differ from the defaults: {options}, embed_dropout "
-        f"{model['embed_dropout']}. The recipe: `benchmarks/shipped_models.py`.",
+        f"Options that differ from the defaults: {options}. Without dropout on the token "
+        "embeddings. The recipe: `benchmarks/shipped_models.py`.",
         "",
         "## What it is good and bad for",
         "",
@@ -216,19 +239,14 @@ def card_text(card: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _beginning(card: Mapping[str, Any]) -> str:
-    """Where it began, if not at random weights."""
-    if card["init"] is None:
-        return ""
-    return f", from {card['init']} made longer (its filters go on where they ended)"
-
-
-def _lengths(card: Mapping[str, Any]) -> str:
-    """The sequence lengths, with the steps of each where there are several."""
-    stages = card["stages"]
-    if len(stages) == 1:
-        return f"of {stages[0][0]:,} bases"
-    return ", ".join(f"{steps:,} of {length:,}" for length, steps in stages) + " bases"
+def _trainings(card: Mapping[str, Any]) -> str:
+    """What was trained, run by run."""
+    texts = []
+    for run in card["runs"]:
+        lengths = " and ".join(f"{steps:,} of {length:,}" for length, steps in run["lengths"])
+        texts.append(f"{run['steps']:,} steps ({lengths} bases), {bases(run['tokens'])}")
+    longer = card["runs"][-1]["lengths"][-1][0] > card["runs"][0]["lengths"][-1][0]
+    return (", then, made longer, " if longer else ", then again ").join(texts)
 
 
 def models_page(cards: Sequence[Mapping[str, Any]]) -> str:
@@ -282,8 +300,7 @@ def models_page(cards: Sequence[Mapping[str, Any]]) -> str:
         lines += [
             f"## {card['name']}",
             "",
-            f"{card['steps']:,} steps ({_lengths(card)}), {bases(card['tokens'])}"
-            f"{_beginning(card)}, in {duration(card['seconds'])} on {card['threads']} "
+            f"{_trainings(card)}; {duration(card['seconds'])} on {card['threads']} "
             f"{'thread' if card['threads'] == 1 else 'threads'} beside other work.",
             "",
             f"![training curve](pictures/{card['name']}.curve.png)",

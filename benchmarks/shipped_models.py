@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.shipped_card import card_of, card_text, models_page, pictures_of
+from benchmarks.shipped_card import card_of, card_text, draw_pictures, models_page
 
 from hyenadna.checkpoint import load, save
 from hyenadna.data.corpus import split_as_bed
@@ -90,19 +90,18 @@ SOURCES: Final = (
 )
 
 SHARED_OPTIONS: Final = "--optimizer muon --embed-dropout 0 --final-lr 0.02 --evaluate-bases 60000"
-MODELS: Final = {
-    "starter-1k": (
-        f"--preset tiny-1k --stages none --steps 10000 --evaluate-every 1000 {SHARED_OPTIONS}"
-    ),
-    # goes on from starter-1k, made longer: its lengths are the warm-up's last
+RUNS: Final = {
+    "base": f"--preset tiny-1k --stages none --steps 10000 --evaluate-every 1000 {SHARED_OPTIONS}",
+    "starter-1k": f"--stages none --steps 4000 --lr 0.0007 --evaluate-every 500 {SHARED_OPTIONS}",
     "starter-16k": (
-        "--max-seq-len 16386 --length 16384 --stages 2048:1000,8192:800 --steps 2600 --lr 0.0007 "
+        "--max-seq-len 16386 --length 16384 --stages 2048:600,8192:500 --steps 1700 --lr 0.0007 "
         f"--evaluate-every 400 {SHARED_OPTIONS}"
     ),
 }
-"""Options of `hyenadna pretrain` by the name that `hyenadna.load` knows."""
-INIT: Final = {"starter-16k": "starter-1k"}
-"""The model that each goes on from."""
+"""Options of `hyenadna pretrain`, in the order of training. All but `base` ship."""
+INIT: Final = {"starter-1k": "base", "starter-16k": "base"}
+"""The run that each goes on from: the longer one made longer, its lengths the warm-up's last."""
+MODELS: Final = tuple(name for name in RUNS if name != "base")
 
 
 def main() -> None:
@@ -120,13 +119,14 @@ def main() -> None:
     package_step = steps.add_parser("package")
     for step in (evaluate_step, package_step):
         step.add_argument("runs", type=Path)
-    for step in (train_step, evaluate_step, package_step):
-        step.add_argument("--only", choices=list(MODELS))
+    for step, names in ((train_step, RUNS), (evaluate_step, MODELS), (package_step, MODELS)):
+        step.add_argument("--only", choices=list(names))
     options = parser.parse_args()
     if options.step == "prepare":
         prepare(options.data, options.genomes)
         return
-    for name in [options.only] if options.only else MODELS:
+    every = RUNS if options.step == "train" else MODELS
+    for name in [options.only] if options.only else every:
         if options.step == "train":
             train(name, options.genomes, options.runs, threads=options.threads)
         elif options.step == "evaluate":
@@ -170,7 +170,7 @@ def train(name: str, genomes: Path, runs: Path, *, threads: int) -> None:
         command = ["pretrain", "--out", str(out), "--resume", "--threads", str(threads)]
     else:
         command = ["pretrain", *(str(genomes / f"{s.name}.fa.gz") for s in SOURCES)]
-        command += ["--out", str(out), "--threads", str(threads), *MODELS[name].split()]
+        command += ["--out", str(out), "--threads", str(threads), *RUNS[name].split()]
         if name in INIT:
             command += ["--init", str(runs / INIT[name])]
         command += ["--weights", ",".join(str(s.weight) for s in SOURCES)]
@@ -185,8 +185,7 @@ def package(name: str, run: Path) -> None:
     values = card_of(name, run)
     texts = {"card.json": json.dumps(values, indent=2) + "\n", "README.md": card_text(values)}
     save(load(run), folder, extra_files=texts)
-    for picture, source in pictures_of(name, run).items():
-        shutil.copyfile(source, PICTURES / picture)
+    draw_pictures(name, run, PICTURES)
     size = sum(file.stat().st_size for file in folder.iterdir())
     print(f"{folder}  {size / 2**20:.2f} MiB")
     if size > LARGEST:
