@@ -42,7 +42,9 @@ class Source:
     files: tuple[str, ...]
     """FASTA below the data folder, joined in this order."""
     weight: float
-    """Relative chance of its windows."""
+    """Relative chance of its windows in `base`."""
+    later: float
+    """The same in the runs that go on from it: more of what was still far from its best."""
     valid: tuple[str, ...] = ()
     """Contigs for validation; those of neither part by the default rule where there are none."""
     test: tuple[str, ...] = ()
@@ -66,24 +68,27 @@ SOURCES: Final = (
             "human_hg38_chr9_1Mb/chr9_1-1000000.fa.gz",
         ),
         3.0,
+        2.5,
     ),
     Source(
         "yeast",
         ("yeast_R64/Saccharomyces_cerevisiae.R64-1-1.fa.gz",),
         4.5,
+        4.5,
         valid=("VI",),
         test=("IV", "XV"),
         leave_out=("Mito",),
     ),
-    Source("ecoli", ("ecoli_K12_MG1655/NC_000913.fa.gz",), 1.2),
-    Source("Bacillus", ("bacteria_4/Bacillus.fa.gz",), 1.6),
-    Source("Caul", ("bacteria_4/Caul.fa.gz",), 1.6),
-    Source("Staph", ("bacteria_4/Staph.fa.gz",), 1.2),
-    Source("Myco", ("bacteria_4/Myco.fa.gz",), 0.4),
+    Source("ecoli", ("ecoli_K12_MG1655/NC_000913.fa.gz",), 1.2, 1.2),
+    Source("Bacillus", ("bacteria_4/Bacillus.fa.gz",), 1.6, 2.4),
+    Source("Caul", ("bacteria_4/Caul.fa.gz",), 1.6, 2.4),
+    Source("Staph", ("bacteria_4/Staph.fa.gz",), 1.2, 1.2),
+    Source("Myco", ("bacteria_4/Myco.fa.gz",), 0.4, 0.8),
     Source(
         "mitochondria",
         ("mammal_mitochondria/mt.fa.gz",),
         0.1,
+        0.5,
         valid=("cattle",),
         test=("mouse", "rat"),
     ),
@@ -173,7 +178,8 @@ def train(name: str, genomes: Path, runs: Path, *, threads: int) -> None:
         command += ["--out", str(out), "--threads", str(threads), *RUNS[name].split()]
         if name in INIT:
             command += ["--init", str(runs / INIT[name])]
-        command += ["--weights", ",".join(str(s.weight) for s in SOURCES)]
+        weights = (s.later if name in INIT else s.weight for s in SOURCES)
+        command += ["--weights", ",".join(map(str, weights))]
         for source in SOURCES:
             command += ["--bed", str(genomes / f"{source.name}.bed")]
     hyenadna(*command)
