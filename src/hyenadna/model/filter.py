@@ -34,10 +34,16 @@ def lag_features(max_seq_len: int, emb_dim: int, device: torch.device) -> tuple[
     return z[None].float().to(device), t[None].float().to(device)
 
 
-def decay_rates(channels: int) -> Tensor:
-    """Signed decay rate of every channel, float32, shape (1, 1, C), from -3.07 to -15.35."""
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def decay_rates(channels: int, device: torch.device) -> Tensor:
+    """Signed decay rate of every channel, float32, shape (1, 1, C), from -3.07 to -15.35.
+
+    Cached like `lag_features`: a copy to a GPU waits for it, and a CUDA graph cannot hold one.
+    """
     slow, fast = math.log(_TARGET) / _SLOW, math.log(_TARGET) / _FAST
-    return torch.linspace(slow, fast, channels, dtype=torch.float32, device="cpu")[None, None]
+    rates = torch.linspace(slow, fast, channels, dtype=torch.float32, device="cpu")
+    return rates[None, None].to(device)
 
 
 class Sine(nn.Module):
@@ -99,7 +105,7 @@ class ImplicitFilter(nn.Module):
         device = self.bias.device
         z, t = lag_features(self.max_seq_len, self.emb_dim, device)
         formula = {"pos_emb.z": z, "pos_emb.t": t}
-        formula["modulation.deltas"] = decay_rates(self.channels).to(device)
+        formula["modulation.deltas"] = decay_rates(self.channels, device)
         stored = {k: v for k, v in self.named_buffers() if k in formula}
         return formula | stored
 
