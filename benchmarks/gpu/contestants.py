@@ -80,7 +80,7 @@ class Competitor:
         with self.around():
             with self.precision():
                 loss = self.nats(inputs, targets)
-            (loss * self.scale).backward()  # type: ignore[no-untyped-call]
+            (loss * self.scale).backward()
         return loss.detach()
 
     def gradient(self) -> Tensor:

@@ -16,6 +16,7 @@ from benchmarks.gpu.roofline import convolution_work
 from benchmarks.gpu.timing import Clock
 from torch import Tensor
 
+from hyenadna import conv
 from hyenadna.conv import long_convolution
 from hyenadna.errors import InputError
 
@@ -63,18 +64,16 @@ class Input:
 def ways() -> dict[str, Callable[..., Tensor]]:
     """Functions of the tensors of `Input` by the name of a contestant."""
     found: dict[str, Callable[..., Tensor]] = {"plain": plain}
-    try:
-        from hyenadna.conv import gated_long_convolution
-    except ImportError:
+    gated = getattr(conv, "gated_long_convolution", None)
+    if gated is None:
         return found | {"fft": gated_by_parts}
 
-    def gated(
-        v: Tensor, k: Tensor, skip: Tensor, before: Tensor, after: Tensor, *, method: str
-    ) -> Tensor:
-        out: Tensor = gated_long_convolution(v, k, skip, before=before, after=after, method=method)
-        return out
+    def by(method: str) -> Callable[..., Tensor]:
+        return lambda v, k, skip, before, after: gated(
+            v, k, skip, before=before, after=after, method=method
+        )
 
-    return found | {m: partial(gated, method=m) for m in ("matrix", "fft", "auto", "direct")}
+    return found | {method: by(method) for method in ("matrix", "fft", "auto", "direct")}
 
 
 def gated_by_parts(v: Tensor, k: Tensor, skip: Tensor, before: Tensor, after: Tensor) -> Tensor:

@@ -120,8 +120,9 @@ def make_trainer(job: Job, name: str, clock: Clock) -> Trainer:
     model = HyenaDNA(config_of(job.shape))
     rescale_filters(model)
     model.set_engine(cast(Choice, engine))
+    tokens = max(job.length, TOKENS if clock.gpu else 4 * job.length)
     options = PretrainConfig(
-        steps=job.steps, length=job.length, tokens_per_step=max(job.length, TOKENS if clock.gpu else 4 * job.length),
+        steps=job.steps, length=job.length, tokens_per_step=tokens,
         precision=cast(Precision, precision), stages="none", reverse_complement=False,
     )  # fmt: skip
     stream = GeneratedStream(generated(max(BASES if clock.gpu else 50_000, 4 * job.length)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,12 @@ class Clock:
             return (time.perf_counter() - start) / repeats
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize()
-        begin.record()  # type: ignore[no-untyped-call]
+        begin.record()
         for _ in range(repeats):
             call()
-        end.record()  # type: ignore[no-untyped-call]
+        end.record()
         torch.cuda.synchronize()
-        milliseconds: float = begin.elapsed_time(end)  # type: ignore[no-untyped-call]
+        milliseconds: float = begin.elapsed_time(end)
         return milliseconds / 1e3 / repeats
 
     def allocated(self) -> int:
@@ -72,12 +73,11 @@ def host(device: torch.device) -> dict[str, Any]:
 
 
 def triton_version() -> str | None:
-    """The version of triton, where it can be imported."""
+    """The version of triton, where it is installed."""
     try:
-        import triton
-    except ImportError:
+        return version("triton")
+    except PackageNotFoundError:
         return None
-    return str(triton.__version__)
 
 
 def _driver() -> str | None:

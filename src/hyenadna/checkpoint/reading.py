@@ -245,9 +245,8 @@ def table_formulas(config: ModelConfig) -> dict[str, Tensor]:
 
     Float32, on the CPU; shapes as `ImplicitFilter.tables` says.
     """
-    cpu = torch.device("cpu")
-    z, t = lag_features(config.max_seq_len, config.emb_dim, cpu)
-    return dict(zip(TABLES, (z, t, decay_rates(config.filter_channels, cpu)), strict=True))
+    z, t = lag_features(config.max_seq_len, config.emb_dim, torch.device("cpu"))
+    return dict(zip(TABLES, (z, t, decay_rates(config.filter_channels)), strict=True))
 
 
 def all_tables(config: ModelConfig) -> dict[str, Tensor]:

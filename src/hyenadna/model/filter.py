@@ -34,16 +34,10 @@ def lag_features(max_seq_len: int, emb_dim: int, device: torch.device) -> tuple[
     return z[None].float().to(device), t[None].float().to(device)
 
 
-@lru_cache(maxsize=8)
-@torch.inference_mode(False)
-def decay_rates(channels: int, device: torch.device) -> Tensor:
-    """Signed decay rate of every channel, float32, shape (1, 1, C), from -3.07 to -15.35.
-
-    Cached like `lag_features`: a copy to a GPU waits for it, and a CUDA graph cannot hold one.
-    """
+def decay_rates(channels: int) -> Tensor:
+    """Signed decay rate of every channel, float32, shape (1, 1, C), from -3.07 to -15.35."""
     slow, fast = math.log(_TARGET) / _SLOW, math.log(_TARGET) / _FAST
-    rates = torch.linspace(slow, fast, channels, dtype=torch.float32, device="cpu")
-    return rates[None, None].to(device)
+    return torch.linspace(slow, fast, channels, dtype=torch.float32, device="cpu")[None, None]
 
 
 class Sine(nn.Module):
@@ -105,7 +99,7 @@ class ImplicitFilter(nn.Module):
         device = self.bias.device
         z, t = lag_features(self.max_seq_len, self.emb_dim, device)
         formula = {"pos_emb.z": z, "pos_emb.t": t}
-        formula["modulation.deltas"] = decay_rates(self.channels, device)
+        formula["modulation.deltas"] = decay_rates(self.channels).to(device)
         stored = {k: v for k, v in self.named_buffers() if k in formula}
         return formula | stored
 
