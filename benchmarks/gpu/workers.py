@@ -44,6 +44,8 @@ class Worker:
     def _start(self) -> None:
         words = [*self.command, self.device, "toy" if self.toy else "full"]
         environment = os.environ | {"PYTHONPATH": python_path(), "PYTHONUNBUFFERED": "1"}
+        if self.device == "cpu":  # a trial: two threads beside a busy process wait for each other
+            environment["OMP_NUM_THREADS"] = "1"
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
                 words, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
