@@ -105,7 +105,8 @@ def measure(jobs: Sequence[Job], options: argparse.Namespace) -> int:
                 continue
             print(f"[{number}/{len(jobs)}, {left:.0f} s left] {job.title()}", flush=True)
             start = time.monotonic()
-            result = worker.measure(job, min(60 + PATIENCE * job.guess, left + 10), left)
+            most = min(left, PATIENCE * job.guess)
+            result = worker.measure(job, min(60 + most, left + 10), most)
             seconds = round(time.monotonic() - start, 1)
             append(Record(job=job, host=host, result=result, seconds=seconds), path)
             for line in outcome(result):

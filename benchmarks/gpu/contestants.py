@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -195,7 +196,9 @@ def attention_seconds(
             continue  # L^2 numbers: never the fastest, and may not fit
         one = _twin(config, clock.device, dtype, name, {})
         try:
-            clock.seconds(lambda one=one: one.step(*tokens))  # type: ignore[misc]
+            with warnings.catch_warnings():  # torch says at length why a kernel does not fit
+                warnings.simplefilter("ignore")
+                clock.seconds(lambda one=one: one.step(*tokens))  # type: ignore[misc]
             found[name] = min(
                 clock.seconds(lambda one=one: one.step(*tokens))  # type: ignore[misc]
                 for _ in range(3)

@@ -89,7 +89,7 @@ def full_plan() -> list[Job]:
         _step(65_536, 12),
         _step(262_144, 12, without="attention8+bf16"),
         _step(MILLION, 35, without="attention8+bf16"),
-        _large("step", 45),
+        _large("step", 40),
         _large("infer", 20),
         *(_convolution(n, c, guess) for n, c, guess in (
             (1_024, 768, 8), (32_768, 768, 12), (1_048_576, 16, 12), (4_194_304, 4, 14),
@@ -113,6 +113,8 @@ def full_plan() -> list[Job]:
         _training_run("auto+float32", 20),
         _training_run("auto+fp16", 40, shape="tiny-16k-d128", length=16_384),
         _step(262_144, 15, only="attention8+bf16"),
+        _large("infer", 20, only="torch+bf16"),
+        _large("step", 60, only="torch+bf16"),
         Job(part="launches", task="compile", shape="tiny-1k", length=1_024,
             contestants=("plain+bf16", "compiled+bf16"), guess=60),
         _step(MILLION, 90, only="attention8+bf16"),
@@ -157,9 +159,10 @@ def _step(length: int, guess: float, *, without: str = "", only: str = "") -> Jo
                contestants=names, guess=guess)  # fmt: skip
 
 
-def _large(task: str, guess: float) -> Job:
+def _large(task: str, guess: float, *, only: str = "") -> Job:
+    names = (only,) if only else ("triton+bf16", "plain+bf16", "original+bf16")
     return Job(part="large", task=task, shape="large-1m", length=MILLION,
-               contestants=STEPPED[:4], guess=guess)  # fmt: skip
+               contestants=names, guess=guess)  # fmt: skip
 
 
 def _convolution(length: int, channels: int, guess: float) -> Job:

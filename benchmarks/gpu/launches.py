@@ -34,6 +34,8 @@ def measure_short(job: Job, clock: Clock, tell: Tell) -> dict[str, Any]:
 
     def contestant(name: str) -> Contestant:
         one = build(name, config, clock, job.batch, job.length)
+        # checkpoints look at random states, which no graph can hold, and save nothing worth it here
+        one.model.set_checkpointing(mixer=False, mlp=False)
         work = Walk(one, clock, job, training=job.task == "step")
         if name.endswith("+graph"):
             work.capture()

@@ -22,7 +22,7 @@ SAMPLE_SECONDS: Final = 0.01
 RACE_SECONDS: Final = 2.0
 """Of samples for each contestant, as far as five of them allow."""
 LONG, TOO_LONG = 1.0, 5.0
-"""Seconds of a call from which on three samples do, and from which on one does."""
+"""Seconds of a call from which on three samples do, and from which on the first one does."""
 
 Row = dict[str, Any]
 Tell = Callable[[str], None]
@@ -61,9 +61,12 @@ def race(
         with caught(rows[name], clock):
             one = build()
             rows[name] |= one.notes | one.check()
-            peak = clock.peak(one.call)
+            peak, seconds = clock.peak(one.call)
             rows[name]["peak"] = None if peak is None else peak - before
-            running[name] = one
+            if seconds > TOO_LONG:
+                rows[name]["seconds"] = [seconds]
+            else:
+                running[name] = one
         clock.clean()
     _take_turns(running, rows, clock, tell)
     return rows
@@ -78,11 +81,11 @@ def _take_turns(
         with caught(rows[name], clock):
             warm = clock.seconds(one.call)
             counts[name] = (2, 1) if clock.hurry else samples(warm)
-            rows[name]["seconds"] = [warm] if counts[name][0] == 1 else []
+            rows[name]["seconds"] = []
     turns = max((count for count, _ in counts.values()), default=0)
     for turn in range(turns):
         for name, (count, repeats) in counts.items():
-            if count > 1 and turn < count and "error" not in rows[name]:
+            if turn < count and "error" not in rows[name]:
                 tell(name)
                 with caught(rows[name], clock):
                     rows[name]["seconds"].append(clock.seconds(running[name].call, repeats))
@@ -90,8 +93,6 @@ def _take_turns(
 
 def samples(seconds: float) -> tuple[int, int]:
     """How many samples of how many calls to take of a call that lasts so long."""
-    if seconds > TOO_LONG:
-        return 1, 1
     if seconds > LONG:
         return 3, 1
     repeats = max(1, round(SAMPLE_SECONDS / max(seconds, 1e-6)))

@@ -40,20 +40,18 @@ class Clock:
         """Bytes of tensors now; 0 on a CPU, which does not count them."""
         return torch.cuda.memory_allocated() if self.gpu else 0
 
-    def peak(self, call: Callable[[], object]) -> int | None:
-        """Most bytes of tensors during a call; None on a CPU."""
+    def peak(self, call: Callable[[], object]) -> tuple[int | None, float]:
+        """Most bytes of tensors during a call, None on a CPU, and its seconds."""
         if not self.gpu:
-            call()
-            return None
+            return None, self.seconds(call)
         torch.cuda.reset_peak_memory_stats()
-        call()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated()
+        seconds = self.seconds(call)
+        return torch.cuda.max_memory_allocated(), seconds
 
     def clean(self) -> None:
-        """Gives back all memory that no tensor holds."""
-        gc.collect()
+        """Gives back all memory of the GPU that no tensor holds."""
         if self.gpu:
+            gc.collect()
             torch.cuda.empty_cache()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import torch
 from benchmarks.gpu.accuracy import (
@@ -16,7 +16,7 @@ from benchmarks.gpu.accuracy import (
 )
 from benchmarks.gpu.contestants import Competitor, build, config_of, tokens_on
 from benchmarks.gpu.jobs import Job
-from benchmarks.gpu.race import Contestant, Row, Tell, caught, race
+from benchmarks.gpu.race import TOO_LONG, Contestant, Row, Tell, caught, race
 from benchmarks.gpu.roofline import model_work
 from benchmarks.gpu.timing import Clock
 from torch import Tensor
@@ -24,7 +24,7 @@ from torch import Tensor
 from hyenadna.config import ModelConfig
 from hyenadna.errors import InputError
 
-GROWTH: int = 4
+GROWTH: Final = 4
 """A Transformer is tried at a length this much shorter first, to foresee its time."""
 
 
@@ -75,8 +75,8 @@ def _foresee(one: Competitor, clock: Clock, length: int, seconds: float) -> Row:
     shorter = tokens_on(clock.device, 1, max(1, length // GROWTH))
     clock.seconds(partial(one.step, *shorter))
     expected = clock.seconds(partial(one.step, *shorter)) * GROWTH**2
-    calls = 1 if expected > 5 else 4  # for memory, warm-up and samples, see `race`
-    if expected * (2 + calls) > seconds:
+    calls = 1 if expected > TOO_LONG else 6  # for memory, warm-up and samples: see `race`
+    if expected * calls > seconds:
         raise InputError(
             f"left out: a step would take about {expected:.0f} s, too long for this run"
         )
@@ -91,8 +91,7 @@ def measure_inference(job: Job, clock: Clock, tell: Tell) -> dict[str, Any]:
     exact = _exact_loss(config, clock, inputs, targets)
 
     def contestant(name: str) -> Contestant:
-        with torch.inference_mode():
-            one = build(name, config, clock, job.batch, job.length)
+        one = build(name, config, clock, job.batch, job.length)
         one.model.eval()
         call = partial(_loss, one, inputs, targets)
         return Contestant(call, partial(_right_loss, call, exact, precision_of(name)), one.notes)
