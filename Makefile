@@ -31,8 +31,9 @@ test-ranks: $(VENV)/.ready
 test-gpu: $(VENV)/.ready
 	$(BIN)/python -m pytest -m gpu
 
-# Tests and benchmark of a GPU, some ten minutes; go on after a break by the same command.
+# The tests that need a GPU, then its benchmark: a quarter of an hour; the same command goes on.
 gpu-check: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.gpu $(GPU_OUT) --only suite
 	$(BIN)/python -m benchmarks.gpu $(GPU_OUT) --budget 1200
 	$(BIN)/python -m benchmarks.gpu.page $(GPU_OUT) docs/benchmarks/gpu.md
 

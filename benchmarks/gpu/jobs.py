@@ -113,8 +113,6 @@ def full_plan() -> list[Job]:
         _training_run("auto+float32", 20),
         _training_run("auto+fp16", 40, shape="tiny-16k-d128", length=16_384),
         _step(262_144, 15, only="attention8+bf16"),
-        _large("infer", 20, only="torch+bf16"),
-        _large("step", 60, only="torch+bf16"),
         Job(part="launches", task="compile", shape="tiny-1k", length=1_024,
             contestants=("plain+bf16", "compiled+bf16"), guess=60),
         _step(MILLION, 90, only="attention8+bf16"),
@@ -159,10 +157,9 @@ def _step(length: int, guess: float, *, without: str = "", only: str = "") -> Jo
                contestants=names, guess=guess)  # fmt: skip
 
 
-def _large(task: str, guess: float, *, only: str = "") -> Job:
-    names = (only,) if only else ("triton+bf16", "plain+bf16", "original+bf16")
+def _large(task: str, guess: float) -> Job:
     return Job(part="large", task=task, shape="large-1m", length=MILLION,
-               contestants=names, guess=guess)  # fmt: skip
+               contestants=STEPPED[:4], guess=guess)  # fmt: skip
 
 
 def _convolution(length: int, channels: int, guess: float) -> Job:

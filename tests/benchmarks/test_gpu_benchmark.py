@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,16 +43,18 @@ def record(job: Job, result: dict[str, object], device: str = "NVIDIA H200") -> 
     return Record(job=job, host=host, result=json.loads(json.dumps(result)), seconds=1.0)
 
 
-def toy_jobs() -> list[Job]:
-    """One of each kind, without the tests of the suite itself."""
-    kinds = {(j.part, j.task, *j.contestants[:1]): j for j in reversed(toy_plan())}
-    return [job for job in reversed(list(kinds.values())) if job.part not in ("suite", "launches")]
+def toy_jobs() -> Iterator[Job]:
+    """One of each kind, without pytest in pytest, and without kernels for a GPU alone."""
+    kinds = {(j.part, j.task, j.contestants[-1:]): j for j in reversed(toy_plan())}
+    for job in reversed(list(kinds.values())):
+        if job.part != "suite":
+            own = (n for n in job.contestants if not n.startswith(("triton", "matrix")))
+            yield dataclasses.replace(job, contestants=tuple(own))
 
 
 def test_every_job_runs_at_toy_size_and_the_page_shows_it(tmp_path, monkeypatch):
     monkeypatch.setattr(worker, "say", lambda word, value: None)
-    kinds = {(j.part, j.task): j for j in toy_plan() if j.part == "launches"}
-    jobs = [*toy_jobs(), *kinds.values()]
+    jobs = list(toy_jobs())
     assert {job.part for job in jobs} == set(PARTS) - {"suite"}
     records = []
     for job in jobs:
@@ -58,10 +62,11 @@ def test_every_job_runs_at_toy_size_and_the_page_shows_it(tmp_path, monkeypatch)
         rows = result.get("contestants", {})
         assert set(rows) == set(job.contestants)
         for name, row in rows.items():
-            missing = "triton" in name or "matrix" in name or name == "torch+fp16"
-            assert "error" not in row or missing, f"{job.title()}, {name}: {row['error']}"
-            if "error" not in row:
-                assert len(row["seconds"]) >= 1 and min(row["seconds"]) > 0
+            if name == "torch+fp16":  # the engine has that on a GPU alone
+                assert row == {"error": "torch kernels do not run this: plain would"}
+            else:
+                assert "error" not in row, f"{job.title()}, {name}: {row['error']}"
+                assert min(row["seconds"]) > 0
         records.append(record(job, result, "cpu"))
     path = tmp_path / "gpu.md"
     write_page(records, path)
