@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from typing import Any, Final
 
 import torch
@@ -16,7 +17,6 @@ from benchmarks.gpu.roofline import convolution_work
 from benchmarks.gpu.timing import Clock
 from torch import Tensor
 
-from hyenadna import conv
 from hyenadna.conv import long_convolution
 from hyenadna.errors import InputError
 
@@ -64,8 +64,9 @@ class Input:
 def ways() -> dict[str, Callable[..., Tensor]]:
     """Functions of the tensors of `Input` by the name of a contestant."""
     found: dict[str, Callable[..., Tensor]] = {"plain": plain}
-    gated = getattr(conv, "gated_long_convolution", None)
-    if gated is None:
+    try:
+        gated = import_module("hyenadna.conv.gated").gated_long_convolution
+    except ModuleNotFoundError:
         return found | {"fft": gated_by_parts}
 
     def by(method: str) -> Callable[..., Tensor]:
