@@ -156,7 +156,7 @@ def convolutions(measured: Sequence[Measured]) -> Lines:
     heads = [{"plain": "plain torch"}.get(n, name_of(n)) for n in names]
     lines = table_head([
         "length", "measured of 768 channels", *heads, "FlashFFTConv, H100", "its PyTorch, H100",
-        "share of the limit, best",
+        "FlashFFTConv over the best here", "share of the limit, best",
     ])  # fmt: skip
     limits = limits_of(measured)
     for each in table:
@@ -167,6 +167,7 @@ def convolutions(measured: Sequence[Measured]) -> Lines:
             f"{job.length:,}", f"{job.channels}",
             *(duration(None if t is None else t * scale) for t in times),
             duration(FLASH_FFT_CONV.get(job.length)), duration(FLASH_PYTORCH.get(job.length)),
+            _over(FLASH_FFT_CONV.get(job.length), best[1] * scale if best else None),
             share(each, best[1], limits) if best else "",
         ]))  # fmt: skip
     return [
@@ -177,6 +178,10 @@ def convolutions(measured: Sequence[Measured]) -> Lines:
         "leaves open whether a length is that of the sequence or of its transform of twice the "
         "length. Here it is that of the sequence.",
     ]  # fmt: skip
+
+
+def _over(theirs: float | None, ours: float | None) -> str:
+    return "" if theirs is None or ours is None else f"{figure(theirs / ours)}×"
 
 
 def roofline(measured: Sequence[Measured]) -> Lines:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -35,6 +36,11 @@ class Clock:
         torch.cuda.synchronize()
         milliseconds: float = begin.elapsed_time(end)
         return milliseconds / 1e3 / repeats
+
+    @property
+    def memory(self) -> float:
+        """Bytes of the GPU's memory; a CPU is never short of it here."""
+        return torch.cuda.get_device_properties(self.device).total_memory if self.gpu else math.inf
 
     def allocated(self) -> int:
         """Bytes of tensors now; 0 on a CPU, which does not count them."""
