@@ -34,6 +34,7 @@ SECTIONS: Final[Sequence[Section]] = (
     ("large-1m at a million tokens", tables.large),
     ("The gated convolution beside FlashFFTConv", tables.convolutions),
     ("How far from the machine's limits", tables.roofline),
+    ("Where the time of a training step goes", tables.kernels),
     ("The machine", tables.limits),
     ("Short sequences: CUDA graphs and torch.compile", tables.launches),
     ("Generation", tables.generation),

@@ -220,6 +220,28 @@ def giga(operations: float) -> str:
     return f"{figure(operations / 1e9)} G" if operations else ""
 
 
+def kernels(measured: Sequence[Measured]) -> Lines:
+    """Kernels of a training step by their share of it."""
+    lines: Lines = []
+    for each in together(measured, "kernels"):
+        for name, row in each.rows.items():
+            if "kernels" not in row:
+                continue
+            total, launched = (sum(k[i] for k in row["kernels"]) for i in (1, 2))
+            lines += [
+                f"{each.job.shape}, {each.job.length:,}, {name_of(name)}: a step of "
+                f"{duration(each.seconds(name))}, {launched:,} launches that take "
+                f"{duration(total)} together.", "",
+                *table_head(["kernel", "time", "share", "launches"]),
+            ]  # fmt: skip
+            for kernel, seconds, count in row["kernels"]:
+                shown = f"`{str(kernel).replace('|', chr(92) + '|')}`"
+                lines.append(cells([shown, duration(seconds), f"{seconds / total:.0%}",
+                                    f"{count:,}"]))  # fmt: skip
+            lines.append("")
+    return lines[:-1]
+
+
 def launches(measured: Sequence[Measured]) -> Lines:
     """Short sequences with and without CUDA graphs and torch.compile."""
     table = together(measured, "launches")

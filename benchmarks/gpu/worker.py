@@ -17,6 +17,7 @@ from benchmarks.gpu.accuracy import check_models
 from benchmarks.gpu.convolution import check_convolution, measure_forward
 from benchmarks.gpu.generation import measure_generation
 from benchmarks.gpu.jobs import Job
+from benchmarks.gpu.kernel_shares import measure_kernels
 from benchmarks.gpu.launches import measure_compiled, measure_short
 from benchmarks.gpu.limits import rates
 from benchmarks.gpu.race import Broken, one_line
@@ -75,8 +76,10 @@ def measure(job: Job, clock: Clock, seconds: float, *, toy: bool = False) -> dic
             return measure_forward(job, clock, tell)
         case "suite", _:
             return run_suite(seconds)
+        case "kernels", _:
+            return measure_kernels(job, clock, tell)
         case "launches", "compile":
-            backend = "inductor" if clock.gpu else "aot_eager"
+            backend = "inductor" if clock.gpu else "eager"
             return measure_compiled(job, clock, tell, backend=backend)
         case "launches", _:
             return measure_short(job, clock, tell)

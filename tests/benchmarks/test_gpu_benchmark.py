@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -235,6 +238,68 @@ def test_a_walk_begins_again_with_the_same_weights():
     first = walk.losses()
     walk.inputs.copy_(tokens_on(CLOCK.device, job.batch, job.length)[0])
     assert walk.losses() == first and len(set(first)) == len(first)
+
+
+class FakeEvent:
+    """6 ms apart, whatever happens between two."""
+
+    def __init__(self, *, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self) -> None:
+        pass
+
+    def elapsed_time(self, other: FakeEvent) -> float:
+        return 6.0
+
+
+@pytest.fixture
+def fake_cuda(monkeypatch) -> Clock:
+    """A clock that takes a CPU for a GPU; what is asked of `torch.cuda` answers."""
+    for name in ("synchronize", "empty_cache", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda: None)
+    monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 70)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 30)
+    properties = SimpleNamespace(total_memory=100, name="NVIDIA X", multi_processor_count=3)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(gc, "collect", lambda: 0)
+    clock = Clock(torch.device("cpu"), hurry=True)
+    clock.gpu = True
+    return clock
+
+
+def test_a_gpu_is_timed_by_events_and_short_memory_ends_the_turns(fake_cuda):
+    assert fake_cuda.seconds(dict, 2) == pytest.approx(3e-3)
+    assert fake_cuda.peak(dict) == (70, 6e-3) and fake_cuda.memory == 100
+    calls: list[str] = []
+    names = ("a", "b")
+    rows = race.race(
+        {n: lambda n=n: Contestant(lambda: calls.append(n), dict) for n in names},
+        fake_cuda, lambda name: None,
+    )  # fmt: skip
+    assert rows["a"] == {"peak": 40, "alone": True, "seconds": [6e-3, 6e-3]}
+    assert calls == [*"ab", *"aaabbb"]  # memory; then warm-up and samples of each
+
+
+def test_capturing_warms_up_and_then_replays(fake_cuda, monkeypatch):
+    told: list[str] = []
+    stream = SimpleNamespace(wait_stream=lambda other: told.append("wait"))
+    graph = SimpleNamespace(replay=lambda: told.append("replay"))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph: nullcontext())
+    job = next(j for j in toy_plan() if j.part == "launches" and j.task == "infer")
+    one = build("plain+float32", config_of("toy"), CLOCK, job.batch, job.length)
+    walk = Walk(one, CLOCK, job, training=False)
+    walk.clock, plain = fake_cuda, walk.call
+    walk.call = lambda: told.append("call") or plain()
+    walk.capture()
+    assert told == ["wait", "call", "call", "call", "wait", "call"]
+    out = walk.call()
+    assert told[-1] == "replay" and float(out) == float(plain())
 
 
 def test_methods_of_the_convolution_are_the_direct_sum():
