@@ -27,6 +27,8 @@ STYLES: Final[Mapping[str, tuple[str, str, str]]] = {
     "float32": ("#000000", "", "-"),
 }
 
+LINES: Final = ("-", "--", ":", "-.", (0, (6, 2)), (0, (1, 3)))
+
 
 def steps(table: Sequence[Measured], path: Path) -> bool:
     """Time of a step against length, and how many times as fast the fastest of ours is."""
@@ -35,7 +37,7 @@ def steps(table: Sequence[Measured], path: Path) -> bool:
         return False
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.6), layout="constrained")
     frame(left, "A training step", "length, tokens", "seconds")
-    frame(right, "Times as fast: the fastest of ours", "length, tokens", "")
+    frame(right, "The fastest of ours: times as fast as", "length, tokens", "")
     for name in sorted(names, key=lambda name: list(STYLES).index(name.partition("+")[0])):
         _line(left, name, [(m.job.length, m.seconds(name)) for m in table])
         if name.partition("+")[0] in ("original", *TWINS):
@@ -63,7 +65,7 @@ def curves(runs: Sequence[tuple[str, str, Sequence[Sequence[float]]]], path: Pat
     figure, axes = plt.subplots(figsize=(8.4, 4.2), layout="constrained")
     frame(axes, "Training on the generated genome", "step", "bits per base")
     for number, (label, precision, points) in enumerate(runs):
-        line = ("-", "--", ":", "-.")[number % 4]
+        line = LINES[number % len(LINES)]
         axes.plot(*zip(*points, strict=True), color=STYLES[precision][0], linestyle=line,
                   linewidth=1.3, label=label)  # fmt: skip
     axes.legend(frameon=False, fontsize=9)
