@@ -1,4 +1,4 @@
-"""The tests that need a GPU, as `pytest -m gpu` runs them."""
+"""The tests that need a GPU, as `pytest -m gpu` runs them, and those of kernels."""
 
 from __future__ import annotations
 
@@ -6,26 +6,45 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from benchmarks.processes import ROOT
 
-MARK = "mark.gpu"
+WANTED: Final[Mapping[str, tuple[str, str]]] = {
+    "pytest": ("pytest.mark.gpu", "gpu"),
+    "kernels": ('"cuda" if torch.cuda.is_available()', "not slow and not gpu"),
+}
+"""By task: text of the files with such tests, and pytest's expression of markers. Tests of kernels
+run in Triton's interpreter where there is no GPU, so they have no marker."""
 
 
-def gpu_tests(root: Path = ROOT) -> list[Path]:
-    """The files of tests that have the marker; the others need not be imported."""
-    return sorted(p for p in (root / "tests").rglob("test_*.py") if MARK in p.read_text())
+def files_with(task: str, root: Path = ROOT) -> list[Path]:
+    """The files of tests for a task; the others need not be imported."""
+    text = WANTED[task][0]
+    return sorted(p for p in (root / "tests").rglob("test_*.py") if text in p.read_text())
 
 
-def run_suite(seconds: float, paths: list[Path] | None = None, root: Path = ROOT) -> dict[str, Any]:
-    """How many tests passed, failed, …, the lines of those that failed, and the last line."""
-    files = gpu_tests(root) if paths is None else paths
+def run_suite(
+    task: str, seconds: float, *, root: Path = ROOT, only_collect: bool = False
+) -> dict[str, Any]:
+    """How many tests passed, failed, …, the lines of those that failed, and the last line.
+
+    only_collect: look for the tests and run none.
+    """
+    files = files_with(task, root)
+    if not files:
+        return {"error": "there are no such tests"}
     command = [
-        sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", "--tb=line",
-        "--continue-on-collection-errors", *map(str, files),
+        sys.executable, "-m", "pytest", "-m", WANTED[task][1], "-q", "-p", "no:cacheprovider",
+        "--tb=line", "--continue-on-collection-errors", *map(str, files),
     ]  # fmt: skip
+    if only_collect:
+        command.append("--collect-only")
+    elif task == "kernels" and find_spec("xdist"):  # most of their time is compiling
+        command += ["-n", "4"]
     environment = os.environ | {"PYTHONPATH": python_path(), "MPLBACKEND": "Agg"}
     try:
         done = subprocess.run(

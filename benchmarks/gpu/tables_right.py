@@ -13,18 +13,16 @@ from benchmarks.long_context.cells import cells, duration, table_head
 
 
 def suite(measured: Sequence[Measured]) -> Lines:
-    """What `pytest -m gpu` said."""
-    found = [m.result for m in measured if m.job.part == "suite"]
-    if not found:
-        return []
-    result = found[-1]
-    if "error" in result:
-        return [f"`pytest -m gpu`: {result['error']}.", *_listed(result.get("lines", []))]
-    return [f"`pytest -m gpu`: {result['last']}.", *_listed(result["lines"])]
-
-
-def _listed(lines: Sequence[str]) -> Lines:
-    return ["", *(f"- `{line}`" for line in lines)] if lines else []
+    """What pytest said, and the lines of what failed or was skipped."""
+    lines: Lines = []
+    for each in measured:
+        if each.job.part == "suite":
+            name = {"pytest": "`pytest -m gpu`", "kernels": "Tests of kernels"}[each.job.task]
+            said = each.result.get("error") or each.result["last"]
+            lines += [f"{name}: {said}.", ""]
+            lines += [f"- `{line}`" for line in each.result.get("lines", [])]
+            lines += [""] if each.result.get("lines") else []
+    return lines[:-1]
 
 
 def models(measured: Sequence[Measured]) -> Lines:

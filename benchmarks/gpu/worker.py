@@ -75,7 +75,7 @@ def measure(job: Job, clock: Clock, seconds: float, *, toy: bool = False) -> dic
         case "convolution", _:
             return measure_forward(job, clock, tell)
         case "suite", _:
-            return run_suite(seconds)
+            return run_suite(job.task, seconds, only_collect=toy)
         case "kernels", _:
             return measure_kernels(job, clock, tell)
         case "launches", "compile":

@@ -327,16 +327,19 @@ def test_what_pytest_said_is_read():
     assert suite.summary("", "ERROR: file not found")["error"] == (
         "pytest said: ERROR: file not found"
     )
-    assert suite.gpu_tests() and all("mark.gpu" in p.read_text() for p in suite.gpu_tests())
+    files = suite.files_with("pytest")
+    assert files and not any(file == Path(__file__) for file in files)
 
 
 def test_the_suite_runs(tmp_path):
     (tmp_path / "tests").mkdir()
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu: x\n")
     (tmp_path / "tests" / "test_one.py").write_text(
-        "import pytest\npytestmark = pytest.mark.gpu\ndef test_a(): pass\ndef test_b(): assert 0\n"
+        f"import pytest\npytestmark = {suite.WANTED['pytest'][0]}\n"
+        "def test_a(): pass\ndef test_b(): assert 0\n"
     )
-    found = suite.run_suite(60, root=tmp_path)
+    assert "no such tests" in suite.run_suite("kernels", 60, root=tmp_path)["error"]
+    found = suite.run_suite("pytest", 60, root=tmp_path)
     assert found["counts"] == {"failed": 1, "passed": 1} and "test_b" in found["lines"][0]
 
 
