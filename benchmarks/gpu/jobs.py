@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 Part = Literal[
-    "limits", "accuracy", "training", "large", "convolution", "suite", "kernels", "launches",
+    "limits", "accuracy", "training", "large", "convolution", "suite", "profile", "launches",
     "generation", "stability",
 ]  # fmt: skip
 PARTS: Final[Mapping[str, str]] = {
@@ -19,7 +19,7 @@ PARTS: Final[Mapping[str, str]] = {
     "large": "large-1m at a million tokens: training, memory, inference",
     "convolution": "the gated convolution beside FlashFFTConv's published figures",
     "suite": "pytest -m gpu, and the tests of kernels",
-    "kernels": "where the time of a training step goes",
+    "profile": "where the time of a training step goes",
     "launches": "short sequences: CUDA graphs, torch.compile",
     "generation": "prefill and steps a second",
     "stability": "thousands of steps in bf16 and fp16",
@@ -96,8 +96,8 @@ def full_plan() -> list[Job]:
             (1_024, 768, 8), (32_768, 768, 12), (1_048_576, 16, 12), (4_194_304, 4, 14),
         )),
         Job(part="suite", task="pytest", guess=60),
-        _kernels("figure-4.1", 65_536, 8),
-        _kernels("large-1m", MILLION, 12),
+        _profile("figure-4.1", 65_536, 8),
+        _profile("large-1m", MILLION, 12),
         _check("small-32k", 1, 32_768, 12),
         _step(4_096, 8),
         _step(16_384, 8),
@@ -171,8 +171,8 @@ def _convolution(length: int, channels: int, guess: float) -> Job:
                length=length, contestants=CONVOLVED, guess=guess)  # fmt: skip
 
 
-def _kernels(shape: str, length: int, guess: float) -> Job:
-    return Job(part="kernels", task="step", shape=shape, length=length,
+def _profile(shape: str, length: int, guess: float) -> Job:
+    return Job(part="profile", task="step", shape=shape, length=length,
                contestants=("triton+bf16", "plain+bf16"), guess=guess)  # fmt: skip
 
 

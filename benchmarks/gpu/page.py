@@ -14,7 +14,7 @@ from typing import Final
 import matplotlib
 
 matplotlib.use("Agg")
-from benchmarks.gpu import plots, tables, tables_right
+from benchmarks.gpu import plots, tables, tables_of_checks
 from benchmarks.gpu.__main__ import FILE
 from benchmarks.gpu.accuracy import precision_of
 from benchmarks.gpu.jobs import Job, full_plan, toy_plan
@@ -27,9 +27,9 @@ from hyenadna.errors import InputError
 NOTHING: Final = "Not measured yet."
 Section = tuple[str, Callable[[Sequence[Measured]], list[str]]]
 SECTIONS: Final[Sequence[Section]] = (
-    ("Tests", tables_right.suite),
-    ("Right: models beside float64", tables_right.models),
-    ("Right: the gated convolution beside float64", tables_right.convolutions),
+    ("Tests", tables_of_checks.suite),
+    ("Right: models beside float64", tables_of_checks.models),
+    ("Right: the gated convolution beside float64", tables_of_checks.convolutions),
     ("A training step against length", tables.training),
     ("large-1m at a million tokens", tables.large),
     ("The gated convolution beside FlashFFTConv", tables.convolutions),
@@ -38,7 +38,7 @@ SECTIONS: Final[Sequence[Section]] = (
     ("The machine", tables.limits),
     ("Short sequences: CUDA graphs and torch.compile", tables.launches),
     ("Generation", tables.generation),
-    ("Thousands of steps in bf16 and fp16", tables_right.stability),
+    ("Thousands of steps in bf16 and fp16", tables_of_checks.stability),
 )
 
 
@@ -69,7 +69,7 @@ def write_page(records: Sequence[Record[Job]], path: Path) -> None:
         body = make(measured) or [NOTHING]
         picture = ["", shown[title]] if title in shown else []
         sections.append([f"## {title}", "", *body, *picture])
-    sections += [tables_right.failures(measured), _missing(measured)]
+    sections += [tables_of_checks.failures(measured), _missing(measured)]
     write_sections(path, sections)
 
 

@@ -223,7 +223,7 @@ def giga(operations: float) -> str:
 def kernels(measured: Sequence[Measured]) -> Lines:
     """Kernels of a training step by their share of it."""
     lines: Lines = []
-    for each in together(measured, "kernels"):
+    for each in together(measured, "profile"):
         for name, row in each.rows.items():
             if "kernels" not in row:
                 continue

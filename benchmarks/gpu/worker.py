@@ -76,7 +76,7 @@ def measure(job: Job, clock: Clock, seconds: float, *, toy: bool = False) -> dic
             return measure_forward(job, clock, tell)
         case "suite", _:
             return run_suite(job.task, seconds, only_collect=toy)
-        case "kernels", _:
+        case "profile", _:
             return measure_kernels(job, clock, tell)
         case "launches", "compile":
             backend = "inductor" if clock.gpu else "eager"
