@@ -22,8 +22,9 @@ from torch.nn import functional
 from hyenadna.errors import InputError
 
 CHECKED_STEPS: Final = 5
-LOSS_LIMIT: Final = 2e-3
-"""Largest relative difference of a loss after some steps from that of the plain modules."""
+LOSS_LIMIT: Final = 1e-2
+"""Largest relative difference of a loss from that of the plain modules in float32. In five steps of
+tiny-1k the loss falls by a third, and bf16 comes to differ by 2e-3 (on a CPU)."""
 LEARNING_RATE: Final = 1e-3
 
 
