@@ -3,10 +3,11 @@ PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 VENV ?= .venv
 BIN := $(VENV)/bin
+GPU_OUT ?= benchmarks/results/gpu
 # One thread a test process: two processes with two threads each wait for each other.
 TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg
 
-.PHONY: demo test lint docs test-slow test-ranks test-gpu format clean
+.PHONY: demo test lint docs test-slow test-ranks test-gpu gpu-check format clean
 
 # The main job on the embedded default genome, about a minute; DEMO=genome.fa for one of yours.
 demo: $(VENV)/.ready
@@ -29,6 +30,12 @@ test-ranks: $(VENV)/.ready
 
 test-gpu: $(VENV)/.ready
 	$(BIN)/python -m pytest -m gpu
+
+# The tests that need a GPU, then its benchmark: a quarter of an hour; the same command goes on.
+gpu-check: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.gpu $(GPU_OUT) --only suite
+	$(BIN)/python -m benchmarks.gpu $(GPU_OUT) --budget 1200
+	$(BIN)/python -m benchmarks.gpu.page $(GPU_OUT) docs/benchmarks/gpu.md
 
 format: $(VENV)/.ready
 	$(BIN)/ruff check --fix .

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from hyenadna import __version__
 from hyenadna.errors import InputError
 
 
@@ -58,7 +59,7 @@ def this_host(threads: int) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}, {'-'.join(platform.libc_ver())}",
         "python": platform.python_version(),
         "torch": version("torch"),
-        "hyenadna": version("hyenadna"),
+        "hyenadna": __version__,
     }
 
 

@@ -104,11 +104,11 @@ class OriginalFilter:
 def fft_convolution(u: Tensor, k: Tensor, skip: Tensor) -> Tensor:
     """`y = k conv u + skip u` by transforms of exactly 2L, zero-padded.
 
-    u: (B, D, L); k: (D, L); skip: (D,); result (B, D, L).
+    u: (B, D, L), transformed in the type of k; k: (D, L); skip: (D,); result (B, D, L).
     """
     length = u.shape[-1]
     size = 2 * length
-    spectrum = torch.fft.rfft(u, n=size) * (torch.fft.rfft(k, n=size) / size)
+    spectrum = torch.fft.rfft(u.to(k.dtype), n=size) * (torch.fft.rfft(k, n=size) / size)
     y = torch.fft.irfft(spectrum, n=size, norm="forward")[..., :length]
     return y + u * skip[:, None]
 

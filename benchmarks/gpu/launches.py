@@ -1,0 +1,155 @@
+"""Short sequences, where a GPU waits for its kernels to be started: CUDA graphs, torch.compile.
+
+A whole step is captured: forward and backward pass and AdamW, of static shape. A captured step is
+right if it walks the same way as the plain step: losses of some steps on changing input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+import torch
+from benchmarks.gpu.contestants import Competitor, build, config_of, tokens_on
+from benchmarks.gpu.jobs import Job
+from benchmarks.gpu.race import Contestant, Row, Tell, race
+from benchmarks.gpu.roofline import model_work
+from benchmarks.gpu.timing import Clock
+from torch import Tensor
+from torch.nn import functional
+
+from hyenadna.errors import InputError
+
+CHECKED_STEPS: Final = 5
+LOSS_LIMIT: Final = 1e-2
+"""Largest relative difference of a loss from that of the plain modules in float32. In five steps of
+tiny-1k the loss falls by a third, and bf16 comes to differ by 2e-3 (on a CPU)."""
+LEARNING_RATE: Final = 1e-3
+
+
+def measure_short(job: Job, clock: Clock, tell: Tell) -> dict[str, Any]:
+    """Rows of steps, or of passes without gradients, with and without capturing them."""
+    config = config_of(job.shape)
+    wanted: dict[str, list[float]] = {}
+
+    def contestant(name: str) -> Contestant:
+        one = build(name, config, clock, job.batch, job.length)
+        # checkpoints look at random states, which no graph can hold, and save nothing worth it here
+        one.model.set_checkpointing(mixer=False, mlp=False)
+        work = Walk(one, clock, job, training=job.task == "step")
+        if name.endswith("+graph"):
+            work.capture()
+        return Contestant(work.call, partial(_right, work, job, wanted), one.notes)
+
+    rows = race({name: partial(contestant, name) for name in job.contestants}, clock, tell)
+    need = model_work(config, job.batch, job.length, training=job.task == "step")
+    return {"contestants": rows, "work": vars(need)}
+
+
+def measure_compiled(job: Job, clock: Clock, tell: Tell, *, backend: str) -> dict[str, Any]:
+    """Rows of a step of the plain modules as they are, and through torch.compile."""
+    config = config_of(job.shape)
+    wanted: dict[str, list[float]] = {}
+
+    def contestant(name: str) -> Contestant:
+        one = build(f"plain+{name.partition('+')[2]}", config, clock, job.batch, job.length)
+        one.model.set_checkpointing(mixer=False, mlp=False)
+        if name.startswith("compiled"):
+            nats = torch.compile(partial(bare_nats, one.model), backend=backend)
+            one.nats = nats
+        work = Walk(one, clock, job, training=True)
+        row: Row = {"compile_seconds": clock.seconds(work.call)}
+        return Contestant(work.call, partial(_right, work, job, wanted), one.notes | row)
+
+    rows = race({name: partial(contestant, name) for name in job.contestants}, clock, tell)
+    need = model_work(config, job.batch, job.length)
+    return {"contestants": rows, "work": vars(need)}
+
+
+def bare_nats(model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
+    """The mean loss by the modules alone, without the questions whether an engine fits."""
+    backbone = model.backbone
+    h = backbone.embeddings(inputs)
+    for block in backbone.layers:
+        h = block(h)
+    logits = functional.linear(backbone.ln_f(h).float(), model.head_weight)
+    return functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+
+
+class Walk:
+    """Steps or passes on tokens that are written in place, from the same weights as others."""
+
+    def __init__(self, one: Competitor, clock: Clock, job: Job, *, training: bool) -> None:
+        self.one, self.clock, self.training = one, clock, training
+        self.inputs, self.targets = tokens_on(clock.device, job.batch, job.length)
+        self.first = [p.detach().clone() for p in one.model.parameters()]
+        one.model.train(training)
+        self.optimizer = torch.optim.AdamW(
+            one.model.parameters(), lr=LEARNING_RATE, weight_decay=0.0,
+            capturable=clock.gpu, fused=True,
+        )  # fmt: skip
+        self.call: Callable[[], Tensor] = self._step if training else self._pass
+
+    def _step(self) -> Tensor:
+        loss = self.one.step(self.inputs, self.targets)
+        self.optimizer.step()
+        return loss
+
+    @torch.no_grad()
+    def _pass(self) -> Tensor:
+        with self.one.precision():
+            return self.one.nats(self.inputs, self.targets)
+
+    def capture(self) -> None:
+        """From now on `call` replays a CUDA graph of itself; on a CPU it stays as it is."""
+        plain = self.call
+        if not self.clock.gpu:
+            return
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                plain()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            out = plain()
+
+        def replay() -> Tensor:
+            graph.replay()
+            return out
+
+        self.call = replay
+
+    @torch.no_grad()
+    def restart(self) -> None:
+        """First weights and moments again, where a graph has them."""
+        for parameter, value in zip(self.one.model.parameters(), self.first, strict=True):
+            parameter.copy_(value)
+        for state in self.optimizer.state.values():
+            for value in state.values():
+                value.zero_()
+
+    def losses(self) -> list[float]:
+        """Of the first steps, each on other tokens."""
+        self.restart()
+        found = []
+        for turn in range(CHECKED_STEPS):
+            moved = 7 + (self.inputs - 7 + turn) % 4
+            self.inputs.copy_(moved)
+            found.append(float(self.call()))
+        return found
+
+
+def _right(work: Walk, job: Job, wanted: dict[str, list[float]]) -> Row:
+    """The largest difference of a loss from that of the plain modules in float32."""
+    if not wanted:
+        config = config_of(job.shape)
+        one = build("plain+float32", config, work.clock, job.batch, job.length)
+        wanted["losses"] = Walk(one, work.clock, job, training=work.training).losses()
+    found = work.losses()
+    off = max(abs(a - b) / abs(b) for a, b in zip(found, wanted["losses"], strict=True))
+    if not off <= LOSS_LIMIT:
+        raise InputError(f"wrong: after some steps a loss is off by {off:.1e} of itself")
+    return {"loss_error": off}

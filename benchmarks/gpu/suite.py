@@ -1,0 +1,75 @@
+"""The tests that need a GPU, as `pytest -m gpu` runs them, and those of kernels."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.processes import ROOT
+
+WANTED: Final[Mapping[str, tuple[str, str]]] = {
+    "pytest": ("pytest.mark.gpu", "gpu"),
+    "kernels": ('"cuda" if torch.cuda.is_available()', "not slow and not gpu"),
+}
+"""By task: text of the files with such tests, and pytest's expression of markers. Tests of kernels
+run in Triton's interpreter where there is no GPU, so they have no marker."""
+
+
+def files_with(task: str, root: Path = ROOT) -> list[Path]:
+    """The files of tests for a task; the others need not be imported."""
+    text = WANTED[task][0]
+    return sorted(p for p in (root / "tests").rglob("test_*.py") if text in p.read_text())
+
+
+def run_suite(
+    task: str, seconds: float, *, root: Path = ROOT, only_collect: bool = False
+) -> dict[str, Any]:
+    """How many tests passed, failed, …, the lines of those that failed, and the last line.
+
+    only_collect: look for the tests and run none.
+    """
+    files = files_with(task, root)
+    if not files:
+        return {"error": "there are no such tests"}
+    command = [
+        sys.executable, "-m", "pytest", "-m", WANTED[task][1], "-q", "-p", "no:cacheprovider",
+        "--tb=line", "--continue-on-collection-errors", *map(str, files),
+    ]  # fmt: skip
+    if only_collect:
+        command.append("--collect-only")
+    elif task == "kernels" and find_spec("xdist"):  # most of their time is compiling
+        command += ["-n", "4"]
+    environment = os.environ | {"PYTHONPATH": python_path(), "MPLBACKEND": "Agg"}
+    try:
+        done = subprocess.run(
+            command, cwd=root, env=environment, capture_output=True, text=True, timeout=seconds
+        )
+    except subprocess.TimeoutExpired as error:
+        text = error.stdout or b""
+        shown = text.decode(errors="replace") if isinstance(text, bytes) else text
+        return {"error": f"stopped after {seconds:.0f} s", "lines": shown.splitlines()[-20:]}
+    return summary(done.stdout, done.stderr)
+
+
+def summary(output: str, errors: str = "") -> dict[str, Any]:
+    """Counts by outcome, and the lines that name what failed, of pytest's output."""
+    lines = output.splitlines()
+    last = next((line for line in reversed(lines) if re.search(r"\d+ \w+.* in [\d.]+s", line)), "")
+    counts = {word: int(n) for n, word in re.findall(r"(\d+) ([a-z]+)", last.partition(" in ")[0])}
+    if not counts:
+        text = (lines + errors.splitlines())[-1:] or ["no output"]
+        return {"error": f"pytest said: {text[0]}"}
+    named = [line for line in lines if line.startswith(("FAILED", "ERROR", "SKIPPED"))]
+    return {"counts": counts, "lines": named[:40], "last": last.strip("= ")}
+
+
+def python_path() -> str:
+    """Our source first, then what is on the path already."""
+    before = os.environ.get("PYTHONPATH", "")
+    return os.pathsep.join([str(ROOT / "src"), *([before] if before else [])])

@@ -1,0 +1,110 @@
+"""The measurements that a page shows: of one machine, the newest of each job."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from benchmarks.gpu.__main__ import SAME
+from benchmarks.gpu.jobs import Job
+from benchmarks.gpu.roofline import Bound, Limits, Work, bound, measured_limits, sheet_limits
+from benchmarks.measurements import Record
+
+NAMES: Final[Mapping[str, str]] = {
+    "auto": "ours, as it chooses",
+    "triton": "ours, Triton",
+    "torch": "ours, torch",
+    "plain": "plain modules",
+    "original": "original's algorithm",
+    "attention2": "Transformer, 2 heads of 64",
+    "attention8": "Transformer, 8 heads of 16",
+    "matrix": "ours, matrix products",
+    "fft": "ours, FFT",
+    "compiled": "plain modules, torch.compile",
+}
+OURS: Final = ("auto", "triton", "torch", "plain")
+TWINS: Final = ("attention2", "attention8")
+
+
+@dataclass
+class Measured:
+    """A job and what came out of it."""
+
+    job: Job
+    result: Mapping[str, Any]
+    host: Mapping[str, Any]
+
+    @property
+    def rows(self) -> Mapping[str, Mapping[str, Any]]:
+        """By contestant."""
+        found: Mapping[str, Mapping[str, Any]] = self.result.get("contestants", {})
+        return found
+
+    def seconds(self, name: str) -> float | None:
+        """The median of a contestant's samples, if it has a time that counts."""
+        samples = self.rows.get(name, {}).get("seconds")
+        return statistics.median(samples) if samples else None
+
+    def best(self, engines: Sequence[str] = OURS) -> tuple[str, float] | None:
+        """The fastest of these engines, by the name of the contestant, and its seconds."""
+        found = [
+            (name, seconds)
+            for name in self.rows
+            if name.partition("+")[0] in engines and (seconds := self.seconds(name)) is not None
+        ]
+        return min(found, key=lambda item: item[1]) if found else None
+
+
+def newest(records: Sequence[Record[Job]]) -> list[Measured]:
+    """The last measurement of every job, on the machine of the last record.
+
+    Contestants of a failed try do not hide those of one that worked before.
+    """
+    if not records:
+        return []
+    last = records[-1].host
+    found: dict[str, Measured] = {}
+    for record in records:
+        same = all(record.host.get(name) == last.get(name) for name in SAME)
+        if same and not (record.failed and record.job.key() in found):
+            found[record.job.key()] = Measured(record.job, record.result, record.host)
+    return list(found.values())
+
+
+def together(measured: Sequence[Measured], part: str, task: str | None = None) -> list[Measured]:
+    """Those of a part with rows; jobs on one input that differ in contestants become one."""
+    found: dict[tuple[Any, ...], Measured] = {}
+    for each in measured:
+        job = each.job
+        if job.part != part or not each.rows or task not in (None, job.task):
+            continue
+        key = (job.task, job.shape, job.length, job.batch, job.channels, job.steps)
+        if key in found:
+            before = found[key]
+            rows = {**before.rows, **each.rows}
+            found[key] = Measured(before.job, {**before.result, "contestants": rows}, each.host)
+        else:
+            found[key] = each
+    return sorted(found.values(), key=lambda m: (m.job.task, m.job.length, m.job.batch))
+
+
+def name_of(contestant: str) -> str:
+    """How the page calls it: `ours, Triton, CUDA graph`."""
+    engine, *rest = contestant.split("+")
+    return ", ".join([NAMES.get(engine, engine), *(["CUDA graph"] if "graph" in rest else [])])
+
+
+def limits_of(measured: Sequence[Measured]) -> Limits | None:
+    """The measured rates of the machine, where it is known and they were measured."""
+    found = [m for m in measured if m.job.part == "limits" and "products" in m.result]
+    sheet = sheet_limits(str(found[-1].host["device"])) if found else None
+    return measured_limits(found[-1].result, sheet.vector) if sheet else None
+
+
+def least(each: Measured, limits: Limits | None) -> Bound | None:
+    """The least time for a job by its counts, where both are there."""
+    if limits is None or "work" not in each.result:
+        return None
+    return bound(Work(**each.result["work"]), limits)
