@@ -13,6 +13,7 @@ a signal z has m >= L of them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 import triton
@@ -20,6 +21,9 @@ import triton.language as tl
 from torch import Tensor
 
 from hyenadna.model.engine.triton_launch import at_least, launch
+
+
+_TILE: Final = 1024  # numbers of a program: 8 to a thread
 
 
 @triton.jit
@@ -75,30 +79,34 @@ def untwisted(z, twist, t, inside):
 @triton.jit
 def gate_in_kernel(
     p, taps, shift, bias, halo, twist, u, run, B, C, length, m, halo_batch, halo_step, halo_run,
-    halo_first, K: tl.constexpr, BLOCK: tl.constexpr, HALO: tl.constexpr, TWIST: tl.constexpr,
+    halo_first, K: tl.constexpr, R: tl.constexpr, BLOCK: tl.constexpr, HALO: tl.constexpr,
+    TWIST: tl.constexpr,
 ):  # fmt: skip
-    """u = v x1 of a channel and row: twisted, (c, B, m) pairs and 0 from L on, or (c, B, L)."""
-    row = tl.program_id(0)
+    """u = v x1: twisted, (c, B, m) pairs and 0 from L on, or (c, B, L)."""
+    row = (tl.program_id(0) * R + tl.arange(0, R))[:, None]
+    here = row < C * B
+    row = tl.where(here, row, 0)
     channel, batch = row // B, row % B
-    t = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    t = (tl.program_id(1) * BLOCK + tl.arange(0, BLOCK))[None, :]
+    inside = here & (t < length)
     own = row.to(tl.int64) * length
     before = halo + batch * halo_batch + halo_first + channel
     value = _short_after(
         p + (own + run + run), before + 2 * halo_run, taps + (2 * C + channel) * K,
         tl.load(shift + 2 * C + channel), tl.load(bias + 2 * C + channel),
-        t, length, t < length, halo_step, K, HALO,
+        t, length, inside, halo_step, K, HALO,
     )  # fmt: skip
     value *= _short_after(
         p + (own + run), before + halo_run, taps + (C + channel) * K,
         tl.load(shift + C + channel), tl.load(bias + C + channel),
-        t, length, t < length, halo_step, K, HALO,
+        t, length, inside, halo_step, K, HALO,
     )  # fmt: skip
     if TWIST:
-        pair = tl.program_id(1) * (2 * BLOCK) + tl.arange(0, 2 * BLOCK)
+        pair = (tl.program_id(1) * (2 * BLOCK) + tl.arange(0, 2 * BLOCK))[None, :]
         at = u + row.to(tl.int64) * (2 * m)
-        tl.store(at + pair, twisted(value, twist, t, m), mask=pair < 2 * m)
+        tl.store(at + pair, twisted(value, twist, t, m), mask=here & (pair < 2 * m))
     else:
-        tl.store(u + own + t, value, mask=t < length)
+        tl.store(u + own + t, value, mask=inside)
 
 
 @triton.jit
@@ -207,13 +215,13 @@ def gate_in(gated: Gated, m: int, twist: Tensor | None, before: Before | None) -
     shape = (width, batch, length) if twist is None else (width, batch, m, 2)
     u = torch.empty(shape, dtype=torch.float32, device=p.device)
     positions = length if twist is None else m
-    block = min(1024, at_least(positions, 16))
+    shape = rows_tile(positions)
     halo, steps, run, first = _halo(gated, before)
     launch(
-        gate_in_kernel, (width * batch, -(-positions // block)), p,
+        gate_in_kernel, (-(-width * batch // shape["R"]), -(-positions // shape["BLOCK"])), p,
         p, gated.taps, gated.shift, gated.bias, halo, u if twist is None else _pairs(twist), u,
         p.stride(0), batch, width, length, m, *steps, run, first,
-        K=taps, BLOCK=block, HALO=before is not None and taps > 1, TWIST=twist is not None,
+        K=taps, HALO=before is not None and taps > 1, TWIST=twist is not None, **shape,
     )  # fmt: skip
     return u if twist is None else torch.view_as_complex(u)
 
@@ -266,7 +274,13 @@ def untwist_signal(z: Tensor, twist: Tensor, scale: float, out: Tensor) -> None:
 
 def tile(width: int, length: int) -> dict[str, int]:
     """Channels and positions of a program that turns its tile."""
-    return {"BC": min(32, at_least(width, 16)), "BT": min(64, at_least(length, 16))}
+    return {"BC": min(32, at_least(width, 16)), "BT": min(32, at_least(length, 16))}
+
+
+def rows_tile(length: int) -> dict[str, int]:
+    """Rows and positions of a program that goes along positions."""
+    block = min(_TILE, at_least(length, 16))
+    return {"R": _TILE // block, "BLOCK": block}
 
 
 def _pairs(z: Tensor) -> Tensor:

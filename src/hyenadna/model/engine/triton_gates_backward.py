@@ -17,10 +17,26 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hyenadna.model.engine.triton_gates import Gated, sample, short, tile, twisted, untwisted
+from hyenadna.model.engine.triton_gates import (
+    Gated,
+    rows_tile,
+    sample,
+    short,
+    tile,
+    twisted,
+    untwisted,
+)
 from hyenadna.model.engine.triton_launch import at_least, launch
 
 _STEPS: Final = 8  # tiles of one program, so that the partial sums are few beside what is read
+
+
+@triton.jit
+def _turned_gradient(grad_at, t, length, width, here):
+    """Gradient of y at positions t of a tile, (BC, BT), from its channel-last columns."""
+    wanted = (t < length)[:, None] & here[None, :]
+    g = tl.load(grad_at + t.to(tl.int64)[:, None] * width, mask=wanted, other=0.0)
+    return tl.trans(g.to(tl.float32))
 
 
 @triton.jit
@@ -44,26 +60,25 @@ def gate_out_backward_kernel(
         start = (tl.program_id(0) * steps + step) * BT
         t = start + tl.arange(0, BT)
         inside = here[:, None] & (t < length)[None, :]
-        dx = tl.zeros([BC, BT], dtype=tl.float32)
-        for back in tl.static_range(K):
+        g = _turned_gradient(grad_at, t, length, width, here)
+        gate = short(own, taps_at, shifts, biases, t[None, :], length, inside, K)
+        pair = 2 * start + tl.arange(0, 2 * BT)
+        tl.store(
+            zg + row * (2 * m) + pair[None, :], twisted(g * gate, twist, t[None, :], m),
+            mask=here[:, None] & (pair < 2 * m)[None, :],
+        )  # fmt: skip
+        d = g * untwisted(z + row * (2 * m), twist, t[None, :], inside)
+        for j in tl.static_range(K):
+            x = sample(own, shifts, t[None, :] - (K - 1) + j, length, inside)
+            total += tl.where(column == j, tl.sum(d * x, 1)[:, None], 0.0)
+        total += tl.where(column == K, tl.sum(d, 1)[:, None], 0.0)
+        dx = tl.load(taps_at + (K - 1)) * d
+        for back in range(1, K):
             on = t + back
-            wanted = (on < length)[:, None] & here[None, :]
-            g = tl.load(grad_at + on.to(tl.int64)[:, None] * width, mask=wanted, other=0.0)
-            g = tl.trans(g.to(tl.float32))  # (BC, BT)
             there = here[:, None] & (on < length)[None, :]
-            d = g * untwisted(z + row * (2 * m), twist, on[None, :], there)
-            dx += tl.load(taps_at + (K - 1 - back)) * d
-            if back == 0:
-                gate = short(own, taps_at, shifts, biases, t[None, :], length, inside, K)
-                pair = 2 * start + tl.arange(0, 2 * BT)
-                tl.store(
-                    zg + row * (2 * m) + pair[None, :], twisted(g * gate, twist, t[None, :], m),
-                    mask=here[:, None] & (pair < 2 * m)[None, :],
-                )  # fmt: skip
-                for j in tl.static_range(K):
-                    x = sample(own, shifts, t[None, :] - (K - 1) + j, length, inside)
-                    total += tl.where(column == j, tl.sum(d * x, 1)[:, None], 0.0)
-                total += tl.where(column == K, tl.sum(d, 1)[:, None], 0.0)
+            after = _turned_gradient(grad_at, on, length, width, here)
+            after *= untwisted(z + row * (2 * m), twist, on[None, :], there)
+            dx += tl.load(taps_at + (K - 1 - back)) * after
         dx = tl.where(inside, dx, 0.0)
         tl.store(dp + row * length + t[None, :], dx.to(dp.dtype.element_ty), mask=inside)
         total += tl.where(column == K + 1, tl.sum(dx, 1)[:, None], 0.0)
@@ -74,53 +89,54 @@ def gate_out_backward_kernel(
 @triton.jit
 def gate_in_backward_kernel(
     p, taps, shift, bias, twist, z, dp, sums, run, dp_run, B, C, length, m, steps: tl.constexpr,
-    K: tl.constexpr, KP: tl.constexpr, BLOCK: tl.constexpr,
+    K: tl.constexpr, KP: tl.constexpr, R: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """dp of x1 and v of a channel and row, from z, the gradient of u before it is untwisted."""
-    row = tl.program_id(0)
+    """dp of x1 and v from z, the gradient of u before it is untwisted."""
+    row = (tl.program_id(0) * R + tl.arange(0, R))[:, None]
+    here = row < C * B
+    row = tl.where(here, row, 0)
     channel = row // B
     own = row.to(tl.int64) * length
-    z += row.to(tl.int64) * (2 * m)
+    z_at = z + row.to(tl.int64) * (2 * m)
     p1, p2 = p + (own + run), p + (own + run + run)
     taps1, taps2 = taps + (C + channel) * K, taps + (2 * C + channel) * K
     shift1, shift2 = tl.load(shift + C + channel), tl.load(shift + 2 * C + channel)
     bias1, bias2 = tl.load(bias + C + channel), tl.load(bias + 2 * C + channel)
-    column = tl.arange(0, KP)
-    total1 = tl.zeros([KP], dtype=tl.float32)
-    total2 = tl.zeros([KP], dtype=tl.float32)
+    column = tl.arange(0, KP)[None, :]
+    total1 = tl.zeros([R, KP], dtype=tl.float32)
+    total2 = tl.zeros([R, KP], dtype=tl.float32)
     for step in range(steps):
-        t = (tl.program_id(1) * steps + step) * BLOCK + tl.arange(0, BLOCK)
-        inside = t < length
-        d = untwisted(z, twist, t, inside)
+        t = ((tl.program_id(1) * steps + step) * BLOCK + tl.arange(0, BLOCK))[None, :]
+        inside = here & (t < length)
+        d = untwisted(z_at, twist, t, inside)
         d1 = d * short(p2, taps2, shift2, bias2, t, length, inside, K)
         d2 = d * short(p1, taps1, shift1, bias1, t, length, inside, K)
         for j in tl.static_range(K):
-            at = t - (K - 1) + j
-            of_1 = tl.sum(d1 * sample(p1, shift1, at, length, inside), 0)
-            of_2 = tl.sum(d2 * sample(p2, shift2, at, length, inside), 0)
-            total1 += tl.where(column == j, of_1, 0.0)
-            total2 += tl.where(column == j, of_2, 0.0)
-        total1 += tl.where(column == K, tl.sum(d1, 0), 0.0)
-        total2 += tl.where(column == K, tl.sum(d2, 0), 0.0)
-        dx1 = tl.load(taps1 + K - 1) * d1
-        dx2 = tl.load(taps2 + K - 1) * d2
+            x1 = sample(p1, shift1, t - (K - 1) + j, length, inside)
+            x2 = sample(p2, shift2, t - (K - 1) + j, length, inside)
+            total1 += tl.where(column == j, tl.sum(d1 * x1, 1)[:, None], 0.0)
+            total2 += tl.where(column == j, tl.sum(d2 * x2, 1)[:, None], 0.0)
+        total1 += tl.where(column == K, tl.sum(d1, 1)[:, None], 0.0)
+        total2 += tl.where(column == K, tl.sum(d2, 1)[:, None], 0.0)
+        dx1 = tl.load(taps1 + (K - 1)) * d1
+        dx2 = tl.load(taps2 + (K - 1)) * d2
         for back in range(1, K):
             on = t + back
-            there = on < length
-            d = untwisted(z, twist, on, there)
-            of_1 = d * short(p2, taps2, shift2, bias2, on, length, there, K)
-            of_2 = d * short(p1, taps1, shift1, bias1, on, length, there, K)
-            dx1 += tl.load(taps1 + K - 1 - back) * of_1
-            dx2 += tl.load(taps2 + K - 1 - back) * of_2
+            there = here & (on < length)
+            after = untwisted(z_at, twist, on, there)
+            value = short(p2, taps2, shift2, bias2, on, length, there, K)
+            dx1 += tl.load(taps1 + (K - 1 - back)) * after * value
+            value = short(p1, taps1, shift1, bias1, on, length, there, K)
+            dx2 += tl.load(taps2 + (K - 1 - back)) * after * value
         dx1 = tl.where(inside, dx1, 0.0)
         dx2 = tl.where(inside, dx2, 0.0)
         tl.store(dp + (own + dp_run) + t, dx1.to(dp.dtype.element_ty), mask=inside)
         tl.store(dp + (own + dp_run + dp_run) + t, dx2.to(dp.dtype.element_ty), mask=inside)
-        total1 += tl.where(column == K + 1, tl.sum(dx1, 0), 0.0)
-        total2 += tl.where(column == K + 1, tl.sum(dx2, 0), 0.0)
+        total1 += tl.where(column == K + 1, tl.sum(dx1, 1)[:, None], 0.0)
+        total2 += tl.where(column == K + 1, tl.sum(dx2, 1)[:, None], 0.0)
     at = tl.program_id(1).to(tl.int64) * (2 * C * B) + row
-    tl.store(sums + at * KP + column, total1)
-    tl.store(sums + (at + C * B) * KP + column, total2)
+    tl.store(sums + at * KP + column, total1, mask=here & (column < KP))
+    tl.store(sums + (at + C * B) * KP + column, total2, mask=here & (column < KP))
 
 
 @triton.jit
@@ -181,15 +197,15 @@ def gate_in_backward(gated: Gated, z: Tensor, twist: Tensor, dp: Tensor) -> Tens
     """
     _, width, batch, length = gated.p.shape
     m, taps = z.shape[2], gated.taps.shape[2]
-    columns, block = at_least(taps + 2), min(1024, at_least(length, 16))
-    steps = min(_STEPS, at_least(-(-length // block)))
-    count = -(-length // (block * steps))
+    columns, shape = at_least(taps + 2), rows_tile(length)
+    steps = min(_STEPS, at_least(-(-length // shape["BLOCK"])))
+    count = -(-length // (shape["BLOCK"] * steps))
     sums = torch.empty(count, 2, width, batch, columns, dtype=torch.float32, device=z.device)
     launch(
-        gate_in_backward_kernel, (width * batch, count), z,
+        gate_in_backward_kernel, (-(-width * batch // shape["R"]), count), z,
         gated.p, gated.taps, gated.shift, gated.bias, torch.view_as_real(twist),
         torch.view_as_real(z), dp, sums, gated.p.stride(0), dp.stride(0), batch, width, length, m,
-        steps, K=taps, KP=columns, BLOCK=block,
+        steps, K=taps, KP=columns, **shape,
     )  # fmt: skip
     return sums.sum((0, 3))[..., : taps + 2]
 

@@ -183,7 +183,7 @@ class TritonKernels:
         outer = torch.zeros_like(weight, dtype=torch.float32)
         add_product(outer, d, n)
         unfold(
-            outer, found[..., taps + 1].flatten(), (w.in_weight, w.norm1_weight, w.norm1_bias),
+            outer, found[..., taps + 1].contiguous(), (w.in_weight, w.norm1_weight, w.norm1_bias),
             (sums.in_weight, sums.in_bias, sums.norm1_weight, sums.norm1_bias), channels, 3,
         )  # fmt: skip
         into = _rows(grad_n)
@@ -205,17 +205,17 @@ class TritonKernels:
 
     def embed_backward(self, rows: int, ids: Tensor, grad: Tensor) -> Tensor:
         """See `Kernels.embed_backward`."""
-        return triton_ends.embed_backward(rows, ids.flatten(), _rows(grad))
+        return triton_ends.embed_backward(rows, ids.contiguous().view(-1), _rows(grad))
 
     def norm(self, h: Tensor, weight: Tensor, bias: Tensor, eps: float) -> None:
         """See `Kernels.norm`."""
-        triton_norms.norm_in_place(_rows(h), weight, bias, eps)
+        triton_norms.norm_in_place(_rows(h), weight.contiguous(), bias.contiguous(), eps)
 
     def nats(
         self, h: Tensor, norm: tuple[Tensor, Tensor], eps: float, head: Tensor, targets: Tensor
     ) -> Tensor:
         """See `Kernels.nats`."""
-        found = triton_ends.nats(_rows(h), norm, eps, head, targets.flatten())
+        found = triton_ends.nats(_rows(h), norm, eps, head, targets.contiguous().view(-1))
         return found.view(targets.shape)
 
     def nats_backward(
@@ -229,7 +229,7 @@ class TritonKernels:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See `Kernels.nats_backward`."""
         grad_h, *others = triton_ends.nats_backward(
-            _rows(h), norm, eps, head, targets.flatten(), grad.flatten()
+            _rows(h), norm, eps, head, targets.contiguous().view(-1), grad.contiguous().view(-1)
         )
         return grad_h.view_as(h), others[0], others[1], others[2]
 

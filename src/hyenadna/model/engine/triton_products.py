@@ -16,19 +16,21 @@ from hyenadna.model.engine.triton_launch import at_least, launch, programs_and_s
 
 @triton.jit
 def fold_kernel(
-    weight, bias, scale, shift, folded, folded_bias, start, width, whole,
-    D: tl.constexpr, BLOCK: tl.constexpr,
+    weight, bias, scale, shift, folded, folded_bias, rows, start, width, whole,
+    D: tl.constexpr, R: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """A row of `W s`, and its `b + W o`."""
-    row = tl.program_id(0)
+    """Rows of `W s`, and their `b + W o`."""
+    row = tl.program_id(0) * R + tl.arange(0, R)
     source = row // width * whole + start + row % width
     col = tl.arange(0, BLOCK)
-    inside = col < D
-    w = tl.load(weight + source * D + col, mask=inside, other=0.0)
-    s = tl.load(scale + col, mask=inside, other=0.0)
-    o = tl.load(shift + col, mask=inside, other=0.0)
-    tl.store(folded + row * D + col, (w * s).to(folded.dtype.element_ty), mask=inside)
-    tl.store(folded_bias + row, tl.load(bias + source) + tl.sum(w * o, 0))
+    inside = (row < rows)[:, None] & (col < D)[None, :]
+    w = tl.load(weight + source[:, None] * D + col[None, :], mask=inside, other=0.0)
+    s = tl.load(scale + col, mask=col < D, other=0.0)[None, :]
+    o = tl.load(shift + col, mask=col < D, other=0.0)[None, :]
+    at = row[:, None] * D + col[None, :]
+    tl.store(folded + at, (w * s).to(folded.dtype.element_ty), mask=inside)
+    own = tl.load(bias + source, mask=row < rows, other=0.0)
+    tl.store(folded_bias + row, own + tl.sum(w * o, 1), mask=row < rows)
 
 
 @triton.jit
@@ -119,11 +121,14 @@ def fold(
     weight (runs N, D), bias (runs N,); results (runs n, D) and (runs n,) where the slice takes n.
     """
     width, whole = rows.stop - rows.start, len(weight) // runs
+    block = at_least(weight.shape[1])
+    together = max(1, 1024 // block)
     out = torch.empty(runs * width, weight.shape[1], dtype=dtype, device=weight.device)
     out_bias = weight.new_empty(runs * width)
     launch(
-        fold_kernel, (runs * width,), weight, weight, bias, scale, shift, out, out_bias,
-        rows.start, width, whole, D=weight.shape[1], BLOCK=at_least(weight.shape[1]),
+        fold_kernel, (-(-runs * width // together),), weight,
+        weight, bias, scale, shift, out, out_bias, runs * width, rows.start, width, whole,
+        D=weight.shape[1], R=together, BLOCK=block,
     )  # fmt: skip
     return out, out_bias
 
