@@ -13,7 +13,6 @@ a signal z has m >= L of them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 import triton
@@ -21,9 +20,6 @@ import triton.language as tl
 from torch import Tensor
 
 from hyenadna.model.engine.triton_launch import at_least, launch
-
-
-_TILE: Final = 1024  # numbers of a program: 8 to a thread
 
 
 @triton.jit
@@ -119,9 +115,10 @@ def gate_out_kernel(
 
     A tile is read along positions and written along channels.
     """
-    t = tl.program_id(0) * BT + tl.arange(0, BT)
-    channel = tl.program_id(1) * BC + tl.arange(0, BC)
-    batch = tl.program_id(2)
+    across = (C + BC - 1) // BC  # programs beside each other write the same lines of y
+    t = tl.program_id(0) // across * BT + tl.arange(0, BT)
+    channel = tl.program_id(0) % across * BC + tl.arange(0, BC)
+    batch = tl.program_id(1)
     here = channel < C
     inside = here[:, None] & (t < length)[None, :]
     row = (channel * B + batch).to(tl.int64)[:, None]
@@ -144,22 +141,25 @@ def gate_out_kernel(
 
 
 @triton.jit
-def untwist_kernel(z, twist, out, length, m, scale, BLOCK: tl.constexpr):
+def untwist_kernel(z, twist, out, rows, length, m, scale, R: tl.constexpr, BLOCK: tl.constexpr):
     """out (rows, L) = scale times the untwisted z (rows, m)."""
-    row = tl.program_id(0).to(tl.int64)
-    t = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    value = untwisted(z + row * (2 * m), twist, t, t < length)
-    tl.store(out + row * length + t, scale * value, mask=t < length)
+    row = (tl.program_id(0) * R + tl.arange(0, R)).to(tl.int64)[:, None]
+    t = (tl.program_id(1) * BLOCK + tl.arange(0, BLOCK))[None, :]
+    inside = (row < rows) & (t < length)
+    value = untwisted(z + row * (2 * m), twist, t, inside)
+    tl.store(out + row * length + t, scale * value, mask=inside)
 
 
 @triton.jit
-def twist_kernel(x, twist, z, length, m, scale, BLOCK: tl.constexpr):
+def twist_kernel(x, twist, z, rows, length, m, scale, R: tl.constexpr, BLOCK: tl.constexpr):
     """z (rows, m) = scale times the twisted x (rows, L), 0 from L on."""
-    row = tl.program_id(0).to(tl.int64)
-    t = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    value = scale * tl.load(x + row * length + t, mask=t < length, other=0.0)
-    pair = tl.program_id(1) * (2 * BLOCK) + tl.arange(0, 2 * BLOCK)
-    tl.store(z + row * (2 * m) + pair, twisted(value, twist, t, m), mask=pair < 2 * m)
+    row = (tl.program_id(0) * R + tl.arange(0, R)).to(tl.int64)[:, None]
+    t = (tl.program_id(1) * BLOCK + tl.arange(0, BLOCK))[None, :]
+    inside = (row < rows) & (t < length)
+    value = scale * tl.load(x + row * length + t, mask=inside, other=0.0)
+    pair = (tl.program_id(1) * (2 * BLOCK) + tl.arange(0, 2 * BLOCK))[None, :]
+    inside = (row < rows) & (pair < 2 * m)
+    tl.store(z + row * (2 * m) + pair, twisted(value, twist, t, m), mask=inside)
 
 
 @dataclass(frozen=True)
@@ -241,9 +241,9 @@ def gate_out(
     if settled is not None:
         settled = settled if settled.stride(2) == 1 else settled.contiguous()
         across = (0 if len(settled) == 1 else settled.stride(0), settled.stride(1))
-    shape = tile(width, length)
+    shape = {"BC": min(32, at_least(width, 16)), "BT": min(32, at_least(length, 16))}
     launch(
-        gate_out_kernel, (-(-length // shape["BT"]), -(-width // shape["BC"]), batch), z,
+        gate_out_kernel, (-(-length // shape["BT"]) * -(-width // shape["BC"]), batch), z,
         gated.p, gated.taps, gated.shift, gated.bias, halo, _pairs(twist), _pairs(z),
         halo if settled is None else settled[..., halo_first:], y,
         batch, width, length, z.shape[2], *steps, halo_first, *across, y.shape[2], first,
@@ -255,32 +255,27 @@ def twist_signal(x: Tensor, m: int, twist: Tensor, scale: float) -> Tensor:
     """`scale x` twisted, complex (rows, m), of contiguous float32 x (rows, L)."""
     rows, length = x.shape
     z = torch.empty(rows, m, 2, dtype=torch.float32, device=x.device)
-    block = min(1024, at_least(m, 16))
-    grid = (rows, -(-m // block))
-    launch(twist_kernel, grid, x, x, _pairs(twist), z, length, m, scale, BLOCK=block)
+    shape = rows_tile(m)
+    grid = (-(-rows // shape["R"]), -(-m // shape["BLOCK"]))
+    launch(twist_kernel, grid, x, x, _pairs(twist), z, rows, length, m, scale, **shape)
     return torch.view_as_complex(z)
 
 
 def untwist_signal(z: Tensor, twist: Tensor, scale: float, out: Tensor) -> None:
     """Fills out (rows, L) with `scale` times the real part of untwisted z, complex (rows, m)."""
     rows, length = out.shape
-    block = min(1024, at_least(length, 16))
-    grid = (rows, -(-length // block))
+    shape = rows_tile(length)
+    grid = (-(-rows // shape["R"]), -(-length // shape["BLOCK"]))
     launch(
-        untwist_kernel, grid, z, _pairs(z), _pairs(twist), out, length, z.shape[1], scale,
-        BLOCK=block,
+        untwist_kernel, grid, z, _pairs(z), _pairs(twist), out, rows, length, z.shape[1], scale,
+        **shape,
     )  # fmt: skip
 
 
-def tile(width: int, length: int) -> dict[str, int]:
-    """Channels and positions of a program that turns its tile."""
-    return {"BC": min(32, at_least(width, 16)), "BT": min(32, at_least(length, 16))}
-
-
-def rows_tile(length: int) -> dict[str, int]:
-    """Rows and positions of a program that goes along positions."""
-    block = min(_TILE, at_least(length, 16))
-    return {"R": _TILE // block, "BLOCK": block}
+def rows_tile(length: int, numbers: int = 1024) -> dict[str, int]:
+    """Rows and positions of a program that goes along positions; so many numbers in all."""
+    block = min(numbers, at_least(length, 16))
+    return {"R": numbers // block, "BLOCK": block}
 
 
 def _pairs(z: Tensor) -> Tensor:

@@ -22,7 +22,6 @@ from hyenadna.model.engine.triton_gates import (
     rows_tile,
     sample,
     short,
-    tile,
     twisted,
     untwisted,
 )
@@ -46,8 +45,10 @@ def gate_out_backward_kernel(
     K: tl.constexpr, KP: tl.constexpr, BC: tl.constexpr, BT: tl.constexpr,
 ):  # fmt: skip
     """dp of x0 from the mixed signal z; zg, twisted and 0 from L on, = gradient of that signal."""
-    channel = tl.program_id(1) * BC + tl.arange(0, BC)
-    batch = tl.program_id(2)
+    across = (C + BC - 1) // BC
+    channel = tl.program_id(0) % across * BC + tl.arange(0, BC)
+    chunk = tl.program_id(0) // across
+    batch = tl.program_id(1)
     here = channel < C
     safe = tl.where(here, channel, 0)
     row = (channel * B + batch).to(tl.int64)[:, None]
@@ -57,7 +58,7 @@ def gate_out_backward_kernel(
     column = tl.arange(0, KP)[None, :]
     total = tl.zeros([BC, KP], dtype=tl.float32)
     for step in range(steps):
-        start = (tl.program_id(0) * steps + step) * BT
+        start = (chunk * steps + step) * BT
         t = start + tl.arange(0, BT)
         inside = here[:, None] & (t < length)[None, :]
         g = _turned_gradient(grad_at, t, length, width, here)
@@ -82,7 +83,7 @@ def gate_out_backward_kernel(
         dx = tl.where(inside, dx, 0.0)
         tl.store(dp + row * length + t[None, :], dx.to(dp.dtype.element_ty), mask=inside)
         total += tl.where(column == K + 1, tl.sum(dx, 1)[:, None], 0.0)
-    at = (tl.program_id(0) * C + channel).to(tl.int64) * B + batch
+    at = (chunk * C + channel).to(tl.int64) * B + batch
     tl.store(sums + at[:, None] * KP + column, total, mask=here[:, None] & (column < KP))
 
 
@@ -140,17 +141,20 @@ def gate_in_backward_kernel(
 
 
 @triton.jit
-def spectra_backward_kernel(spectrum, of_u, of_g, of_k, m, B: tl.constexpr, BLOCK: tl.constexpr):
+def spectra_backward_kernel(
+    spectrum, of_u, of_g, of_k, C, m, B: tl.constexpr, R: tl.constexpr, BLOCK: tl.constexpr
+):
     """of_k = sum over the batch of conj(of_u) of_g; of_g becomes conj(spectrum) of_g."""
-    channel = tl.program_id(0).to(tl.int64)
-    f = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = f < m
+    channel = (tl.program_id(0) * R + tl.arange(0, R)).to(tl.int64)[:, None]
+    f = (tl.program_id(1) * BLOCK + tl.arange(0, BLOCK))[None, :]
+    inside = (channel < C) & (f < m)
     s = spectrum + channel * (2 * m)
     s_re = tl.load(s + 2 * f, mask=inside, other=0.0)
     s_im = tl.load(s + 2 * f + 1, mask=inside, other=0.0)
-    k_re = tl.zeros([BLOCK], dtype=tl.float32)
-    k_im = tl.zeros([BLOCK], dtype=tl.float32)
-    pair = tl.program_id(1) * (2 * BLOCK) + tl.arange(0, 2 * BLOCK)
+    k_re = tl.zeros([R, BLOCK], dtype=tl.float32)
+    k_im = tl.zeros([R, BLOCK], dtype=tl.float32)
+    pair = (tl.program_id(1) * (2 * BLOCK) + tl.arange(0, 2 * BLOCK))[None, :]
+    both = (channel < C) & (pair < 2 * m)
     for batch in range(B):
         at = (channel * B + batch) * (2 * m)
         u_re = tl.load(of_u + at + 2 * f, mask=inside, other=0.0)
@@ -161,8 +165,8 @@ def spectra_backward_kernel(spectrum, of_u, of_g, of_k, m, B: tl.constexpr, BLOC
         k_im += u_re * g_im - u_im * g_re
         turned = tl.interleave(s_re * g_re + s_im * g_im, s_re * g_im - s_im * g_re)
         tl.debug_barrier()  # every thread has read its numbers before another writes them
-        tl.store(of_g + at + pair, turned, mask=pair < 2 * m)
-    tl.store(of_k + channel * (2 * m) + pair, tl.interleave(k_re, k_im), mask=pair < 2 * m)
+        tl.store(of_g + at + pair, turned, mask=both)
+    tl.store(of_k + channel * (2 * m) + pair, tl.interleave(k_re, k_im), mask=both)
 
 
 def gate_out_backward(
@@ -176,13 +180,15 @@ def gate_out_backward(
     """
     _, width, batch, length = gated.p.shape
     m, taps = z.shape[2], gated.taps.shape[2]
-    shape, columns = tile(width, length), at_least(taps + 2)
+    # half as wide as in the forward pass: it holds twice as much of each number
+    shape = {"BC": 16, "BT": min(32, at_least(length, 16))}
+    columns = at_least(taps + 2)
     steps = min(_STEPS, at_least(-(-m // shape["BT"])))
     count = -(-m // (shape["BT"] * steps))
     zg = torch.empty(width, batch, m, 2, dtype=torch.float32, device=z.device)
     sums = zg.new_empty(count, width, batch, columns)
     launch(
-        gate_out_backward_kernel, (count, -(-width // shape["BC"]), batch), z,
+        gate_out_backward_kernel, (count * -(-width // shape["BC"]), batch), z,
         gated.p, gated.taps, gated.shift, gated.bias, torch.view_as_real(twist),
         torch.view_as_real(z), grad_y, dp, zg, sums, batch, width, length, m, grad_y.shape[2],
         first, steps, K=taps, KP=columns, **shape,
@@ -197,7 +203,7 @@ def gate_in_backward(gated: Gated, z: Tensor, twist: Tensor, dp: Tensor) -> Tens
     """
     _, width, batch, length = gated.p.shape
     m, taps = z.shape[2], gated.taps.shape[2]
-    columns, shape = at_least(taps + 2), rows_tile(length)
+    columns, shape = at_least(taps + 2), rows_tile(length, 512)
     steps = min(_STEPS, at_least(-(-length // shape["BLOCK"])))
     count = -(-length // (shape["BLOCK"] * steps))
     sums = torch.empty(count, 2, width, batch, columns, dtype=torch.float32, device=z.device)
@@ -218,10 +224,10 @@ def spectra_backward(spectrum: Tensor, of_u: Tensor, of_g: Tensor) -> Tensor:
     """
     width, batch, m = of_u.shape
     of_k = torch.empty(width, m, 2, dtype=torch.float32, device=of_u.device)
-    block = min(512, at_least(m, 16))
+    shape = rows_tile(m, 512)
     launch(
-        spectra_backward_kernel, (width, -(-m // block)), of_u,
+        spectra_backward_kernel, (-(-width // shape["R"]), -(-m // shape["BLOCK"])), of_u,
         torch.view_as_real(spectrum), torch.view_as_real(of_u), torch.view_as_real(of_g), of_k,
-        m, batch, BLOCK=block,
+        width, m, batch, **shape,
     )  # fmt: skip
     return torch.view_as_complex(of_k)
