@@ -67,7 +67,7 @@ class TransformedConvolution:
 
     def spectrum(self, k: Tensor) -> Tensor:
         """Complex (c, m): divided by m, so that no transform back has to be."""
-        fft = self.fft
+        fft, k = self.fft, k.contiguous()
         out = torch.empty(len(k), fft.m, dtype=torch.complex64, device=k.device)
         for part in self._parts(len(k), 1):
             z = twist_signal(k[part], fft.m, fft.twist, 1 / fft.m)

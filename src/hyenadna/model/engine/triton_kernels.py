@@ -120,12 +120,12 @@ class TritonKernels:
         out_weight, fc2 = w.out_weight.to(self.dtype), w.fc2_weight.to(self.dtype)
         fc1, bias = self._folded_fc1(w)
         for rows in row_chunks(len(rows_h), product_rows(w.fc1_bias.numel())):
-            o = rows_y[rows] @ out_weight.T
+            o = product(rows_y[rows], out_weight.T)
             into = rows_out[rows]
             n = triton_norms.add_norm(rows_h[rows], o, w.out_bias, eps, into)
-            inner = torch.mm(n, fc1.T)
+            inner = product(n, fc1.T)
             gelu(inner, bias)
-            triton_norms.add(into, torch.mm(inner, fc2.T, out=o), w.fc2_bias, into)
+            triton_norms.add(into, product(inner, fc2.T, out=o), w.fc2_bias, into)
 
     def finish_backward(
         self, h: Tensor, y: Tensor, w: BlockWeights, eps: float, grad: Tensor, sums: BlockWeights
@@ -137,20 +137,20 @@ class TritonKernels:
         of_a, of_y = torch.empty_like(rows_g), torch.empty_like(rows_y)
         outer, total = torch.zeros_like(w.fc1_weight), torch.zeros_like(w.fc1_bias)
         for rows in row_chunks(len(rows_h), product_rows(w.fc1_bias.numel())):
-            o = rows_y[rows] @ out_weight.T
+            o = product(rows_y[rows], out_weight.T)
             n, rstd, g, of_bias = triton_norms.add_norm_again(
                 rows_h[rows], o, w.out_bias, eps, rows_g[rows]
             )
             sums.fc2_bias.add_(of_bias)
-            z, dz = torch.mm(n, fc1.T), torch.mm(g, fc2)
+            z, dz = product(n, fc1.T), product(g, fc2)
             total += gelu_backward(z, dz, bias)
             add_product(sums.fc2_weight, g.T, z)
             add_product(outer, dz.T, n)
-            dn = torch.mm(dz, fc1, out=o)
+            dn = product(dz, fc1, out=o)
             del z, dz
             sums.out_bias.add_(triton_norms.norm_backward(n, rstd, dn, rows_g[rows], of_a[rows], g))
             add_product(sums.out_weight, g.T, rows_y[rows])
-            torch.mm(g, out_weight, out=of_y[rows])
+            product(g, out_weight, out=of_y[rows])
         unfold(
             outer, total, (w.fc1_weight, w.norm2_weight, w.norm2_bias),
             (sums.fc1_weight, sums.fc1_bias, sums.norm2_weight, sums.norm2_bias),
@@ -188,11 +188,11 @@ class TritonKernels:
         )  # fmt: skip
         into = _rows(grad_n)
         if into.dtype == self.dtype and channels.start == 0:
-            torch.mm(d.T, weight, out=into)
+            product(d.T, weight, out=into)
         elif channels.start == 0:
-            into.copy_(torch.mm(d.T, weight))
+            into.copy_(product(d.T, weight))
         else:
-            into += torch.mm(d.T, weight)
+            into += product(d.T, weight)
         return grad_k.T
 
     def norm_backward(self, h: Tensor, eps: float, grad_n: Tensor, grad: Tensor) -> None:
@@ -245,7 +245,7 @@ class TritonKernels:
             w.in_weight, w.in_bias, w.norm1_weight, w.norm1_bias, channels, 3, self.dtype
         )
         width = channels.stop - channels.start
-        p = torch.mm(weight, n.T).view(3, width, *h.shape[:2])
+        p = product(weight, n.T).view(3, width, *h.shape[:2])
         taps = _three(w.short_weight)[:, channels].contiguous()
         bias = _three(w.short_bias)[:, channels].contiguous()
         return Gated(p, shift.view(3, width), taps, bias), weight
@@ -255,6 +255,15 @@ class TritonKernels:
 def convolution(length: int, device: torch.device) -> GatedConvolution:
     """What computes the operator between projections and y at this length."""
     return TransformedConvolution(length, device)
+
+
+def product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """`a b` in the type of a and b, summed in float32; in `out` where it is given."""
+    if a.is_cuda or a.dtype == torch.float32:
+        return torch.mm(a, b, out=out)
+    # Triton's interpreter: some of torch's products on a CPU sum in the type of the operands
+    found = (a.float() @ b.float()).to(a.dtype)
+    return found if out is None else out.copy_(found)
 
 
 def add_product(into: Tensor, a: Tensor, b: Tensor) -> None:
