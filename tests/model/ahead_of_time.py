@@ -28,6 +28,7 @@ from hyenadna.config import ModelConfig, preset
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.engine import (
     triton_ends,
+    triton_filters,
     triton_gates,
     triton_gates_backward,
     triton_norms,
@@ -37,7 +38,10 @@ from hyenadna.model.engine.kernels import Past
 from hyenadna.model.engine.run import layer_of
 from hyenadna.model.engine.triton_kernels import TritonKernels
 
-MODULES = (triton_ends, triton_gates, triton_gates_backward, triton_norms, triton_products)
+MODULES = (
+    triton_ends, triton_filters, triton_gates, triton_gates_backward, triton_norms,
+    triton_products,
+)  # fmt: skip
 TYPES = {
     torch.float32: "*fp32",
     torch.bfloat16: "*bf16",
@@ -89,8 +93,9 @@ def record(config: ModelConfig, batch: int, length: int, products: torch.dtype |
     layer = layer_of(0, model.backbone.layers[0], length)
     kernels, w, every = TritonKernels(products), layer.weights, slice(0, config.d_model)
     window, sums = layer.tables.window, w.zeros()
-    hidden = torch.empty(length, config.filter_order, device="meta")
+    z = layer.tables.z[0].to("meta")
     with torch.no_grad():
+        hidden = kernels.hidden(layer.network, z, length)
         spectrum = kernels.spectrum(hidden, w, window, every)
         y = kernels.mixed_like(h)
         kernels.mix(h, w, 1e-5, spectrum, every, y)
@@ -99,7 +104,9 @@ def record(config: ModelConfig, batch: int, length: int, products: torch.dtype |
         kernels.nats_backward(h, (norm.weight, norm.bias), 1e-5, table, ids, grad)
         of_a, of_y = kernels.finish_backward(h, y, w, 1e-5, h, sums)
         of_n = kernels.norm_gradient(h, 1)
-        kernels.mix_backward(h, w, 1e-5, spectrum, every, of_y, of_n, sums)
+        grad_k = kernels.mix_backward(h, w, 1e-5, spectrum, every, of_y, of_n, sums)
+        kernels.filters_backward(grad_k, hidden, w, window, every, sums, hidden)
+        kernels.hidden_backward(layer.network, z, hidden)
         kernels.norm_backward(h, 1e-5, of_n, of_a)
         kernels.embed_backward(len(table), ids, h)
         kernels.norm(h, norm.weight, norm.bias, 1e-5)

@@ -215,13 +215,13 @@ def gate_in(gated: Gated, m: int, twist: Tensor | None, before: Before | None) -
     shape = (width, batch, length) if twist is None else (width, batch, m, 2)
     u = torch.empty(shape, dtype=torch.float32, device=p.device)
     positions = length if twist is None else m
-    shape = rows_tile(positions)
+    rows = rows_tile(positions)
     halo, steps, run, first = _halo(gated, before)
     launch(
-        gate_in_kernel, (-(-width * batch // shape["R"]), -(-positions // shape["BLOCK"])), p,
+        gate_in_kernel, (-(-width * batch // rows["R"]), -(-positions // rows["BLOCK"])), p,
         p, gated.taps, gated.shift, gated.bias, halo, u if twist is None else _pairs(twist), u,
         p.stride(0), batch, width, length, m, *steps, run, first,
-        K=taps, HALO=before is not None and taps > 1, TWIST=twist is not None, **shape,
+        K=taps, HALO=before is not None and taps > 1, TWIST=twist is not None, **rows,
     )  # fmt: skip
     return u if twist is None else torch.view_as_complex(u)
 

@@ -13,14 +13,9 @@ import torch
 from torch import Tensor
 
 from hyenadna.config import ModelConfig
-from hyenadna.model.engine import triton_ends, triton_norms
-from hyenadna.model.engine.filter_passes import (
-    filters_at_lags,
-    filters_backward,
-    hidden_at_lags,
-    network_backward,
-)
-from hyenadna.model.engine.gemm import Gemm, row_chunks
+from hyenadna.model.engine import triton_ends, triton_filters, triton_norms
+from hyenadna.model.engine.filter_passes import FilterNetwork
+from hyenadna.model.engine.gemm import row_chunks
 from hyenadna.model.engine.kernels import Past
 from hyenadna.model.engine.sizes import product_rows
 from hyenadna.model.engine.triton_convolution import GatedConvolution, TransformedConvolution
@@ -56,7 +51,6 @@ class TritonKernels:
 
     def __init__(self, gemm: torch.dtype | None = None) -> None:
         self.dtype = gemm or torch.float32
-        self.exact = Gemm(None)
 
     def release(self) -> None:
         """Nothing is kept."""
@@ -78,9 +72,28 @@ class TritonKernels:
         dtype = self.dtype if blocks == 1 else h.dtype
         return torch.empty(h.shape, dtype=dtype, device=h.device)
 
-    hidden = staticmethod(hidden_at_lags)
-    hidden_backward = staticmethod(network_backward)
-    filters_backward = staticmethod(filters_backward)
+    def hidden(self, network: FilterNetwork, z: Tensor, length: int) -> Tensor:
+        """See `Kernels.hidden`."""
+        return triton_filters.hidden_at_lags(network, z, length)
+
+    def hidden_backward(
+        self, network: FilterNetwork, z: Tensor, grad_hidden: Tensor
+    ) -> FilterNetwork:
+        """See `Kernels.hidden_backward`. Overwrites grad_hidden."""
+        return triton_filters.network_backward(network, z, grad_hidden)
+
+    def filters_backward(
+        self,
+        grad_k: Tensor,
+        hidden: Tensor,
+        w: BlockWeights,
+        window: FilterWindow,
+        channels: slice,
+        sums: BlockWeights,
+        grad_hidden: Tensor,
+    ) -> None:
+        """See `Kernels.filters_backward`. Overwrites grad_k."""
+        triton_filters.filters_backward(grad_k, hidden, w, window, channels, sums, grad_hidden)
 
     def spectrum(
         self,
@@ -92,7 +105,7 @@ class TritonKernels:
         kept: bool = True,
     ) -> Tensor:
         """See `Kernels.spectrum` and `GatedConvolution.spectrum`."""
-        k = filters_at_lags(hidden, w, window, channels, self.exact)
+        k = triton_filters.filters_at_lags(hidden, w, window, channels)
         return convolution(k.shape[1], k.device).spectrum(k)
 
     def mix(
