@@ -25,7 +25,7 @@ import triton.language as tl
 from triton.runtime import interpreter
 
 from hyenadna.alphabet import IGNORED
-from hyenadna.config import ModelConfig
+from hyenadna.config import ModelConfig, preset
 from hyenadna.conv import long_convolution, short_convolution
 from hyenadna.conv.right_angle import RightAngle
 from hyenadna.errors import InputError
@@ -33,7 +33,9 @@ from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.decoding.trunk import TrunkReader
 from hyenadna.model.engine import plan, triton_convolution, triton_ends, triton_norms
 from hyenadna.model.engine.choose import require_triton
+from hyenadna.model.engine.plan import gpu_rooms, make_plan
 from hyenadna.model.engine.run import layer_of
+from hyenadna.model.engine.sizes import Workload
 from hyenadna.model.engine.spectra import SpectrumCache
 from hyenadna.model.engine.triton_convolution import TransformedConvolution
 from hyenadna.model.engine.triton_gates import Before, Gated, gate_in, gate_out
@@ -362,6 +364,21 @@ def test_filters_of_all_layers_are_compared_at_once():
     assert check() == states and cache.bytes == 16
     model.backbone.layers[1].mixer.filter_fn.bias.data[3] += 1
     assert check()[1] is not states[1] and cache.bytes == 0
+
+
+def test_the_plan_of_a_gpu():
+    large, tokens = preset("large-1m"), 999_999
+    work = Workload(large, 1, tokens, training=True, gpu=True, product_itemsize=2)
+    h200 = make_plan(work, rooms=gpu_rooms(141 * 10**9))
+    assert h200.channels == large.d_model and h200.keep_mixed
+    assert h200.cache_bytes == work.spectra
+    assert work.mixed == tokens * large.d_model * 2
+    smaller = make_plan(work, rooms=gpu_rooms(24 * 10**9))
+    assert smaller.channels < large.d_model and not smaller.cache_bytes
+    budget = make_plan(work, max_memory=20 << 30, rooms=gpu_rooms(141 * 10**9))
+    assert budget.total_bytes < 20 << 30 and budget.channels < smaller.channels
+    short = Workload(preset("tiny-1k"), 64, 1024, training=True, gpu=True, product_itemsize=2)
+    assert make_plan(short, rooms=gpu_rooms(24 * 10**9)).channels == 128
 
 
 def test_where_there_are_no_triton_kernels(monkeypatch):

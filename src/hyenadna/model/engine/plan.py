@@ -61,7 +61,7 @@ def gpu_rooms(total: int) -> Rooms:
     There a block is not cut to fit a cache, and every further one reads the whole stream again: at
     a sixteenth of an H200 the 256 channels of large-1m are one block at a million tokens.
     """
-    return Rooms(max(_SMALLEST_GPU_BLOCK, total // 16), total // 8, total // 4)
+    return Rooms(max(_SMALLEST_GPU_BLOCK, total // 16), total // 6, total // 4)
 
 
 @dataclass(frozen=True)

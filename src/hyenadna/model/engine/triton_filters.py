@@ -15,7 +15,7 @@ from hyenadna.model.engine.gemm import row_chunks
 from hyenadna.model.engine.sizes import DEVICE_FILTER_ROWS
 from hyenadna.model.engine.triton_gates import rows_tile
 from hyenadna.model.engine.triton_launch import at_least, launch, programs_and_steps
-from hyenadna.model.engine.weights import BlockWeights, FilterWindow
+from hyenadna.model.engine.weights import BlockWeights, FilterWindow, zeros_together
 
 
 @triton.jit
@@ -89,7 +89,7 @@ def hidden_at_lags(network: FilterNetwork, z: Tensor, length: int) -> Tensor:
 
 def network_backward(network: FilterNetwork, z: Tensor, grad_hidden: Tensor) -> FilterNetwork:
     """See `filter_passes.network_backward`; grad_hidden is overwritten."""
-    sums = FilterNetwork.join(tuple(torch.zeros_like(t) for t in network.tensors()))
+    sums = FilterNetwork.join(tuple(zeros_together(network.tensors())))
     for rows in row_chunks(len(grad_hidden), DEVICE_FILTER_ROWS):
         inputs, before = [z[rows].float()], []
         for weight, bias in zip(network.weights, network.biases, strict=True):

@@ -283,10 +283,20 @@ def add_product(into: Tensor, a: Tensor, b: Tensor) -> None:
     """Adds `a b` to float32 `into`; a, b: of any one type. Sums are float32 to the end."""
     if a.dtype == torch.float32:
         into.addmm_(a, b)
-    elif a.is_cuda:
+    elif writes_float32(a.device, a.dtype):
         into += torch.mm(a, b, out_dtype=torch.float32)
-    else:  # Triton's interpreter: torch has no such product on a CPU
+    else:
         into.addmm_(a.float(), b.float())
+
+
+@lru_cache(maxsize=16)
+def writes_float32(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether products of this type can have results in float32: not on a CPU. Tried once."""
+    small = torch.zeros(16, 16, dtype=dtype, device=device)
+    try:
+        return torch.mm(small, small, out_dtype=torch.float32).dtype == torch.float32
+    except (RuntimeError, TypeError):  # what torch raises where there is no such product
+        return False
 
 
 def _rows(t: Tensor) -> Tensor:
