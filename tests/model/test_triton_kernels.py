@@ -30,6 +30,7 @@ from hyenadna.conv import long_convolution, short_convolution
 from hyenadna.conv.right_angle import RightAngle
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
+from hyenadna.model.decoding.decoder import Decoder
 from hyenadna.model.decoding.trunk import TrunkReader
 from hyenadna.model.engine import plan, triton_convolution, triton_ends, triton_norms
 from hyenadna.model.engine.choose import require_triton
@@ -329,6 +330,21 @@ def test_branches_of_a_trunk():
         trunk = reader.read(tokens)
         read = reader.ends(trunk, at, ends)
         found.append([trunk.hidden, trunk.nats[1:], read.hidden, read.nats])
+    for one, other in zip(*found, strict=True):
+        near(one, other, 1e-5)
+
+
+def test_generation_goes_on_from_a_prompt():
+    model, tokens = make().eval(), random_tokens(2, 16)
+    found = []
+    for name in ("triton", "plain"):
+        model.set_engine(name)
+        decoder = Decoder(model, block=8)
+        state = decoder.prefill(list(tokens[:, :9]), room=8)
+        found.append([
+            state.logits.clone(), decoder.extend(state, tokens[:, 9:14]),
+            decoder.step(state, tokens[:, 14]), decoder.step(state, tokens[:, 15]),
+        ])  # fmt: skip
     for one, other in zip(*found, strict=True):
         near(one, other, 1e-5)
 
