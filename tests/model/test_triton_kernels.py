@@ -180,6 +180,12 @@ def test_gates_behind_other_positions(taps):
     )  # fmt: skip
     near(y[..., 1:6], exact[:, first:])
     near(seen[1, 6], samples[..., first:].transpose(1, 2))
+    # a convolution that makes no transforms of torch's gives its result as it is
+    later, plain = Gated(p[..., first:].contiguous(), shift, weights, bias), torch.zeros_like(y)
+    before = Before(halo.flatten(2), settled, 1)
+    mixed = long_convolution(seen[1, 6].transpose(1, 2), k[:, :count]).transpose(0, 1)
+    gate_out(later, mixed.contiguous(), None, plain, 1, before)
+    near(plain, y)
 
 
 def test_norms_and_what_stands_beside_them():

@@ -110,10 +110,12 @@ def gate_out_kernel(
     p, taps, shift, bias, halo, twist, z, settled, y, B, C, length, m,
     halo_batch, halo_step, halo_first, settled_batch, settled_step, width, first,
     K: tl.constexpr, BC: tl.constexpr, BT: tl.constexpr, HALO: tl.constexpr, SETTLED: tl.constexpr,
+    TWIST: tl.constexpr,
 ):  # fmt: skip
     """y (B, L, width), columns from `first` on, = x0 times the untwisted z (plus what is settled).
 
-    A tile is read along positions and written along channels.
+    Without TWIST, z is the real signal itself, (c, B, L). A tile is read along positions and
+    written along channels.
     """
     across = (C + BC - 1) // BC  # programs beside each other write the same lines of y
     t = tl.program_id(0) // across * BT + tl.arange(0, BT)
@@ -129,7 +131,10 @@ def gate_out_kernel(
         (taps + safe * K)[:, None], tl.load(shift + safe)[:, None], tl.load(bias + safe)[:, None],
         t[None, :], length, inside, halo_step, K, HALO,
     )  # fmt: skip
-    mixed = untwisted(z + row * (2 * m), twist, t[None, :], inside)
+    if TWIST:
+        mixed = untwisted(z + row * (2 * m), twist, t[None, :], inside)
+    else:
+        mixed = tl.load(z + row * length + t[None, :], mask=inside, other=0.0).to(tl.float32)
     out = tl.trans(gate * mixed)  # (BT, BC)
     turned = (t < length)[:, None] & here[None, :]
     if SETTLED:
@@ -227,11 +232,12 @@ def gate_in(gated: Gated, m: int, twist: Tensor | None, before: Before | None) -
 
 
 def gate_out(
-    gated: Gated, z: Tensor, twist: Tensor, y: Tensor, first: int, before: Before | None
+    gated: Gated, z: Tensor, twist: Tensor | None, y: Tensor, first: int, before: Before | None
 ) -> None:
     """Fills columns of y (B, L, D), from `first` on, with the gated result of the convolution.
 
-    z: complex (c, B, m), not yet untwisted. y: contiguous, float32 or the type of the products.
+    z: complex (c, B, m), not yet untwisted; where there is no twist, real (c, B, L), contiguous.
+    y: contiguous, float32 or the type of the products.
     """
     _, width, batch, length = gated.p.shape
     taps = gated.taps.shape[2]
@@ -244,10 +250,12 @@ def gate_out(
     shape = {"BC": min(32, at_least(width, 16)), "BT": min(32, at_least(length, 16))}
     launch(
         gate_out_kernel, (-(-length // shape["BT"]) * -(-width // shape["BC"]), batch), z,
-        gated.p, gated.taps, gated.shift, gated.bias, halo, _pairs(twist), _pairs(z),
+        gated.p, gated.taps, gated.shift, gated.bias, halo,
+        z if twist is None else _pairs(twist), z if twist is None else _pairs(z),
         halo if settled is None else settled[..., halo_first:], y,
         batch, width, length, z.shape[2], *steps, halo_first, *across, y.shape[2], first,
-        K=taps, HALO=before is not None and taps > 1, SETTLED=settled is not None, **shape,
+        K=taps, HALO=before is not None and taps > 1, SETTLED=settled is not None,
+        TWIST=twist is not None, **shape,
     )  # fmt: skip
 
 
