@@ -33,6 +33,8 @@ class Kernels(Protocol):
     """How the parts of a model are computed; the same values from each provider up to rounding."""
 
     name: str
+    layout: str
+    """Of spectra: those of one layout, length and block of channels serve each other."""
     overwrites: bool
     """Whether `finish_backward` works in its arguments, which are then copies."""
 

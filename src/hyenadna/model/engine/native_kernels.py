@@ -50,7 +50,7 @@ class NativeKernels:
     threads: as many as torch would use when left out.
     """
 
-    name = "native"
+    name = layout = "native"
     overwrites = True
 
     def __init__(self, gemm: torch.dtype | None = None, threads: int | None = None) -> None:

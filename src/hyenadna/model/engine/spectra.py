@@ -181,7 +181,7 @@ class LayerSpectra:
         length = len(self.tables.window.t)
         dtype = self.weights.last_weight.dtype
         key = (
-            self.tables.layer, length, channels.start, channels.stop, self.kernels.name, dtype,
+            self.tables.layer, length, channels.start, channels.stop, self.kernels.layout, dtype,
         )  # fmt: skip
         spectrum = self.cache.get(key)
         if spectrum is None:

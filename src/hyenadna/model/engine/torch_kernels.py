@@ -32,7 +32,7 @@ class TorchKernels(TorchEnds):
     pass at a time and is dropped with it.
     """
 
-    name = "torch"
+    name = layout = "torch"
     overwrites = True
 
     def __init__(self, gemm: torch.dtype | None = None, rows: int = ROWS) -> None:

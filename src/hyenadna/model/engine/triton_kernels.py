@@ -51,6 +51,8 @@ class TritonKernels:
 
     def __init__(self, gemm: torch.dtype | None = None) -> None:
         self.dtype = gemm or torch.float32
+        # a convolution may lay spectra out by the type of its products
+        self.layout = f"triton {self.dtype}"
 
     def release(self) -> None:
         """Nothing is kept."""
@@ -106,7 +108,7 @@ class TritonKernels:
     ) -> Tensor:
         """See `Kernels.spectrum` and `GatedConvolution.spectrum`."""
         k = triton_filters.filters_at_lags(hidden, w, window, channels)
-        return convolution(k.shape[1], k.device).spectrum(k)
+        return convolution(k.shape[1], self.dtype, k.device).spectrum(k)
 
     def mix(
         self,
@@ -124,7 +126,7 @@ class TritonKernels:
         del n
         before = None if past is None else _before(past, gated, channels)
         keep = None if past is None else past.keep
-        conv = convolution(h.shape[1], h.device)
+        conv = convolution(h.shape[1], self.dtype, h.device)
         conv.forward(gated, spectrum, y, channels.start, before, keep)
 
     def finish(self, h: Tensor, y: Tensor, w: BlockWeights, eps: float, out: Tensor) -> None:
@@ -186,7 +188,7 @@ class TritonKernels:
         n = triton_norms.standardise(_rows(h), eps, self.dtype)
         gated, weight = self._gated(n, h, w, channels)
         dp = torch.empty_like(gated.p)
-        conv = convolution(h.shape[1], h.device)
+        conv = convolution(h.shape[1], self.dtype, h.device)
         grad_k, found = conv.backward(gated, spectrum, grad_y, channels.start, dp)
         taps = gated.taps.shape[2]
         _three(sums.short_weight)[:, channels].add_(found[..., :taps])
@@ -265,8 +267,11 @@ class TritonKernels:
 
 
 @lru_cache(maxsize=8)
-def convolution(length: int, device: torch.device) -> GatedConvolution:
-    """What computes the operator between projections and y at this length."""
+def convolution(length: int, dtype: torch.dtype, device: torch.device) -> GatedConvolution:
+    """What computes the operator between projections and y at this length.
+
+    dtype: of the projections.
+    """
     return TransformedConvolution(length, device)
 
 
