@@ -456,7 +456,7 @@ def test_sizes_of_memory():
 def test_settings_are_checked(tmp_path):
     model = make(SMALL)
     with pytest.raises(
-        InputError, match=r"no kernels 'fast'; there are auto, native, torch, plain"
+        InputError, match=r"no kernels 'fast'; there are auto, native, triton, torch, plain"
     ):
         model.set_engine("fast")
     with pytest.raises(InputError, match=r"max_memory is 'much'; give bytes"):

@@ -28,16 +28,18 @@ from hyenadna.model.engine.choose import (
     choose_kernels,
     expects_call,
     require_native,
+    require_triton,
     untouched,
 )
 from hyenadna.model.engine.ends import embed_tokens
 from hyenadna.model.engine.run import (
+    held_bytes,
     make_pass,
     needs_gradients,
     run_blocks,
     run_states,
 )
-from hyenadna.model.engine.sizes import Workload, resident_bytes
+from hyenadna.model.engine.sizes import Workload
 from hyenadna.model.engine.spectra import SpectrumCache
 from hyenadna.model.filter import ImplicitFilter, Sine, StoredTables
 from hyenadna.model.operator import HyenaOperator, ShortFilter
@@ -192,6 +194,8 @@ class Backbone(nn.Module):
         settings = EngineSettings.of(kernels, max_memory, offload)
         if settings.kernels == "native":
             require_native(self.config, self.ln_f.weight.dtype)
+        if settings.kernels == "triton":
+            require_triton(self.config, self.ln_f.weight.dtype)
         self.engine = settings
         self._spectra = SpectrumCache()
 
@@ -209,8 +213,9 @@ class Backbone(nn.Module):
         outputs of all blocks will be kept. besides: bytes that others will take by then.
 
         It fits hyena models of order 2 without dropout inside the blocks, in float32 or float64 (or
-        under bf16 autocast), on the CPU; with kernels="torch" on any device. Raises InputError
-        where `max_memory` is too small, or native kernels are asked for and there are none.
+        under bf16 autocast), on a CPU or an NVIDIA GPU (there also under fp16 autocast); with
+        kernels="torch" on any device. Raises InputError where `max_memory` is too small, or native
+        or Triton kernels are asked for and there are none.
         """
         blocks = self._blocks()
         kernels = choose_kernels(self.engine, self.config, like)
@@ -233,10 +238,12 @@ class Backbone(nn.Module):
             offload=self.engine.offload is not None,
             states=states,
             native=kernels.name == "native",
+            gpu=like.is_cuda or kernels.name == "triton",
+            product_itemsize=kernels.mixed_like(like.detach()[:0]).element_size(),
         )
         # what is embedded already is the first of the streams that a backward pass keeps
         held = work.stream if work.training and like.ndim == 3 else 0
-        return make_pass(kernels, self.engine, work, self._spectra, held, besides)
+        return make_pass(kernels, self.engine, work, self._spectra, like.device, held, besides)
 
     def stream(
         self, h: Tensor, run: Pass | None, *, owned: bool, blocks: int | None = None
@@ -380,17 +387,18 @@ class HyenaDNA(nn.Module):
     ) -> None:
         """Choose how the blocks are computed; all choices give the same values up to rounding.
 
-        kernels: `native` (compiled C++), `torch`, `plain` (the modules themselves, the slow twin),
-        or `auto`: native where there are any for this model, else torch. A pass that the engine
-        cannot run, see `Backbone.engine_pass`, is plain whatever is chosen. max_memory: bytes, or a
-        size such as `4GiB`, that the whole process may hold; blocks are cut to fit, and a plain
-        pass does not heed it. offload: a folder for the blocks' inputs between the forward and the
+        kernels: `native` (compiled C++, on a CPU), `triton` (on an NVIDIA GPU), `torch`, `plain`
+        (the modules themselves, the slow twin), or `auto`: native or Triton where there are any for
+        this model, else torch. A pass that the engine cannot run, see `Backbone.engine_pass`, is
+        plain whatever is chosen. max_memory: bytes, or a size such as `4GiB`, that the whole
+        process may hold (on a GPU: its tensors there); blocks are cut to fit, and a plain pass does
+        not heed it. offload: a folder for the blocks' inputs between the forward and the
         backward pass, on a disk with room for n_layer B L D numbers; None keeps them in memory.
 
         There are no second derivatives through the engine; take `plain` for them.
 
-        Raises InputError for an unknown name, size or folder, and where native kernels are asked
-        for and there are none; and later, before a pass that the budget is too small for.
+        Raises InputError for an unknown name, size or folder, and where native or Triton kernels
+        are asked for and there are none; and later, before a pass that the budget is too small for.
         """
         self.backbone.set_engine(kernels, max_memory, offload=offload)
 
@@ -399,13 +407,15 @@ class HyenaDNA(nn.Module):
     ) -> int | None:
         """Estimated bytes of this process in a pass over (B, L) tokens; None for plain modules.
 
+        On a GPU, of its tensors there.
+
         training: with a backward pass. besides: bytes that will be held by then and are not yet.
         Raises InputError where that is more than `max_memory`, with the length that would fit.
         """
         table = self.backbone.embeddings.word_embeddings.weight
         with torch.set_grad_enabled(training):
             run = self.backbone.engine_pass(table, batch, length, besides=besides)
-        return None if run is None else resident_bytes() + besides + run.plan.total_bytes
+        return None if run is None else held_bytes(table.device) + besides + run.plan.total_bytes
 
     def set_checkpointing(self, *, mixer: bool, mlp: bool) -> None:
         """Switch the recomputation of activations in the backward pass on or off.

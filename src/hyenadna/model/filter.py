@@ -16,6 +16,13 @@ from torch import Tensor, nn
 _TARGET, _SLOW, _FAST = 1e-2, 1.5, 0.3
 
 
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _rates_on(channels: int, device: torch.device) -> Tensor:
+    """`decay_rates`; kept, for every copy to a GPU waits for all its work."""
+    return decay_rates(channels).to(device)
+
+
 @lru_cache(maxsize=8)
 @torch.inference_mode(False)  # cached: a table made inside inference mode could never train
 def lag_features(
@@ -103,7 +110,7 @@ class ImplicitFilter(nn.Module):
         device = self.bias.device
         z, t = lag_features(self.max_seq_len, self.emb_dim, device)
         formula = {"pos_emb.z": z, "pos_emb.t": t}
-        formula["modulation.deltas"] = decay_rates(self.channels).to(device)
+        formula["modulation.deltas"] = _rates_on(self.channels, device)
         stored = {k: v for k, v in self.named_buffers() if k in formula}
         return formula | stored
 

@@ -39,7 +39,7 @@ from hyenadna.model.engine.alone import alone
 from hyenadna.model.engine.block import Pass, block_inference
 from hyenadna.model.engine.ends import embed_tokens
 from hyenadna.model.engine.kernels import Past
-from hyenadna.model.engine.run import continue_blocks, layer_of
+from hyenadna.model.engine.run import continue_blocks, layers_of
 from hyenadna.model.operator import HyenaOperator
 
 _KEPT_LAGS: Final = 1 << 15
@@ -159,13 +159,14 @@ class TrunkReader:
     def _through_engine(self, run: Pass, tokens: Tensor) -> tuple[Tensor, list[TrunkLayer]]:
         """The residual stream (1, T, D) after all blocks, and what each of them keeps."""
         h = embed_tokens(run.kernels, self._table, tokens)
-        y, layers = torch.empty_like(h), list[TrunkLayer]()
-        for index, (block, (filter_,)) in enumerate(zip(self._blocks, self._filters, strict=True)):
+        y, layers = run.kernels.mixed_like(h), list[TrunkLayer]()
+        through = layers_of(run, self._blocks, h.shape[1], training=False)
+        for layer, block, (filter_,) in zip(through, self._blocks, self._filters, strict=True):
             kept = _EngineTrunk(filter_, block, h)
             past = no_past(kept.samples[0], self.model.config, 1)
             past.keep = kept.take
             with alone(run.kernels, h.device.type):
-                block_inference(run, layer_of(index, block, h.shape[1]), h, y, h, past)
+                block_inference(run, layer, h, y, h, past)
             kept.outputs.append(filter_.convolve(kept.samples[0][None])[0])
             layers.append(kept)
         run.kernels.release()

@@ -5,7 +5,7 @@ Only the block's input is kept for the backward pass, and its mixed signal where
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ from hyenadna.model.engine.filter_passes import FilterNetwork
 from hyenadna.model.engine.kernels import Kernels, Past
 from hyenadna.model.engine.offload import OffloadedTensor
 from hyenadna.model.engine.plan import Plan
-from hyenadna.model.engine.spectra import FilterTables, LayerSpectra, SpectrumCache
+from hyenadna.model.engine.spectra import FilterState, FilterTables, LayerSpectra, SpectrumCache
 from hyenadna.model.engine.weights import BlockWeights
 
-_NAMES = [field.name for field in fields(BlockWeights)]
+_NAMES = [each.name for each in fields(BlockWeights)]
 _COUNT, _FILTER = len(_NAMES), _NAMES.index("last_weight")  # skip follows last_weight
 
 
@@ -35,6 +35,8 @@ class Pass:
     eps: float
     cache: SpectrumCache
     offload: Path | None = None
+    checked: dict[int, FilterState] = field(default_factory=dict)
+    """Of each layer, the state that its cached spectra were found to belong to in this pass."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,24 @@ class Layer:
 
     def spectra(self, run: Pass) -> LayerSpectra:
         """The filters' transforms in this pass."""
-        limit = run.plan.cache_bytes
+        if limit := run.plan.cache_bytes:
+            run.cache.confirm(self.tables, self.trained, run.checked)
         return LayerSpectra(run.kernels, run.cache, limit, self.tables, self.weights, self.network)
+
+    @property
+    def trained(self) -> tuple[Tensor, ...]:
+        """What the filters depend on besides their tables."""
+        own = (self.weights.last_weight, self.weights.skip, self.tables.window.rates)
+        return (*self.network.tensors(), *own)
 
 
 def block_inference(
     run: Pass, layer: Layer, h: Tensor, y: Tensor, out: Tensor, past: Past | None = None
 ) -> None:
-    """out becomes the output of the block for h (B, L, D); y is overwritten. out may be h or y."""
+    """out becomes the output of the block for h (B, L, D); y is overwritten.
+
+    y: from `Kernels.mixed_like`. out may be h, or y where that has the type of h.
+    """
     _mix(run, layer, layer.spectra(run), h, y, past)
     run.kernels.finish(h, y, layer.weights, run.eps, out)
 
@@ -87,8 +99,9 @@ class _BlockFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, run: Pass, tables: FilterTables, h: Tensor, *tensors: Tensor) -> Tensor:
         layer = _layer(tables, tensors)
-        y = pages.empty_like(h)
-        out = pages.empty_like(h) if run.plan.keep_mixed else y
+        y = run.kernels.mixed_like(h)
+        reused = y.dtype == h.dtype and not run.plan.keep_mixed
+        out = y if reused else pages.empty_like(h)
         with alone(run.kernels, h.device.type):
             block_inference(run, layer, h, y, out)
         ctx.run, ctx.tables = run, tables
@@ -108,11 +121,13 @@ class _BlockFunction(torch.autograd.Function):
             ctx.needs_input_grad[3 + _COUNT :]
         )
         with alone(ctx.run.kernels, h.device.type):
-            # The gradient that comes in may be someone else's, and the saved y serves again under
-            # retain_graph: both are overwritten, so both are copied.
-            grad = pages.copy_of(grads[0])
-            y = None if y is None else pages.copy_of(y)
-            sums, network = _backward(
+            grad = grads[0]
+            if ctx.run.kernels.overwrites:
+                # The gradient that comes in may be someone else's, and the saved y serves again
+                # under retain_graph.
+                grad = pages.copy_of(grad)
+                y = None if y is None else pages.copy_of(y)
+            grad, sums, network = _backward(
                 ctx.run, _layer(ctx.tables, tuple(tensors)), h, y, grad, train_filter
             )
         if ctx.tables.layer == 0:  # the last one to come
@@ -124,25 +139,27 @@ class _BlockFunction(torch.autograd.Function):
 
 def _backward(
     run: Pass, layer: Layer, h: Tensor, y: Tensor | None, grad: Tensor, train_filter: bool
-) -> tuple[BlockWeights, FilterNetwork]:
-    """Gradients of the layer's tensors; grad, of the block's output, becomes that of h."""
+) -> tuple[Tensor, BlockWeights, FilterNetwork]:
+    """Gradients of h and of the layer's tensors from that of the block's output."""
     w, kernels, tables = layer.weights, run.kernels, layer.tables
     spectra = layer.spectra(run)
     if y is None:
-        y = pages.empty_like(h)
+        y = kernels.mixed_like(h)
         _mix(run, layer, spectra, h, y)
     sums = w.zeros()
-    kernels.finish_backward(h, y, w, run.eps, grad, sums)
-    grad_n = pages.empty_like(h).zero_()
+    blocks = list(run.plan.blocks(h.shape[-1]))
+    grad, grad_y = kernels.finish_backward(h, y, w, run.eps, grad, sums)
+    del y
+    grad_n = kernels.norm_gradient(h, len(blocks))
     grad_hidden = pages.empty_like(spectra.hidden).zero_() if train_filter else None
-    for channels in run.plan.blocks(h.shape[-1]):
-        k = kernels.mix_backward(h, w, run.eps, spectra(channels), channels, y, grad_n, sums)
+    for channels in blocks:
+        k = kernels.mix_backward(h, w, run.eps, spectra(channels), channels, grad_y, grad_n, sums)
         if grad_hidden is not None:
             kernels.filters_backward(
                 k, spectra.hidden, w, tables.window, channels, sums, grad_hidden
             )
     kernels.norm_backward(h, run.eps, grad_n, grad)
-    del grad_n, y
+    del grad_n, grad_y
     if grad_hidden is None:
-        return sums, layer.network
-    return sums, kernels.hidden_backward(layer.network, tables.z[0], grad_hidden)
+        return grad, sums, layer.network
+    return grad, sums, kernels.hidden_backward(layer.network, tables.z[0], grad_hidden)

@@ -14,9 +14,11 @@ from hyenadna.config import ModelConfig
 from hyenadna.errors import InputError
 from hyenadna.model.engine.kernels import Kernels
 from hyenadna.model.engine.plan import parse_memory
+from hyenadna.model.engine.sizes import product_rows
 from hyenadna.model.engine.torch_kernels import TorchKernels
+from hyenadna.model.engine.triton_launch import NOT_INSTALLED, installed, why_no_triton
 
-Choice = Literal["auto", "native", "torch", "plain"]
+Choice = Literal["auto", "native", "triton", "torch", "plain"]
 CHOICES: Final[tuple[str, ...]] = get_args(Choice)
 
 
@@ -45,23 +47,37 @@ class EngineSettings:
 def choose_kernels(settings: EngineSettings, config: ModelConfig, h: Tensor) -> Kernels | None:
     """Kernels for a pass over h under the present autocast state; None for the plain modules.
 
-    Raises InputError where native kernels are asked for and there are none.
+    `auto` takes Triton on an NVIDIA GPU, where it also computes in fp16, and native code on a CPU;
+    torch where those are not or do not fit, since it too keeps a block's input alone for the
+    backward pass, where the plain modules keep a dozen arrays. Devices of other makers keep the
+    plain modules: the engine is not tried there.
+
+    Raises InputError where native or Triton kernels are asked for and there are none.
     """
-    device = h.device.type
-    if settings.kernels == "plain" or (device != "cpu" and settings.kernels != "torch"):
+    wanted, device = settings.kernels, h.device.type
+    asked = wanted in ("torch", "triton") or (wanted == "auto" and device == "cuda")
+    if wanted == "plain" or (device != "cpu" and not asked):
         return None
     if h.dtype not in (torch.float32, torch.float64) or _traced(h):
         return None
     gemm = None
     if torch.is_autocast_enabled(device) and h.dtype == torch.float32:
         gemm = torch.get_autocast_dtype(device)
-        if gemm != torch.bfloat16:
+        half = (torch.bfloat16, torch.float16)
+        if gemm not in (half if device == "cuda" or wanted == "triton" else half[:1]):
             return None
-    if settings.kernels in ("auto", "native"):
+    if wanted == "triton" or device == "cuda":
+        triton = triton_kernels(config, h, gemm) if wanted != "torch" else None
+        if triton is not None:
+            return triton
+        if wanted == "triton":
+            require_triton(config, h.dtype, h.device)
+        return TorchKernels(gemm, rows=product_rows(config.inner_width))
+    if wanted in ("auto", "native"):
         native = native_kernels(config, h.dtype, gemm)
         if native is not None:
             return native
-        if settings.kernels == "native":
+        if wanted == "native":
             require_native(config, h.dtype, gemm)
     return TorchKernels(gemm)
 
@@ -86,6 +102,36 @@ def require_native(
         products = "" if gemm is None else f" with products in {gemm}"
         reason = why_not() or f"not on this machine for d_model {config.d_model}, {dtype}{products}"
         raise InputError(f"engine: no native kernels: {reason}; take kernels='auto' or 'torch'")
+
+
+def triton_kernels(config: ModelConfig, like: Tensor, gemm: torch.dtype | None) -> Kernels | None:
+    """Triton kernels for this shape, and tensors such as `like`, where there are any."""
+    if like.dtype != torch.float32 or why_no_triton(like.device) is not None:
+        return None
+    from hyenadna.model.engine.triton_kernels import TritonKernels, fits
+
+    return TritonKernels(gemm) if fits(config) else None
+
+
+def require_triton(
+    config: ModelConfig, dtype: torch.dtype, device: torch.device | None = None
+) -> None:
+    """Raises InputError where there are no Triton kernels for this shape, type and device.
+
+    device: any when left out.
+    """
+    reason = None if device is None else why_no_triton(device)
+    if device is None and not installed():
+        reason = NOT_INSTALLED
+    if reason is None and dtype != torch.float32:
+        reason = f"they are for float32 models (also under autocast), this one is {dtype}"
+    if reason is None:
+        from hyenadna.model.engine.triton_kernels import fits
+
+        if not fits(config):
+            reason = f"not for a model of this shape (d_model {config.d_model})"
+    if reason is not None:
+        raise InputError(f"engine: no Triton kernels: {reason}; take kernels='auto' or 'torch'")
 
 
 def untouched(module: nn.Module, types: frozenset[type]) -> bool:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from hyenadna.model.engine import pages
 from hyenadna.model.engine.gemm import Gemm, row_chunks
-from hyenadna.model.engine.sizes import FILTER_ROWS
+from hyenadna.model.engine.sizes import DEVICE_FILTER_ROWS, FILTER_ROWS
 from hyenadna.model.engine.weights import BlockWeights, FilterWindow
 from hyenadna.model.filter import ImplicitFilter
 
@@ -58,7 +58,7 @@ def hidden_at_lags(network: FilterNetwork, z: Tensor, length: int) -> Tensor:
     """
     like = network.weights[0]
     out = pages.empty_like(like, length, like.shape[0])
-    for rows in row_chunks(length, FILTER_ROWS):
+    for rows in row_chunks(length, _chunk(like)):
         x = z[rows].to(like.dtype)
         for weight, bias in zip(network.weights, network.biases, strict=True):
             x = functional.linear(x, weight, bias).mul_(network.freq).sin_()
@@ -69,7 +69,7 @@ def hidden_at_lags(network: FilterNetwork, z: Tensor, length: int) -> Tensor:
 def network_backward(network: FilterNetwork, z: Tensor, grad_hidden: Tensor) -> FilterNetwork:
     """Gradients of freq, weights and biases from that of `hidden_at_lags`, (L, F)."""
     sums = FilterNetwork.join(tuple(torch.zeros_like(t) for t in network.tensors()))
-    for rows in row_chunks(len(grad_hidden), FILTER_ROWS):
+    for rows in row_chunks(len(grad_hidden), _chunk(grad_hidden)):
         inputs, sums_in = [z[rows].to(grad_hidden.dtype)], []
         for weight, bias in zip(network.weights, network.biases, strict=True):
             sums_in.append(functional.linear(inputs[-1], weight, bias))
@@ -92,7 +92,7 @@ def filters_at_lags(
     """Filters (c, L) of a block of channels, the skip term at lag 0. hidden: (L, F)."""
     last, rates = w.last_weight[channels], window.rates[channels, None]
     k = pages.empty_like(hidden, len(last), len(hidden))
-    for rows in row_chunks(len(hidden), FILTER_ROWS):
+    for rows in row_chunks(len(hidden), _chunk(hidden)):
         decay = torch.exp(-rates * window.t[rows]).add_(window.shift)
         torch.mul(gemm.linear(last, hidden[rows]), decay, out=k[:, rows])
     k[:, 0] += w.skip[channels]
@@ -114,9 +114,13 @@ def filters_backward(
     """
     rates = window.rates[channels]
     last = w.last_weight[channels]
-    for rows in row_chunks(len(hidden), FILTER_ROWS):
+    for rows in row_chunks(len(hidden), _chunk(hidden)):
         decay = torch.exp(-window.t[rows, None] * rates).add_(window.shift)
         grad = decay.mul_(grad_k[rows])
         sums.last_weight[channels].addmm_(grad.T, hidden[rows])
         grad_hidden[rows].addmm_(grad, last)
     sums.skip[channels].add_(grad_k[0])
+
+
+def _chunk(like: Tensor) -> int:
+    return DEVICE_FILTER_ROWS if like.is_cuda else FILTER_ROWS

@@ -33,6 +33,10 @@ class Kernels(Protocol):
     """How the parts of a model are computed; the same values from each provider up to rounding."""
 
     name: str
+    layout: str
+    """Of spectra: those of one layout, length and block of channels serve each other."""
+    overwrites: bool
+    """Whether `finish_backward` works in its arguments, which are then copies."""
 
     def release(self) -> None:
         """Lets go of large work spaces, at the end of a pass."""
@@ -44,6 +48,17 @@ class Kernels(Protocol):
 
     def channel_step(self) -> int:
         """Channel blocks must start at a multiple of this, and hold a multiple of it."""
+        ...
+
+    def mixed_like(self, h: Tensor) -> Tensor:
+        """Room for the mixed signal y of a block with input h (B, L, D), of any content.
+
+        In the type that the provider wants of it, on the device of h.
+        """
+        ...
+
+    def norm_gradient(self, h: Tensor, blocks: int) -> Tensor:
+        """Where `mix_backward` will sum the gradient of n over so many blocks of channels."""
         ...
 
     def hidden(self, network: FilterNetwork, z: Tensor, length: int) -> Tensor:
@@ -107,8 +122,8 @@ class Kernels(Protocol):
     ) -> None:
         """Fills `y[..., channels]` with `x0 * (k conv (v * x1))`, from the residual stream h.
 
-        x0, x1, v: short filter of the projection of norm1(h). h, y: (B, L, D). past: what came
-        before these positions, if anything did.
+        x0, x1, v: short filter of the projection of norm1(h). h: (B, L, D); y: from `mixed_like`.
+        past: what came before these positions, if anything did.
         """
         ...
 
@@ -118,10 +133,11 @@ class Kernels(Protocol):
 
     def finish_backward(
         self, h: Tensor, y: Tensor, w: BlockWeights, eps: float, grad: Tensor, sums: BlockWeights
-    ) -> None:
-        """Backward pass of `finish`, in place: grad (of out) becomes the gradient of a (so also of
-        h along the residual stream), y becomes the gradient of y. Adds to sums: out_*, norm2_*,
-        fc1_*, fc2_*.
+    ) -> tuple[Tensor, Tensor]:
+        """Backward pass of `finish`: gradients of a (so also of h along the residual stream) and y.
+
+        grad: of out. The results are grad and y themselves, overwritten, or other tensors, see
+        `overwrites`. Adds to sums: out_*, norm2_*, fc1_*, fc2_*.
         """
         ...
 
@@ -138,6 +154,8 @@ class Kernels(Protocol):
     ) -> Tensor:
         """Backward pass of `mix`: adds to grad_n (B, L, D), the gradient of n, and to sums: in_*,
         short_*, norm1_*. Returns the gradient of the filters at each lag, (L, channels).
+
+        grad_n: from `norm_gradient`; blocks of channels come in order, from 0.
         """
         ...
 

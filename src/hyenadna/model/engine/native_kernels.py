@@ -50,7 +50,8 @@ class NativeKernels:
     threads: as many as torch would use when left out.
     """
 
-    name = "native"
+    name = layout = "native"
+    overwrites = True
 
     def __init__(self, gemm: torch.dtype | None = None, threads: int | None = None) -> None:
         self._bf16 = gemm == torch.bfloat16
@@ -68,6 +69,14 @@ class NativeKernels:
     def channel_step(self) -> int:
         """Channel blocks are multiples of 16."""
         return GROUP
+
+    def mixed_like(self, h: Tensor) -> Tensor:
+        """See `Kernels.mixed_like`: as the residual stream is."""
+        return pages.empty_like(h)
+
+    def norm_gradient(self, h: Tensor, blocks: int) -> Tensor:
+        """See `Kernels.norm_gradient`: zeros that every block adds to."""
+        return pages.empty_like(h).zero_()
 
     def hidden(self, network: FilterNetwork, z: Tensor, length: int) -> Tensor:
         """See `Kernels.hidden`."""
@@ -192,11 +201,12 @@ class NativeKernels:
 
     def finish_backward(
         self, h: Tensor, y: Tensor, w: BlockWeights, eps: float, grad: Tensor, sums: BlockWeights
-    ) -> None:
+    ) -> tuple[Tensor, Tensor]:
         """See `Kernels.finish_backward`."""
         call = Call(h.dtype)
         shape = self._whole(w, h, eps)
         call("finish_backward", shape, call.weights(w), h, y, grad, call.sums(sums.tensors()))
+        return grad, y
 
     def mix_backward(
         self,

@@ -19,6 +19,7 @@ CACHE_BYTES: Final = 288 << 20
 length takes 256 MiB)."""
 KEEP_BYTES: Final = 1 << 30
 """Without a budget, mixed signals up to this are kept for the backward pass."""
+_SMALLEST_GPU_BLOCK: Final = 256 << 20
 _MARGIN: Final = 1.02  # what the allocator keeps beyond the buffers
 
 _UNITS: Final = {
@@ -43,6 +44,27 @@ def parse_memory(text: str | int) -> int:
 
 
 @dataclass(frozen=True)
+class Rooms:
+    """Most bytes that a pass takes of a memory where no budget is given."""
+
+    block: int
+    """Buffers of a block of channels, with a budget as well."""
+    cache: int
+    """Spectra between passes."""
+    keep: int
+    """Mixed signals that are kept for the backward pass."""
+
+
+def gpu_rooms(total: int) -> Rooms:
+    """Rooms in a GPU's memory of so many bytes.
+
+    There a block is not cut to fit a cache, and every further one reads the whole stream again: at
+    a sixteenth of an H200 the 256 channels of large-1m are one block at a million tokens.
+    """
+    return Rooms(max(_SMALLEST_GPU_BLOCK, total // 16), total // 6, total // 4)
+
+
+@dataclass(frozen=True)
 class Plan:
     """How one pass is cut into pieces."""
 
@@ -62,30 +84,37 @@ class Plan:
 
 
 def make_plan(
-    work: Workload, *, step: int = 1, max_memory: int | None = None, resident: int = 0
+    work: Workload,
+    *,
+    step: int = 1,
+    max_memory: int | None = None,
+    resident: int = 0,
+    rooms: Rooms | None = None,
 ) -> Plan:
     """The plan for a pass, within `max_memory` bytes for the whole process where it is given.
 
     step: blocks are multiples of so many channels. resident: bytes that the process holds before
-    the pass, of nothing that the pass itself allocates. Raises InputError where the budget is too
-    small, with what would do.
+    the pass, of nothing that the pass itself allocates. rooms: of a GPU; a CPU's when left out.
+    Raises InputError where the budget is too small, with what would do.
     """
+    most_block = MOST_BLOCK_BYTES if rooms is None else rooms.block
+    rooms = rooms or Rooms(BLOCK_BYTES, CACHE_BYTES, KEEP_BYTES)
     fixed = int(_MARGIN * work.fixed())
     smallest = work.block(min(step, work.config.d_model))
-    room = BLOCK_BYTES if max_memory is None else max_memory - resident - RESERVE_BYTES - fixed
+    room = rooms.block if max_memory is None else max_memory - resident - RESERVE_BYTES - fixed
     if max_memory is not None and room < smallest:
         raise _too_little(work, step, max_memory, resident)
-    block_room = min(room, BLOCK_BYTES if max_memory is None else MOST_BLOCK_BYTES)
+    block_room = min(room, rooms.block if max_memory is None else most_block)
     channels = _even_blocks(work, step, block_room)
     used = work.block(channels)
-    kept = work.config.n_layer * work.stream if work.training and not work.offload else 0
+    kept = work.config.n_layer * work.mixed if work.training and not work.offload else 0
     if max_memory is None:
-        keep = 0 < kept <= KEEP_BYTES
-        cached = work.spectra <= CACHE_BYTES
+        keep = 0 < kept <= rooms.keep
+        cached = work.spectra <= rooms.cache
     else:
         keep = 0 < kept <= room - used
         used += kept if keep else 0
-        cached = work.spectra <= min(CACHE_BYTES, room - used)
+        cached = work.spectra <= min(rooms.cache, room - used)
     cache = work.spectra if cached else 0
     # the spectrum of a block in work is one of the cache's
     spectra = max(0, cache - work.spectrum(channels))

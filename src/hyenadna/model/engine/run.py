@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +15,7 @@ from hyenadna.model.engine.block import Layer, Pass, block_inference, block_trai
 from hyenadna.model.engine.choose import EngineSettings
 from hyenadna.model.engine.filter_passes import FilterNetwork
 from hyenadna.model.engine.kernels import Kernels, Past
-from hyenadna.model.engine.plan import make_plan
+from hyenadna.model.engine.plan import Rooms, gpu_rooms, make_plan
 from hyenadna.model.engine.sizes import Workload, resident_bytes
 from hyenadna.model.engine.spectra import FilterTables, SpectrumCache
 from hyenadna.model.engine.weights import BlockWeights, FilterWindow
@@ -30,6 +31,7 @@ def make_pass(
     settings: EngineSettings,
     work: Workload,
     cache: SpectrumCache,
+    device: torch.device,
     held: int,
     besides: int = 0,
 ) -> Pass:
@@ -41,23 +43,43 @@ def make_pass(
     """
     resident = 0
     if settings.max_memory is not None:
-        pages.give_back_heap()
+        if device.type == "cpu":
+            pages.give_back_heap()
         counted = held + cache.bytes + kernels.kept_bytes()
-        resident = max(0, resident_bytes() - counted) + besides
+        resident = max(0, held_bytes(device) - counted) + besides
     plan = make_plan(
-        work, step=kernels.channel_step(), max_memory=settings.max_memory, resident=resident
+        work,
+        step=kernels.channel_step(),
+        max_memory=settings.max_memory,
+        resident=resident,
+        rooms=device_rooms(device),
     )
     cache.shrink(plan.cache_bytes)
     offload = settings.offload if work.training else None
     return Pass(kernels, plan, work.config.layer_norm_epsilon, cache, offload)
 
 
+def held_bytes(device: torch.device) -> int:
+    """Memory that is taken now: of the process on a CPU, of tensors on a GPU."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else resident_bytes()
+
+
+def device_rooms(device: torch.device) -> Rooms | None:
+    """What a pass may take of a GPU's memory; None on a CPU."""
+    return gpu_rooms(_gpu_bytes(device)) if device.type == "cuda" else None
+
+
+@lru_cache(maxsize=64)
+def _gpu_bytes(device: torch.device) -> int:
+    return int(torch.cuda.get_device_properties(device).total_memory)
+
+
 def run_blocks(run: Pass, blocks: Sequence[Block], h: Tensor) -> Tensor:
     """The residual stream after all blocks; h (B, L, D) is overwritten where nothing is trained."""
     training = needs_gradients(blocks, h)
-    y = None if training else pages.empty_like(h)
-    for index, block in enumerate(blocks):
-        h = _run_block(run, layer_of(index, block, h.shape[1]), h, y, h)
+    y = None if training else run.kernels.mixed_like(h)
+    for layer in layers_of(run, blocks, h.shape[1], training=training):
+        h = _run_block(run, layer, h, y, h)
     run.kernels.release()
     return h
 
@@ -65,9 +87,10 @@ def run_blocks(run: Pass, blocks: Sequence[Block], h: Tensor) -> Tensor:
 def run_states(run: Pass, blocks: Sequence[Block], h: Tensor) -> list[Tensor]:
     """The residual stream after each block, each (B, L, D); h is left as it is."""
     training, states = needs_gradients(blocks, h), [h]
-    for index, block in enumerate(blocks):
-        y = None if training else pages.empty_like(h)
-        states.append(_run_block(run, layer_of(index, block, h.shape[1]), states[-1], y, y))
+    for layer in layers_of(run, blocks, h.shape[1], training=training):
+        y = None if training else run.kernels.mixed_like(h)
+        out = y if y is None or y.dtype == h.dtype else pages.empty_like(h)
+        states.append(_run_block(run, layer, states[-1], y, out))
     run.kernels.release()
     return states[1:]
 
@@ -77,9 +100,9 @@ def continue_blocks(run: Pass, blocks: Sequence[Block], h: Tensor, pasts: Sequen
 
     h: (B, L, D), overwritten; pasts: one for each block.
     """
-    y = pages.empty_like(h)
-    for index, (block, past) in enumerate(zip(blocks, pasts, strict=True)):
-        layer = layer_of(index, block, h.shape[1])
+    y = run.kernels.mixed_like(h)
+    layers = layers_of(run, blocks, h.shape[1], training=False)
+    for layer, past in zip(layers, pasts, strict=True):
         with alone(run.kernels, h.device.type):
             block_inference(run, layer, h, y, h, past)
     run.kernels.release()
@@ -93,6 +116,19 @@ def _run_block(run: Pass, layer: Layer, h: Tensor, y: Tensor | None, out: Tensor
     with alone(run.kernels, h.device.type):
         block_inference(run, layer, h, y, out)
     return out
+
+
+def layers_of(run: Pass, blocks: Sequence[Block], length: int, *, training: bool) -> list[Layer]:
+    """The tensors of the blocks of a pass over `length` positions, from the first.
+
+    On a GPU, where every look at a value waits for all work before it, the filters of all layers
+    are compared with those of the cached spectra at once; not in training, where each pass makes
+    its own.
+    """
+    layers = [layer_of(index, block, length) for index, block in enumerate(blocks)]
+    if layers and run.plan.cache_bytes and not training and layers[0].weights.skip.is_cuda:
+        run.checked.update(run.cache.check_together([(x.tables, x.trained) for x in layers]))
+    return layers
 
 
 def needs_gradients(blocks: Sequence[Block], h: Tensor) -> bool:

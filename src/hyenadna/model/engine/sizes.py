@@ -25,6 +25,12 @@ FILTER_ROWS: Final = 4096
 """Lags of one chunk of the filter network."""
 TRANSFORM_SAMPLES: Final = 1 << 19
 """Complex samples that are transformed together: the temporaries stay near the cache."""
+PRODUCT_NUMBERS: Final = 1 << 28
+"""On a GPU: inner activations of the MLP that are there at once."""
+DEVICE_FILTER_ROWS: Final = 1 << 18
+"""The same as `FILTER_ROWS` on a GPU, where a chunk costs a dozen launches."""
+DEVICE_SAMPLES: Final = 1 << 26
+"""Complex samples that are transformed together on a GPU: half a GiB."""
 _SHARED: Final = 1 << 17  # native: from here on all threads work on one transform
 RESERVE_BYTES: Final = 64 << 20
 """What a pass takes besides its buffers: pages of libraries that it is the first to touch, and the
@@ -40,6 +46,11 @@ def resident_bytes() -> int:
         return pages * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return PROCESS_BYTES
+
+
+def product_rows(inner: int) -> int:
+    """Positions of one chunk of products on a GPU, for an MLP of so many inner channels."""
+    return max(ROWS, PRODUCT_NUMBERS // inner)
 
 
 def native_fits(config: ModelConfig) -> bool:
@@ -76,11 +87,20 @@ class Workload:
     """Whether the outputs of all blocks are kept."""
     native: bool = False
     """Whether the native kernels compute it."""
+    gpu: bool = False
+    """Whether it is computed on a GPU, by torch or by Triton kernels."""
+    product_itemsize: int | None = None
+    """Bytes of a number in mixed signals and projections, where they are not as the stream is."""
 
     @property
     def stream(self) -> int:
         """The residual stream: T D s."""
         return self.batch * self.length * self.config.d_model * self.itemsize
+
+    @property
+    def mixed(self) -> int:
+        """The mixed signal y of a block."""
+        return self.stream * self._product // self.itemsize
 
     @property
     def streams(self) -> int:
@@ -108,12 +128,17 @@ class Workload:
         """Buffers of one block of channels.
 
         Projections 3 T c (native inference: the gated signal, T c) and the filters' spectrum 2 m c;
-        in training also gradients of the filters, L c.
+        in training also gradients of the filters, L c. On a GPU filters and projections are there
+        together, in training also the projections' gradients.
         """
         tokens = self.batch * self.length
         projected = tokens if self.native and not self.training else 3 * tokens
         each = projected + 2 * self._transform + (self.length if self.training else 0)
-        return each * channels * self.itemsize
+        if not self.gpu:
+            return each * channels * self.itemsize
+        lags = self.length + 2 * self._transform + (self.length if self.training else 0)
+        of_p = (6 if self.training else 3) * tokens * self._product
+        return (lags * self.itemsize + of_p) * channels
 
     def fixed(self) -> int:
         """Everything else that does not depend on the plan.
@@ -125,6 +150,8 @@ class Workload:
         """
         c, s = self.config, self.itemsize
         tokens = self.batch * self.length
+        if self.gpu:
+            return self.streams * self.stream + self._gpu_fixed()
         hidden = self.length * c.filter_order * (2 if self.training else 1)
         head = min(tokens, ROWS) * c.padded_vocab_size * 3 + 3 * tokens
         rows = min(tokens, ROWS) * (2 * c.inner_width + 6 * c.d_model)
@@ -139,6 +166,25 @@ class Workload:
                 numbers += max(2 * block, min(16 * block, 1 << 24))
             dropped = self.stream if c.embed_dropout else 0  # a factor for each
         return self.streams * self.stream + numbers * s + dropped
+
+    def _gpu_fixed(self) -> int:
+        """`fixed` without the streams: norms of all positions at once, and larger chunks."""
+        c, s = self.config, self.itemsize
+        tokens, times = self.batch * self.length, 2 if self.training else 1
+        rows = min(tokens, product_rows(c.inner_width))
+        products = times * rows * (c.inner_width + 2 * c.d_model) + tokens * c.d_model
+        samples = min(DEVICE_SAMPLES, c.d_model * self.batch * self._transform)
+        lags = min(self.length, DEVICE_FILTER_ROWS) * (c.d_model + 8 * c.filter_order)
+        numbers = self.length * c.filter_order * times + lags
+        numbers += tokens * (2 * c.padded_vocab_size + 4) + samples * (12 if self.training else 6)
+        if self.training:
+            numbers += 2 * c.num_parameters()
+        dropped = self.stream if self.training and c.embed_dropout else 0
+        return products * self._product + numbers * s + dropped
+
+    @property
+    def _product(self) -> int:
+        return self.product_itemsize or self.itemsize
 
     @property
     def _transform(self) -> int:

@@ -31,15 +31,18 @@ class FilterState:
     """A copy of everything trained that a layer's filters depend on.
 
     Compared by value and not by version: a change through `.data` leaves the version as it is.
+    Without values the state is equal to nothing but itself.
     """
 
-    def __init__(self, tables: FilterTables, trained: Sequence[Tensor]) -> None:
+    def __init__(self, tables: FilterTables, values: Sequence[Tensor] | None) -> None:
         self.tables = tables  # held, so that no other table can take the place of these in memory
-        self.values = [t.detach().clone() for t in trained]
+        self.values = values
 
     def holds(self, tables: FilterTables, trained: Sequence[Tensor]) -> bool:
         """Whether the filters are still those that this state was taken from."""
-        return self.tables.identity == tables.identity and all(
+        if self.values is None or self.tables.identity != tables.identity:
+            return False
+        return len(self.values) == len(trained) and all(
             a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
             for a, b in zip(self.values, trained, strict=True)
         )
@@ -68,14 +71,62 @@ class SpectrumCache:
         with self._lock:
             return sum(_bytes(t) for t in self._spectra.values())
 
-    def check(self, tables: FilterTables, trained: Sequence[Tensor]) -> None:
-        """Drop the spectra of a layer whose filters have changed."""
+    def confirm(
+        self, tables: FilterTables, trained: Sequence[Tensor], checked: dict[int, FilterState]
+    ) -> None:
+        """Drop the spectra of a layer whose filters may have changed since this pass checked them.
+
+        checked: states by layer that the pass has found to hold; filled. Filters on a GPU are not
+        looked at, which would wait for all its work: what this pass did not make or check is
+        dropped.
+        """
         with self._lock:
             state = self._states.get(tables.layer)
-            if state is None or not state.holds(tables, trained):
-                for key in [k for k in self._spectra if k[0] == tables.layer]:
-                    del self._spectra[key]
-                self._states[tables.layer] = FilterState(tables, trained)
+            if state is None or checked.get(tables.layer) is not state:
+                on_gpu = trained[0].is_cuda
+                if state is None or on_gpu or not state.holds(tables, trained):
+                    values = None if on_gpu else [t.detach().clone() for t in trained]
+                    state = self._replace(FilterState(tables, values))
+                checked[tables.layer] = state
+
+    def check_together(
+        self, layers: Sequence[tuple[FilterTables, Sequence[Tensor]]]
+    ) -> dict[int, FilterState]:
+        """The states by layer of these tables and tensors, compared by one look at the device.
+
+        Drops the spectra of all these layers if the filters of one have changed. While a CUDA graph
+        is captured nothing can be looked at, and spectra that are there are taken to hold.
+        """
+        now = [torch.cat([t.detach().flatten() for t in trained]) for _, trained in layers]
+        with self._lock:
+            states = [self._states.get(tables.layer) for tables, _ in layers]
+            known = [
+                state
+                for (tables, _), state in zip(layers, states, strict=True)
+                if state is not None
+                and state.values is not None
+                and state.tables.identity == tables.identity
+            ]
+            if len(known) == len(layers):
+                before = torch.cat([v for state in known for v in state.values or ()])
+                after = torch.cat(now)
+                if after.is_cuda and torch.cuda.is_current_stream_capturing():
+                    same = True
+                else:
+                    same = _alike(before, after) and torch.equal(before, after)
+                if same:
+                    return {state.tables.layer: state for state in known}
+            return {
+                tables.layer: self._replace(FilterState(tables, [values]))
+                for (tables, _), values in zip(layers, now, strict=True)
+            }
+
+    def _replace(self, state: FilterState) -> FilterState:
+        """The new state of its layer, without spectra."""
+        for key in [k for k in self._spectra if k[0] == state.tables.layer]:
+            del self._spectra[key]
+        self._states[state.tables.layer] = state
+        return state
 
     def get(self, key: tuple[Hashable, ...]) -> Tensor | None:
         """The spectrum of a key that starts with the layer, if it is there."""
@@ -100,7 +151,7 @@ class SpectrumCache:
 
 
 class LayerSpectra:
-    """The spectra of one layer in one pass, block by block."""
+    """The spectra of one layer in one pass, block by block. What is cached has been checked."""
 
     def __init__(
         self,
@@ -114,9 +165,6 @@ class LayerSpectra:
         self.kernels, self.cache, self.limit = kernels, cache, limit
         self.tables, self.weights, self.network = tables, weights, network
         self._hidden: Tensor | None = None
-        if limit:
-            trained = (*network.tensors(), weights.last_weight, weights.skip, tables.window.rates)
-            cache.check(tables, trained)
 
     @property
     def hidden(self) -> Tensor:
@@ -133,7 +181,7 @@ class LayerSpectra:
         length = len(self.tables.window.t)
         dtype = self.weights.last_weight.dtype
         key = (
-            self.tables.layer, length, channels.start, channels.stop, self.kernels.name, dtype,
+            self.tables.layer, length, channels.start, channels.stop, self.kernels.layout, dtype,
         )  # fmt: skip
         spectrum = self.cache.get(key)
         if spectrum is None:
@@ -144,6 +192,10 @@ class LayerSpectra:
     def _compute(self, channels: slice, *, kept: bool) -> Tensor:
         window = self.tables.window
         return self.kernels.spectrum(self.hidden, self.weights, window, channels, kept=kept)
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
 
 
 def _bytes(t: Tensor) -> int:

@@ -32,7 +32,8 @@ class TorchKernels(TorchEnds):
     pass at a time and is dropped with it.
     """
 
-    name = "torch"
+    name = layout = "torch"
+    overwrites = True
 
     def __init__(self, gemm: torch.dtype | None = None, rows: int = ROWS) -> None:
         super().__init__(rows)
@@ -50,6 +51,14 @@ class TorchKernels(TorchEnds):
     def channel_step(self) -> int:
         """Any block of channels will do."""
         return 1
+
+    def mixed_like(self, h: Tensor) -> Tensor:
+        """See `Kernels.mixed_like`: as the residual stream is."""
+        return pages.empty_like(h)
+
+    def norm_gradient(self, h: Tensor, blocks: int) -> Tensor:
+        """See `Kernels.norm_gradient`: zeros that every block adds to."""
+        return pages.empty_like(h).zero_()
 
     hidden = staticmethod(hidden_at_lags)
     hidden_backward = staticmethod(network_backward)
@@ -120,7 +129,7 @@ class TorchKernels(TorchEnds):
 
     def finish_backward(
         self, h: Tensor, y: Tensor, w: BlockWeights, eps: float, grad: Tensor, sums: BlockWeights
-    ) -> None:
+    ) -> tuple[Tensor, Tensor]:
         """See `Kernels.finish_backward`.
 
         The affine part of the norm is folded into the first product, so that its gradients follow
@@ -151,6 +160,7 @@ class TorchKernels(TorchEnds):
         sums.fc1_bias.add_(total)
         sums.norm2_weight.add_((w.fc1_weight * outer).sum(0))
         sums.norm2_bias.add_((w.fc1_weight * total[:, None]).sum(0))
+        return grad, y
 
     def mix_backward(
         self,

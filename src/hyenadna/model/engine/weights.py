@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Final
 
 import torch
 from torch import Tensor
+
+_ALIGNED: Final = 64  # numbers: every tensor starts where vector loads may
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,22 @@ class BlockWeights:
 
     def zeros(self) -> BlockWeights:
         """Tensors of the same shapes and types to sum gradients into."""
+        if self.in_weight.is_cuda:
+            return BlockWeights(*zeros_together(self.tensors()))
         return BlockWeights(
             *(torch.zeros(t.shape, dtype=t.dtype, device=t.device) for t in self.tensors())
         )
+
+
+def zeros_together(like: Sequence[Tensor]) -> list[Tensor]:
+    """Zeros of these shapes, all of the type of the first, in one piece of memory.
+
+    On a GPU each tensor of its own costs a launch.
+    """
+    sizes = [-(-t.numel() // _ALIGNED) * _ALIGNED for t in like]
+    whole = torch.zeros(sum(sizes), dtype=like[0].dtype, device=like[0].device)
+    pieces = zip(whole.split(sizes), like, strict=True)
+    return [piece[: t.numel()].view(t.shape) for piece, t in pieces]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,63 @@
+"""How Triton kernels are started, and whether they can be here at all."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+PARTIALS: Final = 1024
+"""Programs at most that sum over positions, each into a row of its own that is added up after."""
+
+
+NOT_INSTALLED: Final = "triton is not installed (it comes with CUDA builds of torch on Linux)"
+
+
+def installed() -> bool:
+    """Whether there is a Triton to import."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def interpreted() -> bool:
+    """Whether Triton's interpreter runs the kernels, on a CPU: slow, for tests."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def why_no_triton(device: torch.device) -> str | None:
+    """What keeps Triton kernels from tensors of this device; None where nothing does."""
+    if not installed():
+        return NOT_INSTALLED
+    if interpreted():
+        return None
+    if device.type != "cuda":
+        return f"the model is on {device.type}, they need an NVIDIA GPU"
+    if torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0):
+        return "they need an NVIDIA GPU of compute capability 8.0 or later"
+    return None
+
+
+def launch(kernel: Any, grid: tuple[int, ...], like: Tensor, *args: Any, **meta: Any) -> None:
+    """Starts a kernel on the device of `like`, whichever torch thinks is the current one."""
+    if like.is_cuda and like.device.index != torch.cuda.current_device():
+        with torch.cuda.device(like.device):
+            kernel[grid](*args, **meta)
+    else:
+        kernel[grid](*args, **meta)
+
+
+def at_least(n: int, least: int = 1) -> int:
+    """The smallest power of two that is neither below n nor below `least`."""
+    return max(least, 1 << max(n - 1, 0).bit_length())
+
+
+def programs_and_steps(tiles: int, most: int = PARTIALS) -> tuple[int, int]:
+    """How many programs go through so many tiles, and how many each takes at most.
+
+    The steps are a power of two: kernels are compiled for each number of them. (Triton 3.6's
+    interpreter has no loops to a bound that is not known to the compiler with numpy 2.4.)
+    """
+    steps = at_least(-(-tiles // most))
+    return -(-tiles // steps), steps
