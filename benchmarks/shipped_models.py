@@ -68,22 +68,22 @@ SOURCES: Final = (
             "human_hg38_chr9_1Mb/chr9_1-1000000.fa.gz",
         ),
         3.0,
-        2.5,
+        1.5,
     ),
     Source(
         "yeast",
         ("yeast_R64/Saccharomyces_cerevisiae.R64-1-1.fa.gz",),
         4.5,
-        4.5,
+        6.5,
         valid=("VI",),
         test=("IV", "XV"),
         leave_out=("Mito",),
     ),
     Source("ecoli", ("ecoli_K12_MG1655/NC_000913.fa.gz",), 1.2, 1.2),
-    Source("Bacillus", ("bacteria_4/Bacillus.fa.gz",), 1.6, 2.4),
-    Source("Caul", ("bacteria_4/Caul.fa.gz",), 1.6, 2.4),
+    Source("Bacillus", ("bacteria_4/Bacillus.fa.gz",), 1.6, 2.6),
+    Source("Caul", ("bacteria_4/Caul.fa.gz",), 1.6, 2.6),
     Source("Staph", ("bacteria_4/Staph.fa.gz",), 1.2, 1.2),
-    Source("Myco", ("bacteria_4/Myco.fa.gz",), 0.4, 0.8),
+    Source("Myco", ("bacteria_4/Myco.fa.gz",), 0.4, 0.9),
     Source(
         "mitochondria",
         ("mammal_mitochondria/mt.fa.gz",),
@@ -97,10 +97,10 @@ SOURCES: Final = (
 SHARED_OPTIONS: Final = "--optimizer muon --embed-dropout 0 --final-lr 0.02 --evaluate-bases 60000"
 RUNS: Final = {
     "base": f"--preset tiny-1k --stages none --steps 10000 --evaluate-every 1000 {SHARED_OPTIONS}",
-    "starter-1k": f"--stages none --steps 4000 --lr 0.0007 --evaluate-every 500 {SHARED_OPTIONS}",
+    "starter-1k": f"--stages none --steps 2500 --lr 0.0007 --evaluate-every 500 {SHARED_OPTIONS}",
     "starter-16k": (
-        "--max-seq-len 16386 --length 16384 --stages 2048:600,8192:500 --steps 1700 --lr 0.0007 "
-        f"--evaluate-every 400 {SHARED_OPTIONS}"
+        "--max-seq-len 16386 --length 16384 --stages 2048:300,8192:300 --steps 1000 --lr 0.0007 "
+        f"--evaluate-every 250 {SHARED_OPTIONS}"
     ),
 }
 """Options of `hyenadna pretrain`, in the order of training. All but `base` ship."""
