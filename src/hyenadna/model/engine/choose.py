@@ -68,7 +68,7 @@ def choose_kernels(settings: EngineSettings, config: ModelConfig, h: Tensor) -> 
             return None
     if wanted == "triton" or device == "cuda":
         triton = triton_kernels(config, h, gemm) if wanted != "torch" else None
-        if triton is not None:
+        if triton is not None and (wanted == "triton" or right_on(config, gemm, h.device)):
             return triton
         if wanted == "triton":
             require_triton(config, h.dtype, h.device)
@@ -111,6 +111,13 @@ def triton_kernels(config: ModelConfig, like: Tensor, gemm: torch.dtype | None) 
     from hyenadna.model.engine.triton_kernels import TritonKernels, fits
 
     return TritonKernels(gemm) if fits(config) else None
+
+
+def right_on(config: ModelConfig, gemm: torch.dtype | None, device: torch.device) -> bool:
+    """Whether a trial of the Triton kernels on this device came out right; tried once."""
+    from hyenadna.model.engine.triton_trial import why_wrong
+
+    return why_wrong(config, gemm, device) is None
 
 
 def require_triton(

@@ -1,0 +1,61 @@
+"""The trial of the Triton kernels: they pass, or torch takes their place."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from hyenadna.config import ModelConfig
+from hyenadna.model.engine import triton_trial
+from hyenadna.model.engine.triton_trial import why_wrong
+
+pytest.importorskip("triton")
+if torch.cuda.is_available():
+    DEVICE = torch.device("cuda")
+else:
+    DEVICE = torch.device("cpu")
+SMALL = ModelConfig(d_model=16, n_layer=1, max_seq_len=34, filter_order=8)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(triton_trial, "LENGTH", 21)
+    triton_trial._tried.cache_clear()
+    yield
+    triton_trial._tried.cache_clear()
+
+
+@pytest.mark.parametrize("gemm", [None, torch.bfloat16, torch.float16])
+def test_the_kernels_pass(gemm):
+    with torch.inference_mode():  # wherever the first pass is
+        assert why_wrong(SMALL, gemm, DEVICE) is None
+
+
+def test_a_wrong_result_is_told_and_the_kernels_left_out(monkeypatch, caplog):
+    from hyenadna.model.engine.triton_kernels import TritonKernels
+
+    finish = TritonKernels.finish
+
+    def wrong(self, h, y, w, eps, out):
+        finish(self, h, y, w, eps, out)
+        out[1, 3, ::2] += 1.0  # the norm behind would not see a shift of all
+
+    monkeypatch.setattr(TritonKernels, "finish", wrong)
+    with caplog.at_level(logging.WARNING):
+        assert "came out wrong" in why_wrong(SMALL, None, DEVICE)
+        why_wrong(SMALL, None, DEVICE)
+    assert len(caplog.records) == 1
+    assert "torch takes their place" in caplog.text
+
+
+def test_a_compiler_that_fails_is_told(monkeypatch, caplog):
+    from hyenadna.model.engine.triton_kernels import TritonKernels
+
+    def broken(self, *_):
+        raise RuntimeError("PTX was compiled with an unsupported toolchain\nand more")
+
+    monkeypatch.setattr(TritonKernels, "nats", broken)
+    reason = why_wrong(SMALL, None, DEVICE)
+    assert reason == "RuntimeError: PTX was compiled with an unsupported toolchain"
