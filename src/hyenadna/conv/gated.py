@@ -99,31 +99,33 @@ class _GatedConvolution(torch.autograd.Function):
         after: Tensor | None,
     ) -> Tensor:  # fmt: skip
         ctx.save_for_backward(v, k, skip, before, after)
-        shape = matrix_fft.shape_for(v.shape[-1], v.device, v.dtype == torch.float32)
+        shape = matrix_fft.shape_for(v.shape[-1], v.dtype, v.device)
         spectra = matrix_fft.spectrum(_with_skip(k, skip), shape)
         y = torch.empty(v.shape, dtype=v.dtype, device=v.device)
-        matrix_fft.convolve(
-            shape, spectra, v.transpose(0, 1), y.transpose(0, 1), _turned(before), _turned(after)
-        )
+        matrix_fft.convolve(shape, spectra, _signals(v, before, after), y.transpose(0, 1))
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         v, k, skip, before, after = ctx.saved_tensors
-        shape = matrix_fft.shape_for(v.shape[-1], v.device, v.dtype == torch.float32)
+        shape = matrix_fft.shape_for(v.shape[-1], v.dtype, v.device)
         spectra = matrix_fft.spectrum(_with_skip(k, skip), shape)
         into = [
             None if x is None else torch.empty(v.shape, dtype=v.dtype, device=v.device)
             for x in (v, before, after)
         ]
         grad_k = matrix_fft.gradients(
-            shape, spectra, v.transpose(0, 1), grads[0].transpose(0, 1),
-            [_turned(x) for x in into], _turned(before), _turned(after),
+            shape, spectra, _signals(v, before, after), grads[0].transpose(0, 1),
+            [_turned(x) for x in into],
         )  # fmt: skip
         grad_skip = None if skip is None else grad_k[:, 0].to(skip.dtype)
         found = (into[0], grad_k, grad_skip, into[1], into[2])
         return tuple(g if n else None for g, n in zip(found, ctx.needs_input_grad, strict=True))
+
+
+def _signals(v: Tensor, before: Tensor | None, after: Tensor | None) -> matrix_fft.Signals:
+    return matrix_fft.Signals(v.transpose(0, 1), _turned(before), _turned(after))
 
 
 def _with_skip(k: Tensor, skip: Tensor | None) -> Tensor:

@@ -3,14 +3,16 @@
 Spectra of filters are made once (`spectrum`) and used many times (`convolve`, `gradients`). All
 signals are (C, B, L) by strides, of one type: float32, bfloat16 or float16. For float32 the factors
 of all products are split in two, and results are as exact as those of a float32 FFT; for the 16-bit
-types factors have 11 significant bits, well above the types' own 8 of bfloat16. Measured in
-tests/conv/test_gated_convolution.py, with reasons in docs/decisions/matrix-fft.md.
+types factors have 11 significant bits. Measured in tests/conv/test_gated_convolution.py, with
+reasons in docs/decisions/matrix-fft.md.
+
+Nothing depends on the batch that a row is in, and no sum on the order in which programs run.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +21,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from hyenadna.conv.matrix_tables import SMALL_SHARED, Shape, inner_tables, shape_of
+from hyenadna.conv.matrix_tables import Shape, inner_tables, outer_tables, shape_of
 from hyenadna.errors import InputError
 
 LONGEST: Final = 1 << 24
@@ -29,6 +31,10 @@ PROGRAMS: Final = 2048
 """Programs that keep a large GPU busy; more rows than that are done one after the other."""
 PADDING: Final = 16
 """Numbers behind each spectrum; the first is what the spectrum must be multiplied with."""
+BLOCK_BYTES: Final = 1 << 28
+"""Bytes between the kernels of a long signal, of as many channels as fit, but at least one."""
+SMALL: Final = 2048
+"""Most points of a program on a GPU with less than 160 KB of shared memory for a block."""
 
 
 @lru_cache(maxsize=1)
@@ -37,7 +43,7 @@ def why_not() -> str | None:
     try:
         import triton  # noqa: F401
     except ImportError:
-        return "Triton is not installed"
+        return "needs Triton, which is not installed"
     return None
 
 
@@ -49,17 +55,8 @@ def runs_on(device: torch.device) -> bool:
     return interpreted or (device.type == "cuda" and torch.version.hip is None)
 
 
-@lru_cache(maxsize=16)
-def _largest(device: torch.device) -> int:
-    """Most points that one program transforms there."""
-    if device.type != "cuda":
-        return 8192
-    shared = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
-    return 8192 if shared >= 160 << 10 else SMALL_SHARED
-
-
-def shape_for(length: int, device: torch.device, exact: bool) -> Shape:
-    """The shape of transforms for a length; exact: with split factors.
+def shape_for(length: int, dtype: torch.dtype, device: torch.device) -> Shape:
+    """The shape of the transforms for signals of a length and type.
 
     Raises InputError for a length that is too large.
     """
@@ -68,8 +65,18 @@ def shape_for(length: int, device: torch.device, exact: bool) -> Shape:
             f"matrix convolution: {length:,} samples; 1 to {LONGEST:,} are possible, "
             "take method='fft'"
         )
-    largest = _largest(device)
-    return shape_of(length, largest=min(largest, 4096) if exact else largest)
+    # split factors need twice the shared memory
+    largest = min(_largest(device), 4096) if dtype == torch.float32 else _largest(device)
+    return shape_of(length, largest=largest)
+
+
+@lru_cache(maxsize=16)
+def _largest(device: torch.device) -> int:
+    """Most points that one program transforms there."""
+    if device.type != "cuda":
+        return 8192
+    shared = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+    return 8192 if shared >= 160 << 10 else SMALL
 
 
 @dataclass(frozen=True)
@@ -86,13 +93,66 @@ class Short:
     @classmethod
     def of(cls, taps: Tensor, bias: Tensor, lead: int = 0) -> Short:
         """taps: (3, C, K); bias: (3, C)."""
-        rows = torch.cat([taps, bias[..., None]], dim=2).float().contiguous()
-        return cls(rows, lead)
+        return cls(torch.cat([taps, bias[..., None]], dim=2).float().contiguous(), lead)
 
     @property
     def taps(self) -> int:
         """K."""
         return self.rows.shape[2] - 1
+
+    def part(self, channels: slice) -> Short:
+        """That of a block of channels."""
+        return Short(self.rows[:, channels].contiguous(), self.lead)
+
+
+@dataclass(frozen=True)
+class Signals:
+    """v, before and after, (C, B, L) by strides and of one type; a gate may be missing.
+
+    With `short` they are what comes out of it.
+    """
+
+    v: Tensor
+    before: Tensor | None = None
+    after: Tensor | None = None
+    short: Short | None = None
+
+    @property
+    def split(self) -> bool:
+        """Whether the factors of products must be split."""
+        return self.v.dtype == torch.float32
+
+    @property
+    def lead(self) -> int:
+        """Samples before each row."""
+        return 0 if self.short is None else self.short.lead
+
+    @property
+    def taps(self) -> int:
+        """Taps of the short filter; 0: none."""
+        return 0 if self.short is None else self.short.taps
+
+    def part(self, channels: slice) -> Signals:
+        """Those of a block of channels."""
+        return Signals(
+            self.v[channels],
+            None if self.before is None else self.before[channels],
+            None if self.after is None else self.after[channels],
+            None if self.short is None else self.short.part(channels),
+        )
+
+    def arguments(self, name: str) -> list[Tensor | int]:
+        """A signal for a kernel: tensor, strides, rows of the short filter.
+
+        Kernels want a tensor in each place, also where they do not touch it.
+        """
+        found = getattr(self, name)
+        signal = self.v if found is None else found
+        rows = signal if self.short is None else self.short.rows[_PLACES[name]]
+        return [signal, *signal.stride(), rows]
+
+
+_PLACES: Final = {"after": 0, "before": 1, "v": 2}
 
 
 def spectrum(k: Tensor, shape: Shape) -> Tensor:
@@ -100,145 +160,270 @@ def spectrum(k: Tensor, shape: Shape) -> Tensor:
 
     A skip term is the filter's own value at lag 0: add it before.
     """
-    channels = k.shape[0]
-    out = k.new_empty(channels, 2 * shape.m + PADDING)
-    if channels:
-        _spectra(k, shape, out)
-        _bring_into_range(out, shape)
+    out = k.new_empty(k.shape[0], 2 * shape.m + PADDING)
+    if not len(k):
+        return out
+    if shape.outer:
+        for part in _blocks(len(k), shape.m * 8):
+            _long_spectra(k[part], shape, out[part])
+    else:
+        _short_spectra(k, shape, out)
+    _bring_into_range(out, shape)
     return out
+
+
+def convolve(shape: Shape, spectra: Tensor, signals: Signals, y: Tensor) -> None:
+    """Fills y, (C, B, L) by strides, with `after * (k conv (v * before))`.
+
+    spectra: those of the C filters.
+    """
+    if not y.numel():
+        return
+    if not shape.outer:
+        _convolve(shape, spectra, signals, y)
+        return
+    channels, batch, _ = y.shape
+    for part in _blocks(channels, batch * shape.m * 8):
+        _long_convolve(shape, spectra[part], signals.part(part), y[part])
+
+
+def gradients(
+    shape: Shape, spectra: Tensor, signals: Signals, grad: Tensor, into: Sequence[Tensor | None]
+) -> Tensor:
+    """Fills `into` with gradients of v, before and after; returns that of the filters, (C, L).
+
+    grad: gradient of y, (C, B, L) by strides. into: tensors of that shape, all with the same
+    strides and dense along L; None for a gate that is missing. With a short filter they are the
+    gradients of what comes out of it.
+    """
+    channels, batch, length = grad.shape
+    grad_k = torch.empty(channels, length, dtype=torch.float32, device=grad.device)
+    if not grad.numel():
+        return grad_k.zero_()
+    if not shape.outer:
+        _gradients(shape, spectra, signals, grad, into, grad_k)
+        return grad_k
+    for part in _blocks(channels, (2 * batch + 1) * shape.m * 8):
+        parts = [None if x is None else x[part] for x in into]
+        _long_gradients(
+            shape, spectra[part], signals.part(part), grad[part], parts, grad_k[part]
+        )
+    return grad_k
 
 
 def _bring_into_range(out: Tensor, shape: Shape) -> None:
     """Scales spectra so that what they are multiplied into stays within float16, whatever comes.
 
-    A signal of numbers up to 1 has a spectrum up to m in each part (inner of complex numbers up to
-    1 each: 1.5 times that); a last product with an inner table sums up nb of the products.
+    A transform of numbers up to 1 gives no more than 2 inner in each part, times the spectrum no
+    more than 2 inner limit, and the next product no more than 4 nb inner limit = 2^15.
     """
     parts = out[:, : 2 * shape.m]
-    largest = parts.view(-1, 2, shape.m).square().sum(1).amax(1).sqrt_()
+    largest = torch.linalg.vector_norm(parts.view(-1, 2, shape.m), dim=1).amax(1)
     largest = torch.where(largest > 0, largest, 1.0)
     limit = 2.0**13 / (shape.nb * shape.inner)
     parts *= (limit / largest)[:, None]
     out[:, 2 * shape.m :] = (largest / limit)[:, None]
 
 
-def convolve(
-    shape: Shape,
-    spectra: Tensor,
-    v: Tensor,
-    y: Tensor,
-    before: Tensor | None = None,
-    after: Tensor | None = None,
-    short: Short | None = None,
-) -> None:
-    """Fills y with `after * (k conv (v * before))`. v, before, after, y: (C, B, L) by strides.
+def _blocks(channels: int, channel_bytes: int) -> Iterator[slice]:
+    width = max(1, BLOCK_BYTES // channel_bytes)
+    for start in range(0, channels, width):
+        yield slice(start, min(start + width, channels))
 
-    spectra: of the C filters. With `short` the signals are filtered as they are read.
+
+def _rows(programs: int, batch: int) -> int:
+    """Rows of the batch that one of so many programs for each row does after each other.
+
+    Of shapes alone, so that sums are the same on every GPU.
     """
-    if not v.numel():
-        return
-    from hyenadna.conv import triton_fft
-
-    channels, batch, length = v.shape
-    rows = _rows(channels, batch)
-    matrices, twiddles = inner_tables(shape, v.device)
-    with _on(v.device):
-        triton_fft.convolve_kernel[(channels * -(-batch // rows),)](
-            *_signals(v, before, after, short),
-            *(y, *y.stride()),
-            spectra, matrices, twiddles, batch, length, 0 if short is None else short.lead, rows,
-            **_constants(shape, v, before, after, short),
-        )  # fmt: skip
-
-
-def gradients(
-    shape: Shape,
-    spectra: Tensor,
-    v: Tensor,
-    grad: Tensor,
-    into: Sequence[Tensor | None],
-    before: Tensor | None = None,
-    after: Tensor | None = None,
-    short: Short | None = None,
-) -> Tensor:
-    """Fills `into` with gradients of v, before and after; returns that of the filters, (C, L).
-
-    grad: gradient of y, (C, B, L) by strides, as are v, before and after. into: as many tensors,
-    all with the same strides and the last dimension dense. With `short` they are the gradients of
-    the signals behind the short filter.
-    """
-    channels, batch, length = v.shape
-    grad_k = torch.empty(channels, length, dtype=torch.float32, device=v.device)
-    if not v.numel():
-        return grad_k.zero_()
-    from hyenadna.conv import triton_fft
-
-    rows = _rows(channels, batch)
-    parts = -(-batch // rows)
-    matrices, twiddles = inner_tables(shape, v.device)
-    sums = torch.empty(channels * parts, 2 * shape.m, dtype=torch.float32, device=v.device)
-    d_v, d_before, d_after = into
-    assert d_v is not None and d_v.stride(2) == 1
-    constants = _constants(shape, v, before, after, short)
-    with _on(v.device):
-        triton_fft.gradients_kernel[(channels * parts,)](
-            *_signals(v, before, after, short),
-            *(grad, *grad.stride()),
-            d_v, _or(d_before, d_v), _or(d_after, d_v), *d_v.stride()[:2],
-            sums, spectra, matrices, twiddles, batch, length, 0 if short is None else short.lead,
-            rows, **constants,
-        )  # fmt: skip
-        triton_fft.filter_kernel[(channels,)](
-            sums, parts, grad_k, *grad_k.stride(), matrices, twiddles, length, 1.0 / shape.m,
-            N1=shape.na, N2=shape.nb, SPLIT=constants["SPLIT"], num_warps=shape.warps,
-            num_stages=1,
-        )  # fmt: skip
-    return grad_k
-
-
-def _spectra(k: Tensor, shape: Shape, out: Tensor) -> None:
-    from hyenadna.conv import triton_fft
-
-    matrices, twiddles = inner_tables(shape, k.device)
-    with _on(k.device):
-        triton_fft.spectrum_kernel[(len(k),)](
-            k, *k.stride(), out, out.stride(0), matrices, twiddles, k.shape[1], 1.0 / shape.m,
-            N1=shape.na, N2=shape.nb, SPLIT=True, num_warps=shape.warps, num_stages=1,
-        )  # fmt: skip
-
-
-def _rows(channels: int, batch: int) -> int:
-    """Rows of the batch that one program does. Of shapes alone, so that sums are reproducible."""
-    return -(-channels * batch // PROGRAMS) if channels * batch > PROGRAMS else 1
-
-
-def _or(one: Tensor | None, other: Tensor) -> Tensor:
-    """Kernels want a tensor for each argument, also for one that they do not touch."""
-    return other if one is None else one
-
-
-def _signals(
-    v: Tensor, before: Tensor | None, after: Tensor | None, short: Short | None
-) -> list[Tensor | int]:
-    """v, before and after as arguments: each with its strides and its short filter."""
-    out: list[Tensor | int] = []
-    for signal, place in ((v, 2), (before, 1), (after, 0)):
-        present = _or(signal, v)
-        out += [present, *present.stride()]
-        out.append(present if short is None else short.rows[place])
-    return out
-
-
-def _constants(
-    shape: Shape, v: Tensor, before: Tensor | None, after: Tensor | None, short: Short | None
-) -> dict[str, int | bool]:
-    return {
-        "N1": shape.na, "N2": shape.nb, "TAPS": 0 if short is None else short.taps,
-        "BEFORE": before is not None, "AFTER": after is not None,
-        "SPLIT": v.dtype == torch.float32, "num_warps": shape.warps, "num_stages": 1,
-    }  # fmt: skip
+    return max(1, min(batch, -(-programs * batch // PROGRAMS)))
 
 
 def _on(device: torch.device) -> AbstractContextManager[object]:
     """Triton launches on the current device, whatever its arguments are on."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def _inner_options(shape: Shape, split: bool) -> dict[str, int | bool]:
+    names = ("NA", "NB") if shape.outer else ("N1", "N2")
+    return {
+        names[0]: shape.na, names[1]: shape.nb, "SPLIT": split,
+        "num_warps": shape.warps, "num_stages": 1,
+    }  # fmt: skip
+
+
+def _gates(signals: Signals) -> dict[str, int | bool]:
+    return {
+        "TAPS": signals.taps,
+        "BEFORE": signals.before is not None,
+        "AFTER": signals.after is not None,
+    }
+
+
+def _short_spectra(k: Tensor, shape: Shape, out: Tensor) -> None:
+    from hyenadna.conv import triton_fft
+
+    with _on(k.device):
+        triton_fft.spectrum_kernel[(len(k),)](
+            k, *k.stride(), out, out.stride(0), *inner_tables(shape, k.device), shape.length,
+            1.0 / shape.m, **_inner_options(shape, True),
+        )  # fmt: skip
+
+
+def _convolve(shape: Shape, spectra: Tensor, signals: Signals, y: Tensor) -> None:
+    from hyenadna.conv import triton_fft
+
+    channels, batch, length = y.shape
+    rows = _rows(channels, batch)
+    with _on(y.device):
+        triton_fft.convolve_kernel[(channels * -(-batch // rows),)](
+            *signals.arguments("v"), *signals.arguments("before"), *signals.arguments("after"),
+            y, *y.stride(), spectra, *inner_tables(shape, y.device),
+            batch, length, signals.lead, rows,
+            **_gates(signals), **_inner_options(shape, signals.split),
+        )  # fmt: skip
+
+
+def _gradients(
+    shape: Shape, spectra: Tensor, signals: Signals, grad: Tensor, into: Sequence[Tensor | None],
+    grad_k: Tensor,
+) -> None:  # fmt: skip
+    from hyenadna.conv import triton_fft
+
+    channels, batch, length = grad.shape
+    rows = _rows(channels, batch)
+    parts = -(-batch // rows)
+    tables = inner_tables(shape, grad.device)
+    sums = torch.empty(channels * parts, 2 * shape.m, device=grad.device)
+    options = _inner_options(shape, signals.split)
+    d_v = into[0]
+    assert d_v is not None and d_v.stride(2) == 1
+    with _on(grad.device):
+        triton_fft.gradients_kernel[(channels * parts,)](
+            *signals.arguments("v"), *signals.arguments("before"), *signals.arguments("after"),
+            grad, *grad.stride(), *(d_v if x is None else x for x in into), *d_v.stride()[:2],
+            sums, spectra, *tables, batch, length, signals.lead, rows,
+            **_gates(signals), **options,
+        )  # fmt: skip
+        triton_fft.filter_kernel[(channels,)](
+            sums, parts, grad_k, *grad_k.stride(), *tables, length, 1.0 / shape.m, **options
+        )
+
+
+def _long_spectra(k: Tensor, shape: Shape, out: Tensor) -> None:
+    from hyenadna.conv import triton_long_fft
+
+    z = _room(shape, len(k), 1, k.device)
+    _outer(shape, Signals(k[:, None]), "v", None, z, split=True)
+    with _on(k.device):
+        triton_long_fft.inner_spectrum_kernel[(len(k) * shape.n1,)](
+            z, out, out.stride(0), *_all_tables(shape, k.device), shape.n1, 1.0 / shape.m,
+            **_inner_options(shape, True),
+        )  # fmt: skip
+
+
+def _long_convolve(shape: Shape, spectra: Tensor, signals: Signals, y: Tensor) -> None:
+    from hyenadna.conv import triton_long_fft
+
+    channels, batch, _ = y.shape
+    z = _room(shape, channels, batch, y.device)
+    _outer(shape, signals, "v", "before", z, split=signals.split)
+    rows = _rows(channels * shape.n1, batch)
+    with _on(y.device):
+        triton_long_fft.inner_convolve_kernel[(channels * shape.n1 * -(-batch // rows),)](
+            z, spectra, *_all_tables(shape, y.device), batch, shape.n1, rows,
+            **_inner_options(shape, signals.split),
+        )  # fmt: skip
+    _outer_back(shape, z, y, signals, ("after", None), None, 1.0)
+
+
+def _long_gradients(
+    shape: Shape, spectra: Tensor, signals: Signals, grad: Tensor, into: Sequence[Tensor | None],
+    grad_k: Tensor,
+) -> None:  # fmt: skip
+    from hyenadna.conv import triton_long_fft
+
+    channels, batch, _ = grad.shape
+    room = _room(shape, channels, 2 * batch + 1, grad.device).flatten()
+    size = channels * batch * 2 * shape.m
+    z, g, sums = room[:size], room[size : 2 * size], room[2 * size :]
+    _outer(shape, signals, "v", "before", z, split=signals.split)
+    incoming = Signals(grad, None, signals.after, signals.short)
+    _outer(shape, incoming, "v", "after", g, split=signals.split, plain=True)
+    options = _inner_options(shape, signals.split)
+    tables = _all_tables(shape, grad.device)
+    programs = (channels * shape.n1,)
+    with _on(grad.device):
+        triton_long_fft.inner_gradients_kernel[programs](
+            z, g, sums, spectra, *tables, batch, shape.n1, AFTER=signals.after is not None,
+            **options,
+        )  # fmt: skip
+        triton_long_fft.inner_filter_kernel[programs](sums, *tables, shape.n1, **options)
+    _outer_back(shape, sums, grad_k[:, None], Signals(grad), (None, None), None, 1.0 / shape.m)
+    d_v, d_before, d_after = into
+    if d_after is not None:
+        _outer_back(shape, z, d_after, Signals(grad), ("v", None), None, 1.0)
+    assert d_v is not None
+    gates = ("before", None) if d_before is None else ("before", "v")
+    _outer_back(shape, g, d_v, signals, gates, d_before, 1.0)
+
+
+def _room(shape: Shape, channels: int, rows: int, device: torch.device) -> Tensor:
+    return torch.empty(channels, rows, 2 * shape.m, device=device)
+
+
+def _all_tables(shape: Shape, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Matrices, twiddles and phases for the kernels of one f1."""
+    return *inner_tables(shape, device), outer_tables(shape, device)[1]
+
+
+def _outer_options(shape: Shape, split: bool) -> dict[str, int | bool]:
+    tile = shape.outer_tile
+    return {
+        "BM": tile, "BN": 64 if tile >= 64 else 128, "BK": min(tile, 64), "SPLIT": split,
+        "num_warps": 8 if tile == 128 else 4, "num_stages": 1,
+    }  # fmt: skip
+
+
+def _outer_programs(shape: Shape, rows: int, options: dict[str, int | bool]) -> tuple[int]:
+    return (rows * -(-shape.n1 // options["BM"]) * (shape.inner // options["BN"]),)
+
+
+def _outer(
+    shape: Shape, signals: Signals, name: str, gate: str | None, z: Tensor, *, split: bool,
+    plain: bool = False,
+) -> None:  # fmt: skip
+    """Outer products of a signal times a gate, if there is one; plain: the signal is as it is."""
+    from hyenadna.conv import triton_long_fft
+
+    channels, batch, length = signals.v.shape
+    options = _outer_options(shape, split)
+    with _on(z.device):
+        triton_long_fft.outer_kernel[_outer_programs(shape, channels * batch, options)](
+            *signals.arguments(name), *signals.arguments(gate or name), z,
+            outer_tables(shape, z.device)[0], batch, length, signals.lead,
+            shape.n1, shape.side, shape.inner,
+            V_TAPS=0 if plain else signals.taps, GATE_TAPS=signals.taps,
+            GATE=gate is not None and getattr(signals, gate) is not None, **options,
+        )  # fmt: skip
+
+
+def _outer_back(
+    shape: Shape, z: Tensor, y: Tensor, signals: Signals, gates: tuple[str | None, str | None],
+    other: Tensor | None, factor: float,
+) -> None:  # fmt: skip
+    """y: z transformed back, times the first of the gates if any; other: times the second."""
+    from hyenadna.conv import triton_long_fft
+
+    channels, batch, length = y.shape
+    options = _outer_options(shape, signals.split)
+    one, two = (name if name and getattr(signals, name) is not None else None for name in gates)
+    with _on(z.device):
+        triton_long_fft.outer_back_kernel[_outer_programs(shape, channels * batch, options)](
+            z, outer_tables(shape, z.device)[0],
+            y, *y.stride(), *signals.arguments(one or "v"),
+            y if other is None else other, *signals.arguments(two or "v"),
+            batch, length, signals.lead, shape.n1, shape.side, shape.inner, factor,
+            ONE_TAPS=signals.taps, TWO_TAPS=signals.taps, ONE=one is not None,
+            TWO=other is not None, **options,
+        )  # fmt: skip

@@ -24,7 +24,7 @@ SMALL_SHARED: Final = 2048
 class Shape:
     """m = n1 * inner complex points for signals of `length` samples, m >= length.
 
-    inner = na * nb points are transformed by one program; n1 = 1: and that is all.
+    inner = na * nb points are transformed by one program; without `outer` that is all.
     """
 
     length: int
@@ -32,6 +32,7 @@ class Shape:
     na: int
     nb: int
     warps: int
+    outer: bool
 
     @property
     def inner(self) -> int:
@@ -48,6 +49,10 @@ class Shape:
         """Side of the tiles of an outer product: a power of two from 16 to 128."""
         return max(16, min(128, 1 << (self.n1 - 1).bit_length()))
 
+    @property
+    def side(self) -> int:
+        """Rows of the outer table, whole tiles."""
+        return -(-self.n1 // self.outer_tile) * self.outer_tile
 
 def shape_of(length: int, inner: int | None = None, largest: int = 8192) -> Shape:
     """The shape for a length. inner: points of a program where there are outer products.
@@ -57,10 +62,10 @@ def shape_of(length: int, inner: int | None = None, largest: int = 8192) -> Shap
     if inner is None:
         if length <= largest:
             m = max(256, 1 << (length - 1).bit_length())
-            return Shape(length, 1, *WHOLE[m])
+            return Shape(length, 1, *WHOLE[m], outer=False)
         inner = largest if length > 1 << 18 else min(largest, 4096)
     na, nb, warps = WHOLE[inner]
-    return Shape(length, -(-length // inner), na, nb, warps)
+    return Shape(length, -(-length // inner), na, nb, warps, outer=True)
 
 
 def _roots(numerators: Tensor, denominator: int) -> tuple[Tensor, Tensor]:
@@ -96,8 +101,24 @@ def _halves(tables: list[Tensor], device: torch.device) -> Tensor:
 @torch.inference_mode(False)
 def inner_tables(shape: Shape, device: torch.device) -> tuple[Tensor, Tensor]:
     """Matrices F1, F2 (see `_halves`) and twiddles (2, na, nb) of the transform of one program."""
-    whole = shape.n1 == 1
+    whole = not shape.outer
     f, t = _grid(shape.na, shape.nb)
     twiddles = torch.stack(_roots((4 * f - (1 if whole else 0)) * t, 4 * shape.inner))
     matrices = _halves([_dft(shape.na, whole), _dft(shape.nb, False)], device)
     return matrices, twiddles.float().to(device)
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)
+def outer_tables(shape: Shape, device: torch.device) -> tuple[Tensor, Tensor]:
+    """F1 within (2, side, side), see `_halves`, and phases: (2, n1, na) and (2, n1, nb) in a row.
+
+    Twiddles `exp(-2 pi i (f1 - 1/4) t2 / m)` are products of a phase of each kind, t2 = nb a + b.
+    """
+    matrix = torch.zeros(2, shape.side, shape.side, dtype=torch.float64, device="cpu")
+    matrix[:, : shape.n1, : shape.n1] = _dft(shape.n1, True)
+    phases = []
+    for count, step in ((shape.na, shape.nb), (shape.nb, 1)):
+        f, t = _grid(shape.n1, count)
+        phases.append(torch.stack(_roots((4 * f - 1) * t * step, 4 * shape.m)).flatten())
+    return _halves([matrix], device), torch.cat(phases).float().to(device)
