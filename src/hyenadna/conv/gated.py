@@ -14,7 +14,8 @@ from hyenadna.errors import InputError
 
 GATED_METHODS: Final = ("auto", "matrix", *METHODS)
 LONGEST_BY_MATRIX: Final = 1 << 23
-"""`auto` takes the FFT for longer signals: work of the matrix form grows with L^2 from there."""
+"""`auto` takes the FFT for longer signals, on paper (docs/decisions/matrix-fft.md): the work of the
+outer products grows with the square of the length."""
 
 
 def gated_long_convolution(
@@ -44,8 +45,8 @@ def gated_long_convolution(
         )
     _check(v, k, skip, before, after)
     if method == "auto":
-        short_enough = v.shape[-1] <= LONGEST_BY_MATRIX
-        method = "matrix" if short_enough and _why_no_matrix(v, k) is None else "fft"
+        wanted = v.is_cuda and v.shape[-1] <= LONGEST_BY_MATRIX
+        method = "matrix" if wanted and _why_no_matrix(v, k) is None else "fft"
     if method == "matrix":
         reason = _why_no_matrix(v, k)
         if reason is not None:

@@ -83,22 +83,25 @@ def _largest(device: torch.device) -> int:
 class Short:
     """A short causal filter of all three signals, that the kernels apply as they read them.
 
-    rows: (3, C, K + 1), float32 and contiguous, for after, before and v: K taps, the last of which
-    meets the current sample, and the bias. lead: samples of the past that lie before each row.
+    rows: (3, C, K + 2), float32 and contiguous, for after, before and v: K taps, the last of which
+    meets the current sample, a bias, and a shift that is added to all samples before. lead: samples
+    of the past that lie in memory before each row; before those all is 0, unshifted.
     """
 
     rows: Tensor
     lead: int = 0
 
     @classmethod
-    def of(cls, taps: Tensor, bias: Tensor, lead: int = 0) -> Short:
-        """taps: (3, C, K); bias: (3, C)."""
-        return cls(torch.cat([taps, bias[..., None]], dim=2).float().contiguous(), lead)
+    def of(cls, taps: Tensor, bias: Tensor, shift: Tensor | None = None, lead: int = 0) -> Short:
+        """taps: (3, C, K); bias, shift: (3, C)."""
+        shift = torch.zeros_like(bias) if shift is None else shift
+        rows = torch.cat([taps, bias[..., None], shift[..., None]], dim=2)
+        return cls(rows.float().contiguous(), lead)
 
     @property
     def taps(self) -> int:
         """K."""
-        return self.rows.shape[2] - 1
+        return self.rows.shape[2] - 2
 
     def part(self, channels: slice) -> Short:
         """That of a block of channels."""
@@ -205,9 +208,7 @@ def gradients(
         return grad_k
     for part in _blocks(channels, (2 * batch + 1) * shape.m * 8):
         parts = [None if x is None else x[part] for x in into]
-        _long_gradients(
-            shape, spectra[part], signals.part(part), grad[part], parts, grad_k[part]
-        )
+        _long_gradients(shape, spectra[part], signals.part(part), grad[part], parts, grad_k[part])
     return grad_k
 
 
@@ -294,7 +295,7 @@ def _gradients(
     rows = _rows(channels, batch)
     parts = -(-batch // rows)
     tables = inner_tables(shape, grad.device)
-    sums = torch.empty(channels * parts, 2 * shape.m, device=grad.device)
+    sums = torch.empty(channels * parts, 4 * shape.m, device=grad.device)
     options = _inner_options(shape, signals.split)
     d_v = into[0]
     assert d_v is not None and d_v.stride(2) == 1
@@ -303,7 +304,7 @@ def _gradients(
             *signals.arguments("v"), *signals.arguments("before"), *signals.arguments("after"),
             grad, *grad.stride(), *(d_v if x is None else x for x in into), *d_v.stride()[:2],
             sums, spectra, *tables, batch, length, signals.lead, rows,
-            **_gates(signals), **options,
+            STASH=shape.inner >= 1024, **_gates(signals), **options,
         )  # fmt: skip
         triton_fft.filter_kernel[(channels,)](
             sums, parts, grad_k, *grad_k.stride(), *tables, length, 1.0 / shape.m, **options
@@ -380,8 +381,8 @@ def _all_tables(shape: Shape, device: torch.device) -> tuple[Tensor, Tensor, Ten
 def _outer_options(shape: Shape, split: bool) -> dict[str, int | bool]:
     tile = shape.outer_tile
     return {
-        "BM": tile, "BN": 64 if tile >= 64 else 128, "BK": min(tile, 64), "SPLIT": split,
-        "num_warps": 8 if tile == 128 else 4, "num_stages": 1,
+        "BM": tile, "BN": 64 if tile >= 64 else 128, "BK": shape.outer_step, "SPLIT": split,
+        "num_warps": 8 if tile >= 32 else 4, "num_stages": 1,
     }  # fmt: skip
 
 

@@ -16,8 +16,6 @@ WHOLE: Final = {256: (16, 16, 1), 512: (32, 16, 2), 1024: (64, 16, 4), 2048: (64
                 4096: (128, 32, 8), 8192: (128, 64, 8)}  # fmt: skip
 """m -> (N1, N2, warps) of the transforms that one program does in registers. Chosen by what the
 compiler says about registers and spills: docs/decisions/matrix-fft.md."""
-SMALL_SHARED: Final = 2048
-"""Largest of them on a GPU with less than 160 KB shared memory for a block."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +48,20 @@ class Shape:
         return max(16, min(128, 1 << (self.n1 - 1).bit_length()))
 
     @property
+    def outer_step(self) -> int:
+        """Terms of an outer sum that are done at once."""
+        return min(self.outer_tile, 32)
+
+    @property
+    def outer_steps(self) -> int:
+        """Terms of an outer sum, whole steps."""
+        return -(-self.n1 // self.outer_step) * self.outer_step
+
+    @property
     def side(self) -> int:
         """Rows of the outer table, whole tiles."""
         return -(-self.n1 // self.outer_tile) * self.outer_tile
+
 
 def shape_of(length: int, inner: int | None = None, largest: int = 8192) -> Shape:
     """The shape for a length. inner: points of a program where there are outer products.
@@ -63,7 +72,7 @@ def shape_of(length: int, inner: int | None = None, largest: int = 8192) -> Shap
         if length <= largest:
             m = max(256, 1 << (length - 1).bit_length())
             return Shape(length, 1, *WHOLE[m], outer=False)
-        inner = largest if length > 1 << 18 else min(largest, 4096)
+        inner = min(largest, 4096 if length > 1 << 19 else 2048)
     na, nb, warps = WHOLE[inner]
     return Shape(length, -(-length // inner), na, nb, warps, outer=True)
 

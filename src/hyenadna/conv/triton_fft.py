@@ -116,19 +116,20 @@ def _largest(x):
 def _signal(ptr, taps, t, length, stride, lead, TAPS: tl.constexpr):
     """Samples at t in float32, 0 beyond length; with TAPS > 0 behind the short filter.
 
-    ptr: sample 0 of a row, which has `lead` more before it. taps: the TAPS taps and the bias of the
-    channel; the last tap meets the current sample.
+    ptr: sample 0 of a row, which has `lead` more before it. taps: those of the channel, the last of
+    which meets the current sample, then the bias, and a shift of all samples that come in.
     """
     inside = t < length
     if TAPS == 0:
         x = tl.load(ptr + t.to(tl.int64) * stride, mask=inside, other=0.0).to(tl.float32)
     else:
+        shift = tl.load(taps + TAPS + 1)
         x = tl.zeros_like(t).to(tl.float32) + tl.load(taps + TAPS)
         for j in tl.static_range(TAPS):
             s = t - (TAPS - 1 - j)
             known = inside & (s >= -lead)
-            p = tl.load(ptr + s.to(tl.int64) * stride, mask=known, other=0.0)
-            x += tl.load(taps + j) * p.to(tl.float32)
+            p = tl.load(ptr + s.to(tl.int64) * stride, mask=known, other=0.0).to(tl.float32)
+            x += tl.load(taps + j) * tl.where(known, p + shift, 0.0)
         x = tl.where(inside, x, 0.0)
     return x
 
@@ -206,18 +207,18 @@ def filter_kernel(
     sums, parts, k, k_c, k_l, f, twiddles, length, factor,
     N1: tl.constexpr, N2: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
-    """k (C, L): signals of the spectra `sums` (C, parts, 2, m), added up, times factor."""
+    """k (C, L): signals of the sums of `gradients_kernel`, added up, times factor."""
     c = tl.program_id(0).to(tl.int64)
     at = _grid(N1, N2)
     tr, ti = _pair(twiddles, at, N1 * N2)
     xr = tl.zeros((N1, N2), tl.float32)
     xi = tl.zeros((N1, N2), tl.float32)
-    sums += c * parts * (2 * N1 * N2)
+    sums += c * parts * (4 * N1 * N2)
     for _ in range(parts):
         pr, pi = _pair(sums, at, N1 * N2)
         xr += pr
         xi += pi
-        sums += 2 * N1 * N2
+        sums += 4 * N1 * N2
     scale = _scale(tl.maximum(_largest(xr), _largest(xi)))
     x = _signal_of(xr * scale, xi * scale, tr, ti, f, N1, N2, SPLIT)
     _store(k + c * k_c, x * (factor / scale), at, length, k_l)
@@ -244,7 +245,7 @@ def convolve_kernel(
     spectrum += c * (2 * N1 * N2 + 16)
     scale = tl.load(spectrum + 2 * N1 * N2)
     tr, ti = _pair(twiddles, at, N1 * N2)
-    step: tl.constexpr = TAPS + 1
+    step: tl.constexpr = TAPS + 2
     for row in range(tl.minimum(rows, batch - first)):
         b = first.to(tl.int64) + row
         x = _signal(v + c * v_c + b * v_b, v_taps + c * step, at, length, v_l, lead, TAPS)
@@ -270,11 +271,12 @@ def gradients_kernel(
     d_v, d_before, d_after, d_c, d_b,
     sums, spectrum, f, twiddles, batch, length, lead, rows,
     N1: tl.constexpr, N2: tl.constexpr, TAPS: tl.constexpr,
-    BEFORE: tl.constexpr, AFTER: tl.constexpr, SPLIT: tl.constexpr,
+    BEFORE: tl.constexpr, AFTER: tl.constexpr, SPLIT: tl.constexpr, STASH: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of v, before, after from g, that of y; all three with strides (d_c, d_b, 1).
+    """Gradients of v, before and after from g, that of y; all three with strides (d_c, d_b, 1).
 
-    sums (C, parts, 2, m): spectrum of the gradient of the filter, summed over a program's rows.
+    sums (C, parts, 2, 2, m): spectrum of the gradient of the filter, summed over a program's rows,
+    and room for a spectrum. STASH: these are not held in registers, where there are too few.
     """
     parts = tl.cdiv(batch, rows)
     c = (tl.program_id(0) // parts).to(tl.int64)
@@ -282,35 +284,48 @@ def gradients_kernel(
     at = _grid(N1, N2)
     spectrum += c * (2 * N1 * N2 + 16)
     scale = tl.load(spectrum + 2 * N1 * N2)
-    tr, ti = _pair(twiddles, at, N1 * N2)
-    step: tl.constexpr = TAPS + 1
-    sr = tl.zeros((N1, N2), tl.float32)
-    si = tl.zeros((N1, N2), tl.float32)
+    sums += tl.program_id(0).to(tl.int64) * (4 * N1 * N2)
+    stash = sums + 2 * N1 * N2
+    step: tl.constexpr = TAPS + 2
+    if not STASH:
+        sr = tl.zeros((N1, N2), tl.float32)
+        si = tl.zeros((N1, N2), tl.float32)
     for row in range(tl.minimum(rows, batch - first)):
         b = first.to(tl.int64) + row
         d_start = c * d_c + b * d_b
         v_start, g_start = v + c * v_c + b * v_b, g + c * g_c + b * g_b
         before_start = before + c * before_c + b * before_b
-        x = _signal(g_start, g, at, length, g_l, 0, 0)
-        if AFTER:
-            start = after + c * after_c + b * after_b
-            x *= _signal(start, after_taps + c * step, at, length, after_l, lead, TAPS)
-        gr, gi, g_back = _spectrum_of(x, tr, ti, f, N1, N2, SPLIT)
+        tr, ti = _pair(twiddles, at, N1 * N2)
         x = _signal(v_start, v_taps + c * step, at, length, v_l, lead, TAPS)
         if BEFORE:
             taps = before_taps + c * step
             x *= _signal(before_start, taps, at, length, before_l, lead, TAPS)
         xr, xi, x_back = _spectrum_of(x, tr, ti, f, N1, N2, SPLIT)
-        pr, pi = _times_conjugate(gr, gi, xr, xi)
-        sr += pr * (g_back * x_back)
-        si += pi * (g_back * x_back)
+        if STASH:
+            _put(stash, at, N1 * N2, xr, xi)
+            tl.debug_barrier()
+            tr, ti = _pair(twiddles, at, N1 * N2)
+        x = _signal(g_start, g, at, length, g_l, 0, 0)
+        if AFTER:
+            start = after + c * after_c + b * after_b
+            x *= _signal(start, after_taps + c * step, at, length, after_l, lead, TAPS)
+        gr, gi, g_back = _spectrum_of(x, tr, ti, f, N1, N2, SPLIT)
+        if STASH:
+            xr, xi = _pair(stash, at, N1 * N2)
+        hr, hi = _times_conjugate(gr, gi, xr, xi)
+        hr *= g_back * x_back
+        hi *= g_back * x_back
+        if STASH:
+            if row > 0:
+                pr, pi = _pair(sums, at, N1 * N2)
+                hr += pr
+                hi += pi
+            _put(sums, at, N1 * N2, hr, hi)
+        else:
+            sr += hr
+            si += hi
         kr, ki = _pair(spectrum, at, N1 * N2)
         gr, gi = _times_conjugate(gr, gi, kr, ki)
-        if AFTER:
-            xr, xi = _times(xr, xi, kr, ki)
-            x = _signal_of(xr, xi, tr, ti, f, N1, N2, SPLIT) * (x_back * scale)
-            x *= _signal(g_start, g, at, length, g_l, 0, 0)
-            _store(d_after + d_start, x, at, length, 1)
         x = _signal_of(gr, gi, tr, ti, f, N1, N2, SPLIT) * (g_back * scale)
         if BEFORE:
             other = _signal(v_start, v_taps + c * step, at, length, v_l, lead, TAPS)
@@ -318,4 +333,15 @@ def gradients_kernel(
             taps = before_taps + c * step
             x *= _signal(before_start, taps, at, length, before_l, lead, TAPS)
         _store(d_v + d_start, x, at, length, 1)
-    _put(sums + tl.program_id(0).to(tl.int64) * (2 * N1 * N2), at, N1 * N2, sr, si)
+        if AFTER:
+            if STASH:
+                tl.debug_barrier()
+                tr, ti = _pair(twiddles, at, N1 * N2)
+                xr, xi = _pair(stash, at, N1 * N2)
+                kr, ki = _pair(spectrum, at, N1 * N2)
+            xr, xi = _times(xr, xi, kr, ki)
+            x = _signal_of(xr, xi, tr, ti, f, N1, N2, SPLIT) * (x_back * scale)
+            x *= _signal(g_start, g, at, length, g_l, 0, 0)
+            _store(d_after + d_start, x, at, length, 1)
+    if not STASH:
+        _put(sums, at, N1 * N2, sr, si)

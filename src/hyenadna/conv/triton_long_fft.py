@@ -30,7 +30,12 @@ def _place(batch, blocks, columns):
     """Channel, row, block and column block of this program."""
     i = tl.program_id(0)
     row = i // (blocks * columns)
-    return (row // batch).to(tl.int64), (row % batch).to(tl.int64), i % blocks, i // blocks % columns
+    return (
+        (row // batch).to(tl.int64),
+        (row % batch).to(tl.int64),
+        i % blocks,
+        i // blocks % columns,
+    )
 
 
 @triton.jit
@@ -57,9 +62,9 @@ def outer_kernel(
     for first in range(0, n1, BK):
         t1 = first + tl.arange(0, BK)
         t = t1[:, None] * inner + t2[None, :]
-        x = _signal(v, v_taps + c * (V_TAPS + 1), t, length, v_l, lead, V_TAPS)
+        x = _signal(v, v_taps + c * (V_TAPS + 2), t, length, v_l, lead, V_TAPS)
         if GATE:
-            taps = gate_taps + c * (GATE_TAPS + 1)
+            taps = gate_taps + c * (GATE_TAPS + 2)
             x *= _signal(gate, taps, t, length, gate_l, lead, GATE_TAPS)
         scale = _scale(_largest(x))
         x *= scale
@@ -107,11 +112,11 @@ def outer_back_kernel(
     t = t1[:, None] * inner + t2[None, :]
     if TWO:
         start = two + c * two_c + b * two_b
-        s = _signal(start, two_taps + c * (TWO_TAPS + 1), t, length, two_l, lead, TWO_TAPS)
+        s = _signal(start, two_taps + c * (TWO_TAPS + 2), t, length, two_l, lead, TWO_TAPS)
         _store(other_y + c * y_c + b * y_b, x * s, t, length, y_l)
     if ONE:
         start = one + c * one_c + b * one_b
-        x *= _signal(start, one_taps + c * (ONE_TAPS + 1), t, length, one_l, lead, ONE_TAPS)
+        x *= _signal(start, one_taps + c * (ONE_TAPS + 2), t, length, one_l, lead, ONE_TAPS)
     _store(y + c * y_c + b * y_b, x, t, length, y_l)
 
 
@@ -190,9 +195,7 @@ def inner_filter_kernel(
     z += c * 2 * m + f1 * (NA * NB)
     xr, xi = _pair(z, at, m)
     scale = _scale(tl.maximum(_largest(xr), _largest(xi)))
-    zr, zi = _inner_signal_of(
-        xr * scale, xi * scale, pr, pi, qr, qi, tr, ti, f, NA, NB, SPLIT
-    )
+    zr, zi = _inner_signal_of(xr * scale, xi * scale, pr, pi, qr, qi, tr, ti, f, NA, NB, SPLIT)
     _put(z, at, m, zr * (1.0 / scale), zi * (1.0 / scale))
 
 
@@ -241,28 +244,39 @@ def inner_gradients_kernel(
     spectrum += c * (2 * m + 16)
     scale = tl.load(spectrum + 2 * m)
     spectrum += f1 * (NA * NB)
-    tr, ti = _pair(twiddles, at, NA * NB)
-    pr, pi, qr, qi = _phases(phases, f1, n1, NA, NB)
     z += c * batch * 2 * m + f1 * (NA * NB)
     g += c * batch * 2 * m + f1 * (NA * NB)
-    sr = tl.zeros((NA, NB), tl.float32)
-    si = tl.zeros((NA, NB), tl.float32)
-    for _ in range(batch):
-        zr, zi = _pair(g, at, m)
-        gr, gi, g_back = _inner_spectrum_of(zr, zi, pr, pi, qr, qi, tr, ti, f, NA, NB, SPLIT)
+    sums += c * 2 * m + f1 * (NA * NB)
+    for row in range(batch):
+        tr, ti = _pair(twiddles, at, NA * NB)
+        pr, pi, qr, qi = _phases(phases, f1, n1, NA, NB)
         zr, zi = _pair(z, at, m)
         xr, xi, x_back = _inner_spectrum_of(zr, zi, pr, pi, qr, qi, tr, ti, f, NA, NB, SPLIT)
+        _put(z, at, m, xr, xi)  # out of the registers for a while
+        tl.debug_barrier()
+        tr, ti = _pair(twiddles, at, NA * NB)
+        pr, pi, qr, qi = _phases(phases, f1, n1, NA, NB)
+        zr, zi = _pair(g, at, m)
+        gr, gi, g_back = _inner_spectrum_of(zr, zi, pr, pi, qr, qi, tr, ti, f, NA, NB, SPLIT)
+        xr, xi = _pair(z, at, m)
         hr, hi = _times_conjugate(gr, gi, xr, xi)
-        sr += hr * (g_back * x_back)
-        si += hi * (g_back * x_back)
+        if row == 0:
+            _put(sums, at, m, hr * (g_back * x_back), hi * (g_back * x_back))
+        else:
+            sr, si = _pair(sums, at, m)
+            _put(sums, at, m, sr + hr * (g_back * x_back), si + hi * (g_back * x_back))
         kr, ki = _pair(spectrum, at, m)
         gr, gi = _times_conjugate(gr, gi, kr, ki)
+        zr, zi = _inner_signal_of(gr, gi, pr, pi, qr, qi, tr, ti, f, NA, NB, SPLIT)
+        _put(g, at, m, zr * (g_back * scale), zi * (g_back * scale))
         if AFTER:
+            tl.debug_barrier()
+            tr, ti = _pair(twiddles, at, NA * NB)
+            pr, pi, qr, qi = _phases(phases, f1, n1, NA, NB)
+            xr, xi = _pair(z, at, m)
+            kr, ki = _pair(spectrum, at, m)
             xr, xi = _times(xr, xi, kr, ki)
             zr, zi = _inner_signal_of(xr, xi, pr, pi, qr, qi, tr, ti, f, NA, NB, SPLIT)
             _put(z, at, m, zr * (x_back * scale), zi * (x_back * scale))
-        zr, zi = _inner_signal_of(gr, gi, pr, pi, qr, qi, tr, ti, f, NA, NB, SPLIT)
-        _put(g, at, m, zr * (g_back * scale), zi * (g_back * scale))
         z += 2 * m
         g += 2 * m
-    _put(sums + c * 2 * m + f1 * (NA * NB), at, m, sr, si)
