@@ -7,6 +7,11 @@ GPU does, sums in float32, but cuts numbers off where a GPU rounds them to bfloa
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -81,13 +86,13 @@ def test_float32_is_that_of_a_float32_fft(batch, channels, length):
         assert error < 1e-6, name
 
 
-@pytest.mark.parametrize("length", [1, 255, 257, 700])
-def test_float32_by_outer_products(inner, length):
-    arguments = inputs(2, 2, length, torch.float32)
+@pytest.mark.parametrize(("batch", "channels", "length"), [(1, 1, 1), (1, 2, 257), (2, 1, 600)])
+def test_float32_by_outer_products(inner, batch, channels, length):
+    arguments = inputs(batch, channels, length, torch.float32)
     exact = values_and_gradients("direct", arguments, exact=True)
     ours = errors(values_and_gradients("matrix", arguments), exact)
     for name, error in zip(NAMES, ours, strict=True):
-        assert error < 1e-6, name
+        assert error < 2e-6, name
 
 
 def test_more_outer_points_than_a_tile_has(inner, monkeypatch):
@@ -95,42 +100,45 @@ def test_more_outer_points_than_a_tile_has(inner, monkeypatch):
     arguments = inputs(1, 1, 17 * 256 + 5, torch.float32)
     shape = matrix_fft.shape_for(arguments[0].shape[2], None, None)
     assert shape.side == 32 and shape.outer_steps == 32
-    ours = values_and_gradients("matrix", arguments)
-    exact = values_and_gradients("fft", arguments, exact=True)
-    for name, error in zip(NAMES, errors(ours, exact), strict=True):
-        assert error < 1e-6, name
+    v, k, *_ = arguments
+    y = gated_long_convolution(v, k, method="matrix")
+    exact = gated_long_convolution(v.double(), k.double(), method="fft")
+    assert errors([y], [exact])[0] < 1e-6
 
 
 # Of a 16-bit type the result has its own rounding: 1.9e-4 for float16, 1.7e-3 for bfloat16 and
-# twice that in the interpreter. The transforms of our own add 4e-4 (measured).
-@pytest.mark.parametrize(("dtype", "least"), [(torch.float16, 8e-4), (torch.bfloat16, 4.5e-3)])
+# twice that in the interpreter. The transforms add 4e-4 (measured; of 8 roundings of 1.4e-4 each:
+# four factors of the signal's and four tables). Of the gradient of skip there is one number for
+# each channel, as uncertain as the root mean square of the gradient of k.
+LEAST = {torch.float16: 1e-3, torch.bfloat16: 2.5e-3 if DEVICE == "cuda" else 5e-3}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("length", [17, 600])
-def test_16_bit_errors_beside_those_of_the_fft(dtype, least, length):
+def test_16_bit_errors_beside_those_of_the_fft(dtype, length):
     arguments = inputs(2, 2, length, dtype)
     exact = values_and_gradients("direct", arguments, exact=True)
     ours = errors(values_and_gradients("matrix", arguments), exact)
     fft = errors(values_and_gradients("fft", arguments), exact)
     for name, error, yardstick in zip(NAMES, ours, fft, strict=True):
-        if name == "skip":  # one number of the gradient of k for each channel
-            error, yardstick = error / 5, yardstick / 5
-        assert error < max(least, 1.2 * yardstick), name
+        assert error < max(LEAST[dtype] * (5 if name == "skip" else 1), 1.2 * yardstick), name
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_16_bit_by_outer_products(inner, dtype):
-    arguments = inputs(1, 2, 600, dtype)
+    arguments = inputs(1, 1, 600, dtype)
     exact = values_and_gradients("direct", arguments, exact=True)
     ours = errors(values_and_gradients("matrix", arguments), exact)
     for name, error in zip(NAMES, ours, strict=True):
-        assert error < (5e-3 if name == "skip" or dtype == torch.bfloat16 else 1e-3), name
+        assert error < LEAST[dtype] * (5 if name == "skip" else 1), name
 
 
 @given(
-    shape=st.tuples(st.integers(1, 2), st.integers(1, 2), st.integers(1, 300)),
+    shape=st.tuples(st.integers(1, 2), st.integers(1, 2), st.integers(1, 40)),
     present=st.tuples(st.booleans(), st.booleans(), st.booleans()),
     outer=st.booleans(),
 )
-@settings(max_examples=6)
+@settings(max_examples=4)
 def test_any_of_the_arguments_may_be_missing(shape, present, outer):
     arguments = inputs(*shape, torch.float32)
     arguments[2:] = [x if there else None for x, there in zip(arguments[2:], present, strict=True)]
@@ -142,8 +150,7 @@ def test_any_of_the_arguments_may_be_missing(shape, present, outer):
     assert max(errors(ours, exact)) < 2e-6
 
 
-@pytest.mark.parametrize("scale", [1e-12, 1e12])
-@pytest.mark.parametrize("outer", [False, True])
+@pytest.mark.parametrize(("scale", "outer"), [(1e-12, False), (1e12, True)])
 def test_any_scale(scale, outer, monkeypatch):
     if outer:
         monkeypatch.setattr(matrix_fft, "shape_for", lambda n, *_: shape_of(n, inner=256))
@@ -174,8 +181,8 @@ def test_nothing_is_nothing():
 def test_a_row_does_not_depend_on_its_batch_and_runs_are_equal(outer, monkeypatch):
     if outer:
         monkeypatch.setattr(matrix_fft, "shape_for", lambda n, *_: shape_of(n, inner=256))
-    monkeypatch.setattr(matrix_fft, "PROGRAMS", 2)  # several rows one after the other
-    arguments = inputs(3, 1, 280, torch.float32)
+    monkeypatch.setattr(matrix_fft, "PROGRAMS", 1)  # several rows one after the other
+    arguments = inputs(2, 1, 280, torch.float32)
     whole, again = (values_and_gradients("matrix", arguments) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
     v, k, skip, before, after = arguments
@@ -185,58 +192,49 @@ def test_a_row_does_not_depend_on_its_batch_and_runs_are_equal(outer, monkeypatc
     assert torch.equal(alone, whole[0][1:2])
 
 
-@pytest.mark.parametrize("outer", [False, True])
-def test_blocks_of_channels_change_nothing(outer, monkeypatch):
-    monkeypatch.setattr(matrix_fft, "shape_for", lambda n, *_: shape_of(n, inner=256))
-    arguments = inputs(1, 3, 260, torch.float32)
+def test_blocks_of_channels_change_nothing(inner, monkeypatch):
+    arguments = inputs(1, 2, 200, torch.float32)
     whole = values_and_gradients("matrix", arguments)
     monkeypatch.setattr(matrix_fft, "BLOCK_BYTES", 1)
     for one, other in zip(values_and_gradients("matrix", arguments), whole, strict=True):
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("outer", [False, True])
-def test_with_a_short_filter_channel_last_behind_others(outer):
+@pytest.mark.parametrize(("outer", "lead"), [(False, 0), (False, 2), (True, 2)])
+def test_with_a_short_filter_channel_last_behind_others(outer, lead):
     """As the engine calls it: raw projections (3, C, B, L) without their bias, y (B, L, C)."""
-    batch, channels, length, taps = 2, 2, 270, 3
+    batch, channels, length, taps = 2, 2 - outer, 270, 3
     generator = torch.Generator().manual_seed(1)
-    whole = torch.randn(3, channels, batch, taps - 1 + length, generator=generator)
-    weight = torch.randn(3, channels, taps, generator=generator)
-    bias, shift = torch.randn(2, 3, channels, generator=generator)
-    k = torch.randn(channels, length, generator=generator)
-    grad = torch.randn(batch, length, channels, generator=generator)
-    p, whole, weight, bias, shift, k, grad = (
-        x.to(DEVICE) for x in (whole[..., taps - 1 :], whole, weight, bias, shift, k, grad)
-    )
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator).to(DEVICE)
+
+    whole = normal(3, channels, batch, taps - 1 + length)
+    weight, bias, shift = normal(3, channels, taps), normal(3, channels), normal(3, channels)
+    k, grad = normal(channels, length), normal(batch, length, channels)
+    p = whole[..., taps - 1 :]
     shape = shape_of(length, inner=256) if outer else shape_of(length)
+    short = matrix_fft.Short.of(weight, bias, shift, lead)
+    signals = matrix_fft.Signals(p[2], p[1], p[0], short)
     spectra = matrix_fft.spectrum(k, shape)
-    for lead in (0, taps - 1):
-        short = matrix_fft.Short.of(weight, bias, shift, lead)
-        window = whole if lead else p
-        filtered = [
-            short_convolution(
-                (window[i] + shift[i, :, None, None]).double().transpose(0, 1),
-                weight[i].double(), bias[i].double(),
-            )[..., lead:].requires_grad_()
-            for i in range(3)
-        ]  # fmt: skip
-        after, before, v = filtered
-        exact_k = k.double().requires_grad_()
-        exact = gated_long_convolution(v, exact_k, before=before, after=after, method="direct")
-        y = torch.empty(batch, length, channels, device=DEVICE)
-        # rows of `whole` are contiguous, so that what comes before p[..., 0] is its past
-        view = whole[..., taps - 1 :]
-        signals = matrix_fft.Signals(view[2], view[1], view[0], short)
-        matrix_fft.convolve(shape, spectra, signals, y.permute(2, 0, 1))
-        into = torch.empty(3, channels, batch, length, device=DEVICE)
-        grad_k = matrix_fft.gradients(
-            shape, spectra, signals, grad.permute(2, 0, 1), [into[2], into[1], into[0]]
-        )
-        wanted = torch.autograd.grad(
-            exact, [after, before, v, exact_k], grad.permute(0, 2, 1).double()
-        )
-        found = [y.transpose(1, 2), *into.transpose(1, 2), grad_k]
-        assert max(errors(found, [exact.detach(), *wanted])) < 1e-6
+    y = torch.empty(batch, length, channels, device=DEVICE)
+    matrix_fft.convolve(shape, spectra, signals, y.permute(2, 0, 1))
+    into = torch.empty(3, channels, batch, length, device=DEVICE)
+    grad_k = matrix_fft.gradients(
+        shape, spectra, signals, grad.permute(2, 0, 1), [into[2], into[1], into[0]]
+    )
+
+    seen = ((whole if lead else p) + shift[..., None, None]).double()
+    filtered = [
+        short_convolution(x.transpose(0, 1), w, b)[..., lead:].requires_grad_()
+        for x, w, b in zip(seen, weight.double(), bias.double(), strict=True)
+    ]
+    after, before, v = filtered
+    exact_k = k.double().requires_grad_()
+    exact = gated_long_convolution(v, exact_k, before=before, after=after, method="direct")
+    wanted = torch.autograd.grad(exact, [*filtered, exact_k], grad.permute(0, 2, 1).double())
+    found = [y.transpose(1, 2), *into.transpose(1, 2), grad_k]
+    assert max(errors(found, [exact.detach(), *wanted])) < 1e-6
 
 
 def test_only_the_gradients_asked_for():
@@ -298,3 +296,36 @@ def test_shapes_waste_little(length):
     assert shape.m >= length
     assert shape.m < 2 * length + 256 if not shape.outer else shape.m < length + shape.inner
     assert shape.side >= shape.outer_steps >= shape.n1 or not shape.outer
+
+
+def compiled(*words):
+    """What each kernel takes on an H200, compiled in a process of its own, not interpreted."""
+    source = Path(__file__).parent / "ahead_of_time.py"
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, str(source), *words], capture_output=True, text=True, env=environment
+    )
+    if "ptxas" in done.stderr and "No such file" in done.stderr:
+        pytest.skip("Triton came without an assembler")
+    assert not done.returncode, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_the_compiler_takes_the_kernels():
+    kernels = compiled("short")
+    assert {x["kernel"] for x in kernels} == {
+        f"{name}_kernel"
+        for name in (
+            "spectrum", "filter", "convolve", "gradients", "outer", "outer_back",
+            "inner_spectrum", "inner_filter", "inner_convolve", "inner_gradients",
+        )
+    }  # fmt: skip
+    assert not any(x["spilled"] for x in kernels)
+
+
+@pytest.mark.slow
+def test_real_sizes_fit_into_an_h200():
+    for x in compiled():
+        assert x["shared"] <= 227 << 10, x
+        large = x["tile"] in ([128, 32], [128, 64]) or x["type"] == "float32" or x["taps"]
+        assert x["spilled"] <= (3000 if large else 128), x

@@ -104,7 +104,7 @@ def _grid(N1: tl.constexpr, N2: tl.constexpr):
 @triton.jit
 def _scale(largest):
     """A factor that brings numbers up to `largest` to 1 at most."""
-    return tl.where(largest > 1e-37, 1.0 / largest, 1.0)
+    return tl.where(largest > 1e-37, 1.0 / tl.maximum(largest, 1e-37), 1.0)
 
 
 @triton.jit
