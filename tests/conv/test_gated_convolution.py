@@ -86,7 +86,7 @@ def test_float32_is_that_of_a_float32_fft(batch, channels, length):
         assert error < 1e-6, name
 
 
-@pytest.mark.parametrize(("batch", "channels", "length"), [(1, 1, 1), (1, 2, 257), (2, 1, 600)])
+@pytest.mark.parametrize(("batch", "channels", "length"), [(1, 1, 1), (1, 2, 257), (2, 1, 300)])
 def test_float32_by_outer_products(inner, batch, channels, length):
     arguments = inputs(batch, channels, length, torch.float32)
     exact = values_and_gradients("direct", arguments, exact=True)
@@ -235,6 +235,35 @@ def test_with_a_short_filter_channel_last_behind_others(outer, lead):
     wanted = torch.autograd.grad(exact, [*filtered, exact_k], grad.permute(0, 2, 1).double())
     found = [y.transpose(1, 2), *into.transpose(1, 2), grad_k]
     assert max(errors(found, [exact.detach(), *wanted])) < 1e-6
+
+
+@pytest.mark.parametrize("lead", [0, 3])
+@pytest.mark.parametrize(("batch", "length"), [(2, 1), (1, 5), (2, 300)])
+def test_gradients_of_the_short_filter(batch, length, lead):
+    generator = torch.Generator().manual_seed(2)
+    taps = 4
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator).to(DEVICE)
+
+    whole, d = normal(3, 2, batch, 3 + length), normal(3, 2, batch, length)
+    weight, bias, shift = normal(3, 2, taps), normal(3, 2), normal(3, 2)
+    p, dp = whole[..., 3:], torch.empty_like(d)
+    sums = matrix_fft.short_gradients(p, d, matrix_fft.Short.of(weight, bias, shift, lead), dp)
+
+    leaves = [x.double().requires_grad_() for x in (p, weight, bias, shift)]
+    seen = torch.cat([whole[..., 3 - lead : 3].double(), leaves[0]], 3)
+    # the shift of what lies before p is no part of the gradient
+    held = torch.cat([shift[..., None].double().expand(3, 2, lead),
+                      leaves[3][..., None].expand(3, 2, length)], 2)  # fmt: skip
+    seen = (seen + held[:, :, None]).transpose(1, 2)
+    out = torch.stack(
+        [short_convolution(x, w, b) for x, w, b in zip(seen, *leaves[1:3], strict=True)]
+    )
+    out = out.transpose(1, 2)[..., lead:]
+    wanted = torch.autograd.grad(out, leaves, d.double())
+    found = [dp, sums[..., :taps], sums[..., taps], sums[..., taps + 1]]
+    assert max(errors(found, wanted)) < 1e-6
 
 
 def test_only_the_gradients_asked_for():

@@ -212,6 +212,30 @@ def gradients(
     return grad_k
 
 
+def short_gradients(p: Tensor, d: Tensor, short: Short, dp: Tensor) -> Tensor:
+    """Fills dp with the gradient of p; returns that of short.rows, (3, C, K + 2).
+
+    p: the signals after, before and v in one tensor (3, C, B, L), dense along L; d: as `gradients`
+    gives them, in this order and one tensor; dp: with the strides of d, another tensor. Without
+    gradients of what lies before p.
+    """
+    from hyenadna.conv import triton_short
+
+    _, channels, batch, length = p.shape
+    assert p.stride(3) == d.stride(3) == 1 and d.stride() == dp.stride()
+    block = min(4096, max(128, 1 << (length - 1).bit_length()))
+    programs = 3 * channels * batch * -(-length // block)
+    sums = torch.empty(programs, short.taps + 2, dtype=torch.float32, device=p.device)
+    if programs:
+        with _on(p.device):
+            triton_short.short_gradients_kernel[(programs,)](
+                p, *p.stride()[:3], d, dp, *d.stride()[:3], short.rows, sums,
+                channels, batch, length, short.lead,
+                TAPS=short.taps, BLOCK=block, num_warps=8 if block >= 2048 else 4,
+            )  # fmt: skip
+    return sums.view(3, channels, -1, short.taps + 2).sum(2)
+
+
 def _bring_into_range(out: Tensor, shape: Shape) -> None:
     """Scales spectra so that what they are multiplied into stays within float16, whatever comes.
 
