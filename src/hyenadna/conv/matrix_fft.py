@@ -75,8 +75,10 @@ def _largest(device: torch.device) -> int:
     """Most points that one program transforms there."""
     if device.type != "cuda":
         return 8192
-    shared = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
-    return 8192 if shared >= 160 << 10 else SMALL
+    from triton.runtime import driver
+
+    properties = driver.active.utils.get_device_properties(device.index)
+    return 8192 if properties["max_shared_mem"] >= 160 << 10 else SMALL
 
 
 @dataclass(frozen=True)
