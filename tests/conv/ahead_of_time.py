@@ -40,7 +40,7 @@ class Recorder:
     def __getitem__(self, grid: tuple[int, ...]):
         return self.record
 
-    def record(self, *args, num_warps: int, num_stages: int, **constants) -> None:
+    def record(self, *args, num_warps: int, num_stages: int, maxnreg=None, **constants) -> None:
         names = self.kernel.arg_names
         values = dict(zip(names, args, strict=False)) | constants
         signature, fixed, divisible = {}, {}, {}
@@ -57,7 +57,7 @@ class Recorder:
                 signature[name] = "i32" if -(1 << 31) <= value < 1 << 31 else "i64"
             if isinstance(value, Tensor) or (isinstance(value, int) and value % 16 == 0):
                 divisible[(i,)] = [["tt.divisibility", 16]]
-        options = {"num_warps": num_warps, "num_stages": num_stages}
+        options = {"num_warps": num_warps, "num_stages": num_stages, "maxnreg": maxnreg}
         divisible = {k: v for k, v in divisible.items() if names[k[0]] not in fixed}
         key = repr((self.kernel.__name__, signature, fixed, sorted(divisible), options))
         launches[key] = (self.kernel, signature, fixed, divisible, options)

@@ -279,6 +279,15 @@ def _inner_options(shape: Shape, split: bool) -> dict[str, int | bool]:
     }  # fmt: skip
 
 
+def _registers(shape: Shape, signals: Signals, most_taps: int) -> int | None:
+    """Registers of a thread, so that two programs of 256 threads fit on a multiprocessor.
+
+    Where little spills for that: docs/decisions/matrix-fft.md.
+    """
+    fits = shape.inner == 4096 and not signals.split and signals.taps <= most_taps
+    return 128 if fits else None
+
+
 def _gates(signals: Signals) -> dict[str, int | bool]:
     return {
         "TAPS": signals.taps,
@@ -308,6 +317,7 @@ def _convolve(shape: Shape, spectra: Tensor, signals: Signals, y: Tensor) -> Non
             y, *y.stride(), spectra, *inner_tables(shape, y.device),
             batch, length, signals.lead, rows,
             **_gates(signals), **_inner_options(shape, signals.split),
+            maxnreg=_registers(shape, signals, most_taps=3),
         )  # fmt: skip
 
 
@@ -331,6 +341,7 @@ def _gradients(
             grad, *grad.stride(), *(d_v if x is None else x for x in into), *d_v.stride()[:2],
             sums, spectra, *tables, batch, length, signals.lead, rows,
             STASH=shape.inner >= 1024, **_gates(signals), **options,
+            maxnreg=_registers(shape, signals, most_taps=0),
         )  # fmt: skip
         triton_fft.filter_kernel[(channels,)](
             sums, parts, grad_k, *grad_k.stride(), *tables, length, 1.0 / shape.m, **options

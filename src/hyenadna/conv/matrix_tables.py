@@ -72,7 +72,7 @@ def shape_of(length: int, inner: int | None = None, largest: int = 8192) -> Shap
         if length <= largest:
             m = max(256, 1 << (length - 1).bit_length())
             return Shape(length, 1, *WHOLE[m], outer=False)
-        inner = min(largest, 4096 if length > 1 << 19 else 2048)
+        inner = min(largest, 4096 if length > 1 << 20 else 2048)
     na, nb, warps = WHOLE[inner]
     return Shape(length, -(-length // inner), na, nb, warps, outer=True)
 
