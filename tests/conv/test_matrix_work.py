@@ -29,7 +29,7 @@ def test_outer_products():
     work = forward_work(shape, 1, 2, torch.float16, gates=0)
     assert work.flops == 2 * 2 * one_way
     # complex numbers are written and read between the three kernels
-    assert work.bytes == 2 * 2 * 1000 * 2 + 1024 * 8 + 2 * 4 * 1024 * 8
+    assert work.bytes == 2 * 2 * 1000 * 2 + 1024 * 8 + 2 * 4 * 1024 * 4
 
 
 def test_time_is_that_of_the_slower_limit():

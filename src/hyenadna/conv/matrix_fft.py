@@ -188,7 +188,7 @@ def convolve(shape: Shape, spectra: Tensor, signals: Signals, y: Tensor) -> None
         _convolve(shape, spectra, signals, y)
         return
     channels, batch, _ = y.shape
-    for part in _blocks(channels, batch * shape.m * 8):
+    for part in _blocks(channels, batch * shape.m * _point_bytes(signals)):
         _long_convolve(shape, spectra[part], signals.part(part), y[part])
 
 
@@ -208,7 +208,7 @@ def gradients(
     if not shape.outer:
         _gradients(shape, spectra, signals, grad, into, grad_k)
         return grad_k
-    for part in _blocks(channels, (2 * batch + 1) * shape.m * 8):
+    for part in _blocks(channels, shape.m * (2 * batch * _point_bytes(signals) + 16)):
         parts = [None if x is None else x[part] for x in into]
         _long_gradients(shape, spectra[part], signals.part(part), grad[part], parts, grad_k[part])
     return grad_k
@@ -256,6 +256,11 @@ def _blocks(channels: int, channel_bytes: int) -> Iterator[slice]:
     width = max(1, BLOCK_BYTES // channel_bytes)
     for start in range(0, channels, width):
         yield slice(start, min(start + width, channels))
+
+
+def _point_bytes(signals: Signals) -> int:
+    """Bytes of a complex number between kernels."""
+    return 8 if signals.split else 4
 
 
 def _rows(programs: int, batch: int) -> int:
@@ -348,14 +353,46 @@ def _gradients(
         )
 
 
+@dataclass(frozen=True)
+class _Between:
+    """What lies between the kernels of a long signal: see `triton_long_fft`."""
+
+    z: Tensor
+    tiles: Tensor
+    rows: Tensor
+
+    @classmethod
+    def of(cls, z: Tensor) -> _Between:
+        """float32, without scales."""
+        return cls(z, z, z)
+
+    @classmethod
+    def make(cls, shape: Shape, signals: Signals) -> _Between:
+        """Room for signals; in half precision where they are."""
+        channels, batch, _ = signals.v.shape
+        size = (channels, batch, 2 * shape.m)
+        if signals.split:
+            return cls.of(torch.empty(size, device=signals.v.device))
+        tiles = shape.side // shape.outer_tile * (shape.inner // shape.outer_columns)
+        scales = torch.empty(channels * batch, tiles + shape.n1, device=signals.v.device).flatten()
+        z = torch.empty(size, dtype=torch.float16, device=signals.v.device)
+        return cls(z, scales[: channels * batch * tiles], scales[channels * batch * tiles :])
+
+    @property
+    def half(self) -> bool:
+        """Whether it is scaled float16."""
+        return self.z.dtype == torch.float16
+
+
 def _long_spectra(k: Tensor, shape: Shape, out: Tensor) -> None:
     from hyenadna.conv import triton_long_fft
 
-    z = _room(shape, len(k), 1, k.device)
-    _outer(shape, Signals(k[:, None]), "v", None, z, split=True)
+    signals = Signals(k[:, None])
+    between = _Between.make(shape, signals)
+    _outer(shape, signals, "v", None, between)
     with _on(k.device):
         triton_long_fft.inner_spectrum_kernel[(len(k) * shape.n1,)](
-            z, out, out.stride(0), *_all_tables(shape, k.device), shape.n1, 1.0 / shape.m,
+            between.z, out, out.stride(0), *_all_tables(shape, k.device), shape.n1, 1.0 / shape.m,
             **_inner_options(shape, True),
         )  # fmt: skip
 
@@ -364,15 +401,15 @@ def _long_convolve(shape: Shape, spectra: Tensor, signals: Signals, y: Tensor) -
     from hyenadna.conv import triton_long_fft
 
     channels, batch, _ = y.shape
-    z = _room(shape, channels, batch, y.device)
-    _outer(shape, signals, "v", "before", z, split=signals.split)
-    rows = _rows(channels * shape.n1, batch)
+    between = _Between.make(shape, signals)
+    _outer(shape, signals, "v", "before", between)
+    count = _rows(channels * shape.n1, batch)
     with _on(y.device):
-        triton_long_fft.inner_convolve_kernel[(channels * shape.n1 * -(-batch // rows),)](
-            z, spectra, *_all_tables(shape, y.device), batch, shape.n1, rows,
-            **_inner_options(shape, signals.split),
+        triton_long_fft.inner_convolve_kernel[(channels * shape.n1 * -(-batch // count),)](
+            between.z, between.tiles, between.rows, spectra, *_all_tables(shape, y.device),
+            batch, shape.n1, count, **_between_options(shape, between),
         )  # fmt: skip
-    _outer_back(shape, z, y, signals, ("after", None), None, 1.0)
+    _outer_back(shape, between, y, signals, "after")
 
 
 def _long_gradients(
@@ -382,32 +419,31 @@ def _long_gradients(
     from hyenadna.conv import triton_long_fft
 
     channels, batch, _ = grad.shape
-    room = _room(shape, channels, 2 * batch + 1, grad.device).flatten()
-    size = channels * batch * 2 * shape.m
-    z, g, sums = room[:size], room[size : 2 * size], room[2 * size :]
-    _outer(shape, signals, "v", "before", z, split=signals.split)
+    z, g = _Between.make(shape, signals), _Between.make(shape, signals)
+    sums, stash = torch.empty(2, channels, 2 * shape.m, device=grad.device)
+    _outer(shape, signals, "v", "before", z)
     incoming = Signals(grad, None, signals.after, signals.short)
-    _outer(shape, incoming, "v", "after", g, split=signals.split, plain=True)
-    options = _inner_options(shape, signals.split)
+    _outer(shape, incoming, "v", "after", g, plain=True)
     tables = _all_tables(shape, grad.device)
     programs = (channels * shape.n1,)
     with _on(grad.device):
         triton_long_fft.inner_gradients_kernel[programs](
-            z, g, sums, spectra, *tables, batch, shape.n1, AFTER=signals.after is not None,
-            **options,
+            z.z, z.tiles, z.rows, g.z, g.tiles, g.rows, sums, stash, spectra, *tables,
+            batch, shape.n1, AFTER=signals.after is not None, **_between_options(shape, z),
         )  # fmt: skip
-        triton_long_fft.inner_filter_kernel[programs](sums, *tables, shape.n1, **options)
-    _outer_back(shape, sums, grad_k[:, None], Signals(grad), (None, None), None, 1.0 / shape.m)
+        triton_long_fft.inner_filter_kernel[programs](
+            sums, *tables, shape.n1, **_inner_options(shape, signals.split)
+        )
+    plain = Signals(grad)
+    _outer_back(
+        shape, _Between.of(sums), grad_k[:, None], plain, None,
+        factor=1.0 / shape.m, split=signals.split,
+    )  # fmt: skip
     d_v, d_before, d_after = into
     if d_after is not None:
-        _outer_back(shape, z, d_after, Signals(grad), ("v", None), None, 1.0)
+        _outer_back(shape, z, d_after, plain, "v")
     assert d_v is not None
-    gates = ("before", None) if d_before is None else ("before", "v")
-    _outer_back(shape, g, d_v, signals, gates, d_before, 1.0)
-
-
-def _room(shape: Shape, channels: int, rows: int, device: torch.device) -> Tensor:
-    return torch.empty(channels, rows, 2 * shape.m, device=device)
+    _outer_back(shape, g, d_v, signals, "before", d_before, "v")
 
 
 def _all_tables(shape: Shape, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -415,53 +451,65 @@ def _all_tables(shape: Shape, device: torch.device) -> tuple[Tensor, Tensor, Ten
     return *inner_tables(shape, device), outer_tables(shape, device)[1]
 
 
-def _outer_options(shape: Shape, split: bool) -> dict[str, int | bool]:
-    tile = shape.outer_tile
+def _between_options(shape: Shape, between: _Between) -> dict[str, int | bool]:
+    """Of an inner kernel that works in place."""
     return {
-        "BM": tile, "BN": 64 if tile >= 64 else 128, "BK": shape.outer_step, "SPLIT": split,
-        "num_warps": 8 if tile >= 32 else 4, "num_stages": 1,
+        "BM": shape.outer_tile, "BN": shape.outer_columns, "HALF": between.half,
+        **_inner_options(shape, not between.half),
     }  # fmt: skip
 
 
-def _outer_programs(shape: Shape, rows: int, options: dict[str, int | bool]) -> tuple[int]:
-    return (rows * -(-shape.n1 // options["BM"]) * (shape.inner // options["BN"]),)
+def _outer_options(shape: Shape, between: _Between, split: bool) -> dict[str, int | bool]:
+    return {
+        "BM": shape.outer_tile, "BN": shape.outer_columns, "BK": shape.outer_step,
+        "SPLIT": split, "HALF": between.half,
+        "num_warps": 8 if shape.outer_tile >= 32 else 4, "num_stages": 1,
+    }  # fmt: skip
+
+
+def _outer_programs(shape: Shape, rows: int) -> tuple[int]:
+    return (rows * (shape.side // shape.outer_tile) * (shape.inner // shape.outer_columns),)
 
 
 def _outer(
-    shape: Shape, signals: Signals, name: str, gate: str | None, z: Tensor, *, split: bool,
+    shape: Shape, signals: Signals, name: str, gate: str | None, between: _Between, *,
     plain: bool = False,
 ) -> None:  # fmt: skip
     """Outer products of a signal times a gate, if there is one; plain: the signal is as it is."""
     from hyenadna.conv import triton_long_fft
 
     channels, batch, length = signals.v.shape
-    options = _outer_options(shape, split)
-    with _on(z.device):
-        triton_long_fft.outer_kernel[_outer_programs(shape, channels * batch, options)](
-            *signals.arguments(name), *signals.arguments(gate or name), z,
-            outer_tables(shape, z.device)[0], batch, length, signals.lead,
-            shape.n1, shape.side, shape.inner,
+    with _on(signals.v.device):
+        triton_long_fft.outer_kernel[_outer_programs(shape, channels * batch)](
+            *signals.arguments(name), *signals.arguments(gate or name),
+            between.z, between.tiles, outer_tables(shape, signals.v.device)[0],
+            batch, length, signals.lead, shape.n1, shape.side, shape.inner,
             V_TAPS=0 if plain else signals.taps, GATE_TAPS=signals.taps,
-            GATE=gate is not None and getattr(signals, gate) is not None, **options,
+            GATE=gate is not None and getattr(signals, gate) is not None,
+            **_outer_options(shape, between, not between.half),
         )  # fmt: skip
 
 
 def _outer_back(
-    shape: Shape, z: Tensor, y: Tensor, signals: Signals, gates: tuple[str | None, str | None],
-    other: Tensor | None, factor: float,
+    shape: Shape, between: _Between, y: Tensor, signals: Signals, one: str | None,
+    other: Tensor | None = None, two: str | None = None, *, factor: float = 1.0,
+    split: bool | None = None,
 ) -> None:  # fmt: skip
-    """y: z transformed back, times the first of the gates if any; other: times the second."""
+    """y: the signals, transformed back, times factor and signal `one`, if there is one.
+
+    other: the same times signal `two`, with the strides of y. split: where it is not as the signals
+    want it.
+    """
     from hyenadna.conv import triton_long_fft
 
     channels, batch, length = y.shape
-    options = _outer_options(shape, signals.split)
-    one, two = (name if name and getattr(signals, name) is not None else None for name in gates)
-    with _on(z.device):
-        triton_long_fft.outer_back_kernel[_outer_programs(shape, channels * batch, options)](
-            z, outer_tables(shape, z.device)[0],
+    gated = one is not None and getattr(signals, one) is not None
+    with _on(y.device):
+        triton_long_fft.outer_back_kernel[_outer_programs(shape, channels * batch)](
+            between.z, between.rows, outer_tables(shape, y.device)[0],
             y, *y.stride(), *signals.arguments(one or "v"),
             y if other is None else other, *signals.arguments(two or "v"),
             batch, length, signals.lead, shape.n1, shape.side, shape.inner, factor,
-            ONE_TAPS=signals.taps, TWO_TAPS=signals.taps, ONE=one is not None,
-            TWO=other is not None, **options,
+            ONE_TAPS=signals.taps, TWO_TAPS=signals.taps, ONE=gated, TWO=other is not None,
+            **_outer_options(shape, between, signals.split if split is None else split),
         )  # fmt: skip

@@ -48,6 +48,11 @@ class Shape:
         return max(16, min(128, 1 << (self.n1 - 1).bit_length()))
 
     @property
+    def outer_columns(self) -> int:
+        """Columns of the tiles of an outer product."""
+        return 64 if self.outer_tile >= 64 else 128
+
+    @property
     def outer_step(self) -> int:
         """Terms of an outer sum that are done at once."""
         return min(self.outer_tile, 32)

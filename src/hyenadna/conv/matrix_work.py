@@ -13,7 +13,7 @@ import torch
 from hyenadna.conv.matrix_tables import Shape
 
 COMPLEX = 8
-"""Bytes of a complex number between kernels."""
+"""Bytes of a complex number in float32."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def forward_work(
     rows = channels * batch
     signals = (2 + gates) * shape.length * dtype.itemsize * rows
     spectra = COMPLEX * shape.m * channels
-    between = 4 * COMPLEX * shape.m * rows if shape.outer else 0
+    between = 4 * _between(dtype) * shape.m * rows if shape.outer else 0
     flops = rows * _factor(dtype) * 2 * _transform(shape)
     return Work(flops, signals + spectra + between)
 
@@ -50,7 +50,7 @@ def backward_work(
     rows = channels * batch
     both = 2 if gates else 1  # without a gate after, the output is not computed again
     signals = (3 + 2 * gates) * shape.length * dtype.itemsize * rows
-    between = (4 + 2 * both) * COMPLEX * shape.m * rows if shape.outer else 0
+    between = (4 + 2 * both) * _between(dtype) * shape.m * rows if shape.outer else 0
     filters = channels * ((5 if shape.outer else 3) * COMPLEX * shape.m + 4 * shape.length)
     transforms = rows * (2 + both) + channels
     return Work(_factor(dtype) * transforms * _transform(shape), signals + filters + between)
@@ -60,6 +60,11 @@ def spectrum_work(shape: Shape, channels: int) -> Work:
     """Work of `spectrum`: always with split factors."""
     moved = 4 * shape.length + (3 if shape.outer else 1) * COMPLEX * shape.m
     return Work(3 * channels * _transform(shape), channels * moved)
+
+
+def _between(dtype: torch.dtype) -> int:
+    """Bytes of a complex number between the kernels of a long signal."""
+    return COMPLEX if dtype == torch.float32 else COMPLEX // 2
 
 
 def _factor(dtype: torch.dtype) -> int:

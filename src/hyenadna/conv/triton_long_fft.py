@@ -1,7 +1,9 @@
 """Triton kernels for signals that one program cannot hold: see `triton_fft` for the transform.
 
 z holds what lies between the outer products and the transforms of one f1: (C, B, 2, n1, inner),
-float32, all real parts of a row before all imaginary parts. Everything between is done in place.
+all real parts of a row before all imaginary parts. Everything between is done in place. It is
+float32 or, with HALF, float16 and scaled: tiles (C, B, inner / BN, blocks of f1) is what the tiles
+of `outer_kernel` must be multiplied with, rows (C, B, n1) the same for what inner kernels write.
 """
 
 from __future__ import annotations
@@ -42,9 +44,9 @@ def _place(batch, blocks, columns):
 def outer_kernel(
     v, v_c, v_b, v_l, v_taps,
     gate, gate_c, gate_b, gate_l, gate_taps,
-    z, f, batch, length, lead, n1, side, inner,
+    z, tiles, f, batch, length, lead, n1, side, inner,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, V_TAPS: tl.constexpr,
-    GATE_TAPS: tl.constexpr, GATE: tl.constexpr, SPLIT: tl.constexpr,
+    GATE_TAPS: tl.constexpr, GATE: tl.constexpr, SPLIT: tl.constexpr, HALF: tl.constexpr,
 ):  # fmt: skip
     """z = F1 (v * gate). A program a tile (BM, BN) of f1 and t2.
 
@@ -71,21 +73,26 @@ def outer_kernel(
         back = 1.0 / scale
         re += _left(f, 0, 2 * plane, f1, t1, side, x, False, SPLIT) * back
         im += _left(f, plane, 2 * plane, f1, t1, side, x, False, SPLIT) * back
+    if HALF:
+        scale = _scale(tl.maximum(_largest(re), _largest(im)))
+        re, im = re * scale, im * scale
+        tl.store(tiles + tl.program_id(0), 1.0 / scale)
     z += (c * batch + b) * 2 * n1 * inner
     at = f1[:, None] * inner + t2[None, :]
     known = (f1 < n1)[:, None] & (t2 < inner)[None, :]
-    tl.store(z + at, re, mask=known)
-    tl.store(z + n1 * inner + at, im, mask=known)
+    tl.store(z + at, re.to(z.dtype.element_ty), mask=known)
+    tl.store(z + n1 * inner + at, im.to(z.dtype.element_ty), mask=known)
 
 
 @triton.jit
 def outer_back_kernel(
-    z, f,
+    z, rows, f,
     y, y_c, y_b, y_l, one, one_c, one_b, one_l, one_taps,
     other_y, two, two_c, two_b, two_l, two_taps,
     batch, length, lead, n1, side, inner, factor,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, ONE_TAPS: tl.constexpr,
     TWO_TAPS: tl.constexpr, ONE: tl.constexpr, TWO: tl.constexpr, SPLIT: tl.constexpr,
+    HALF: tl.constexpr,
 ):  # fmt: skip
     """x = factor F1* z, real part; y = x, times signal `one` if any; other_y = x times `two`.
 
@@ -104,6 +111,9 @@ def outer_back_kernel(
         known = (f1 < n1)[:, None] & (t2 < inner)[None, :]
         zr = tl.load(z + at, mask=known, other=0.0)
         zi = tl.load(z + n1 * inner + at, mask=known, other=0.0)
+        if HALF:
+            back = tl.load(rows + (c * batch + b) * n1 + f1, mask=f1 < n1, other=0.0)[:, None]
+            zr, zi = zr.to(tl.float32) * back, zi.to(tl.float32) * back
         scale = _scale(tl.maximum(_largest(zr), _largest(zi)))
         part = _left(f, 0, 2 * plane, f1, t1, side, zr * scale, True, SPLIT)
         part += _left(f, plane, 2 * plane, f1, t1, side, zi * scale, True, SPLIT)
@@ -126,6 +136,31 @@ def _phases(phases, f1, n1, NA: tl.constexpr, NB: tl.constexpr):
     pr, pi = _pair(phases, f1 * NA + tl.arange(0, NA), n1 * NA)
     qr, qi = _pair(phases + 2 * n1 * NA, f1 * NB + tl.arange(0, NB), n1 * NB)
     return pr[:, None], pi[:, None], qr[None, :], qi[None, :]
+
+
+@triton.jit
+def _read(
+    z, tiles, row, f1, n1, at, NA: tl.constexpr, NB: tl.constexpr, BM: tl.constexpr,
+    BN: tl.constexpr, HALF: tl.constexpr,
+):  # fmt: skip
+    """A row of one f1 as `outer_kernel` left it; z points to it."""
+    zr, zi = _pair(z, at, n1 * (NA * NB))
+    if HALF:
+        column = row * (NA * NB // BN) + tl.arange(0, NA) * NB // BN
+        back = tl.load(tiles + column * tl.cdiv(n1, BM) + f1 // BM)[:, None]
+        zr, zi = zr.to(tl.float32) * back, zi.to(tl.float32) * back
+    return zr, zi
+
+
+@triton.jit
+def _write(z, rows, at, m, zr, zi, factor, HALF: tl.constexpr):
+    """A row of one f1 times factor for `outer_back_kernel`; z and rows point to it."""
+    if HALF:
+        scale = _scale(tl.maximum(_largest(zr), _largest(zi)))
+        _put(z, at, m, (zr * scale).to(tl.float16), (zi * scale).to(tl.float16))
+        tl.store(rows, factor / scale)
+    else:
+        _put(z, at, m, zr * factor, zi * factor)
 
 
 @triton.jit
@@ -201,12 +236,16 @@ def inner_filter_kernel(
 
 @triton.jit
 def inner_convolve_kernel(
-    z, spectrum, f, twiddles, phases, batch, n1, rows,
-    NA: tl.constexpr, NB: tl.constexpr, SPLIT: tl.constexpr,
+    z, tiles, rows, spectrum, f, twiddles, phases, batch, n1, count,
+    NA: tl.constexpr, NB: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    SPLIT: tl.constexpr, HALF: tl.constexpr,
 ):  # fmt: skip
-    """z becomes what has the spectrum of z times that of the filter. A program an f1 and rows."""
-    parts = tl.cdiv(batch, rows)
-    first = (tl.program_id(0) % parts) * rows
+    """z becomes what has the spectrum of z times that of the filter.
+
+    A program an f1 and `count` rows of the batch.
+    """
+    parts = tl.cdiv(batch, count)
+    first = (tl.program_id(0) % parts) * count
     f1 = tl.program_id(0) // parts % n1
     c = (tl.program_id(0) // parts // n1).to(tl.int64)
     at = _grid(NA, NB)
@@ -216,26 +255,28 @@ def inner_convolve_kernel(
     spectrum += f1 * (NA * NB)
     tr, ti = _pair(twiddles, at, NA * NB)
     pr, pi, qr, qi = _phases(phases, f1, n1, NA, NB)
-    z += (c * batch + first) * 2 * m + f1 * (NA * NB)
-    for _ in range(tl.minimum(rows, batch - first)):
-        zr, zi = _pair(z, at, m)
+    for i in range(tl.minimum(count, batch - first)):
+        row = c * batch + first + i
+        z_row = z + row * 2 * m + f1 * (NA * NB)
+        zr, zi = _read(z_row, tiles, row, f1, n1, at, NA, NB, BM, BN, HALF)
         xr, xi, back = _inner_spectrum_of(zr, zi, pr, pi, qr, qi, tr, ti, f, NA, NB, SPLIT)
         kr, ki = _pair(spectrum, at, m)
         xr, xi = _times(xr, xi, kr, ki)
         zr, zi = _inner_signal_of(xr, xi, pr, pi, qr, qi, tr, ti, f, NA, NB, SPLIT)
-        _put(z, at, m, zr * (back * scale), zi * (back * scale))
-        z += 2 * m
+        _write(z_row, rows + row * n1 + f1, at, m, zr, zi, back * scale, HALF)
 
 
 @triton.jit
 def inner_gradients_kernel(
-    z, g, sums, spectrum, f, twiddles, phases, batch, n1,
-    NA: tl.constexpr, NB: tl.constexpr, AFTER: tl.constexpr, SPLIT: tl.constexpr,
+    z, z_tiles, z_rows, g, g_tiles, g_rows, sums, stash, spectrum, f, twiddles, phases, batch, n1,
+    NA: tl.constexpr, NB: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    AFTER: tl.constexpr, SPLIT: tl.constexpr, HALF: tl.constexpr,
 ):  # fmt: skip
     """As `inner_convolve_kernel` for z if AFTER; g likewise with the conjugate spectrum.
 
-    sums (C, 1, 2, n1, inner): spectra of g times conjugates of those of z, summed over the batch,
-    by one program for each f1 and one row after the other.
+    sums (C, 2, n1, inner): spectra of g times conjugates of those of z, summed over the batch, by
+    one program for each f1 and one row after the other. stash, as large: room for a spectrum of z,
+    for which there are too few registers.
     """
     f1 = tl.program_id(0) % n1
     c = (tl.program_id(0) // n1).to(tl.int64)
@@ -244,39 +285,41 @@ def inner_gradients_kernel(
     spectrum += c * (2 * m + 16)
     scale = tl.load(spectrum + 2 * m)
     spectrum += f1 * (NA * NB)
-    z += c * batch * 2 * m + f1 * (NA * NB)
-    g += c * batch * 2 * m + f1 * (NA * NB)
     sums += c * 2 * m + f1 * (NA * NB)
-    for row in range(batch):
+    stash += c * 2 * m + f1 * (NA * NB)
+    for i in range(batch):
+        row = c * batch + i
+        z_row = z + row * 2 * m + f1 * (NA * NB)
+        g_row = g + row * 2 * m + f1 * (NA * NB)
         tr, ti = _pair(twiddles, at, NA * NB)
         pr, pi, qr, qi = _phases(phases, f1, n1, NA, NB)
-        zr, zi = _pair(z, at, m)
+        zr, zi = _read(z_row, z_tiles, row, f1, n1, at, NA, NB, BM, BN, HALF)
         xr, xi, x_back = _inner_spectrum_of(zr, zi, pr, pi, qr, qi, tr, ti, f, NA, NB, SPLIT)
-        _put(z, at, m, xr, xi)  # out of the registers for a while
+        _put(stash, at, m, xr, xi)
         tl.debug_barrier()
         tr, ti = _pair(twiddles, at, NA * NB)
         pr, pi, qr, qi = _phases(phases, f1, n1, NA, NB)
-        zr, zi = _pair(g, at, m)
+        zr, zi = _read(g_row, g_tiles, row, f1, n1, at, NA, NB, BM, BN, HALF)
         gr, gi, g_back = _inner_spectrum_of(zr, zi, pr, pi, qr, qi, tr, ti, f, NA, NB, SPLIT)
-        xr, xi = _pair(z, at, m)
+        xr, xi = _pair(stash, at, m)
         hr, hi = _times_conjugate(gr, gi, xr, xi)
-        if row == 0:
-            _put(sums, at, m, hr * (g_back * x_back), hi * (g_back * x_back))
-        else:
+        hr *= g_back * x_back
+        hi *= g_back * x_back
+        if i > 0:
             sr, si = _pair(sums, at, m)
-            _put(sums, at, m, sr + hr * (g_back * x_back), si + hi * (g_back * x_back))
+            hr += sr
+            hi += si
+        _put(sums, at, m, hr, hi)
         kr, ki = _pair(spectrum, at, m)
         gr, gi = _times_conjugate(gr, gi, kr, ki)
         zr, zi = _inner_signal_of(gr, gi, pr, pi, qr, qi, tr, ti, f, NA, NB, SPLIT)
-        _put(g, at, m, zr * (g_back * scale), zi * (g_back * scale))
+        _write(g_row, g_rows + row * n1 + f1, at, m, zr, zi, g_back * scale, HALF)
         if AFTER:
             tl.debug_barrier()
             tr, ti = _pair(twiddles, at, NA * NB)
             pr, pi, qr, qi = _phases(phases, f1, n1, NA, NB)
-            xr, xi = _pair(z, at, m)
+            xr, xi = _pair(stash, at, m)
             kr, ki = _pair(spectrum, at, m)
             xr, xi = _times(xr, xi, kr, ki)
             zr, zi = _inner_signal_of(xr, xi, pr, pi, qr, qi, tr, ti, f, NA, NB, SPLIT)
-            _put(z, at, m, zr * (x_back * scale), zi * (x_back * scale))
-        z += 2 * m
-        g += 2 * m
+            _write(z_row, z_rows + row * n1 + f1, at, m, zr, zi, x_back * scale, HALF)
