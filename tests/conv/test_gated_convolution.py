@@ -125,9 +125,9 @@ def test_16_bit_errors_beside_those_of_the_fft(dtype, length):
     exact = values_and_gradients("direct", arguments, exact=True)
     ours = errors(values_and_gradients("matrix", arguments), exact)
     fft = errors(values_and_gradients("fft", arguments), exact)
-    for name, error, yardstick in zip(NAMES, ours, fft, strict=True):
-        if name != "skip":
-            assert error < FACTORS[dtype] * yardstick, name
+    assert ours[2] < 1e-3  # of k, in float32, which the FFT has to seven digits
+    for i in (0, 1, 4, 5):  # y and the gradients in 16 bits
+        assert ours[i] < FACTORS[dtype] * fft[i], NAMES[i]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -360,5 +360,5 @@ def test_the_compiler_takes_the_kernels():
 def test_real_sizes_fit_into_an_h200():
     for x in compiled():
         assert x["shared"] <= 227 << 10, x
-        large = x["tile"] in ([128, 32], [128, 64]) or x["type"] == "float32" or x["taps"]
-        assert x["spilled"] <= (3000 if large else 128), x
+        large = x["tile"][:2] in ([128, 32], [128, 64]) or x["type"] == "float32" or x["taps"]
+        assert x["spilled"] <= (1500 if large else 128), x
