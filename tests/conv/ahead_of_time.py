@@ -24,7 +24,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from hyenadna.conv import matrix_fft, triton_fft, triton_long_fft
+from hyenadna.conv import matrix_fft, triton_fft, triton_long_fft, triton_short
 from hyenadna.conv.matrix_tables import shape_of
 
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
@@ -40,7 +40,7 @@ class Recorder:
     def __getitem__(self, grid: tuple[int, ...]):
         return self.record
 
-    def record(self, *args, num_warps: int, num_stages: int, maxnreg=None, **constants) -> None:
+    def record(self, *args, num_warps: int, num_stages: int = 3, maxnreg=None, **constants) -> None:
         names = self.kernel.arg_names
         values = dict(zip(names, args, strict=False)) | constants
         signature, fixed, divisible = {}, {}, {}
@@ -79,6 +79,8 @@ def run(length: int, batch: int, dtype: torch.dtype, taps: int, inner: int | Non
         spectra = matrix_fft.spectrum(k, shape)
         matrix_fft.convolve(shape, spectra, signals, y)
         matrix_fft.gradients(shape, spectra, signals, p[0], [into[2], into[1], into[0]])
+        if short is not None:
+            matrix_fft.short_gradients(p, into, short, torch.empty_like(into))
 
 
 def compiled() -> Iterator[dict]:
@@ -88,7 +90,7 @@ def compiled() -> Iterator[dict]:
         built = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
         yield {
             "kernel": kernel.__name__,
-            "type": "float32" if fixed["SPLIT"] else "16 bit",
+            "type": "float32" if fixed.get("SPLIT") else "16 bit",
             "tile": [fixed[n] for n in ("N1", "N2", "NA", "NB", "BM", "BN") if n in fixed],
             "taps": max(v for n, v in (fixed | {"TAPS": 0, **fixed}).items() if "TAPS" in n),
             "warps": options["num_warps"],
@@ -112,11 +114,11 @@ def assembled(ptx: str) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    for module in (triton_fft, triton_long_fft):
+    for module in (triton_fft, triton_long_fft, triton_short):
         for name, value in list(vars(module).items()):
             if name.endswith("_kernel"):
                 setattr(module, name, Recorder(value))
-    run(200, 1, torch.bfloat16, 0)
+    run(200, 1, torch.bfloat16, 3)
     run(3000, 1, torch.bfloat16, 0, inner=256)
     if sys.argv[1:] != ["short"]:
         for length in (512, 1024, 2048, 4096, 8192, 32_000, 1 << 20):

@@ -351,6 +351,7 @@ def test_the_compiler_takes_the_kernels():
         for name in (
             "spectrum", "filter", "convolve", "gradients", "outer", "outer_back",
             "inner_spectrum", "inner_filter", "inner_convolve", "inner_gradients",
+            "short_gradients",
         )
     }  # fmt: skip
     assert not any(x["spilled"] for x in kernels)
