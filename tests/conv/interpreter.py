@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 
 if not torch.cuda.is_available():
@@ -34,6 +35,18 @@ def _call(self, *args, **kwargs):
     return self.rewrite()(*args, **kwargs)
 
 
+_convert = interpreter._convert_float
+
+
+def _convert_rounding(data, from_type, to_type, mode):
+    """As a GPU does: the interpreter of Triton 3.6 cuts digits beyond bfloat16 off."""
+    if from_type != tl.float32 or to_type != tl.bfloat16:
+        return _convert(data, from_type, to_type, mode)
+    values = torch.from_numpy(np.ascontiguousarray(data).view(np.float32))
+    return values.bfloat16().view(torch.int16).numpy().view(np.uint16)
+
+
+interpreter._convert_float = _convert_rounding
 interpreter._patch_lang_tensor = _patch_tensor_with_index
 interpreter._patch_lang = _patch_all
 interpreter.InterpretedFunction.__call__ = _call
