@@ -12,7 +12,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -21,8 +20,6 @@ if importlib.util.find_spec("triton") is None:
     pytest.skip("no Triton", allow_module_level=True)
 
 import tests.conv.interpreter  # noqa: F401 - before the kernels are imported
-import triton.language as tl
-from triton.runtime import interpreter
 
 from hyenadna.alphabet import IGNORED
 from hyenadna.config import ModelConfig, preset
@@ -41,19 +38,9 @@ from hyenadna.model.engine.spectra import SpectrumCache
 from hyenadna.model.engine.triton_convolution import TransformedConvolution
 from hyenadna.model.engine.triton_gates import Before, Gated, gate_in, gate_out
 from hyenadna.model.engine.triton_kernels import TritonKernels
+from hyenadna.model.engine.triton_matrix import MatrixConvolution
 from hyenadna.model.engine.triton_products import fold, gelu_backward, unfold
 from hyenadna.model.likelihood import target_nats
-
-
-def _convert_float(data, from_type, to_type, mode, *, convert=interpreter._convert_float):
-    """As the GPU does: Triton 3.6's interpreter cuts the digits beyond bfloat16 off."""
-    if from_type != tl.float32 or to_type != tl.bfloat16:
-        return convert(data, from_type, to_type, mode)
-    values = torch.from_numpy(np.ascontiguousarray(data).view(np.float32))
-    return values.bfloat16().view(torch.int16).numpy().view(np.uint16)
-
-
-interpreter._convert_float = _convert_float
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMALL = ModelConfig(
@@ -142,6 +129,29 @@ def test_gates_and_convolution(taps, batch, length, monkeypatch):
     conv.forward(gated, spectrum, wide, 2, None, None)
     near(wide[..., 2:7], y)
     assert not wide[..., :2].any() and not wide[..., 7:].any()
+    wide[..., 2:7] = grad
+    grad_k, sums = conv.backward(gated, spectrum, wide, 2, dp)
+    near(grad_k, exact[4].grad)
+    near(dp, exact[0].grad)
+    near(sums[..., :taps], exact[2].grad)
+    near(sums[..., taps], exact[3].grad)
+    near(sums[..., taps + 1], exact[1].grad)
+
+
+@pytest.mark.parametrize(("taps", "batch", "length"), [(3, 2, 19), (1, 1, 33)])
+def test_gates_with_the_convolution_by_matrix_products(taps, batch, length):
+    *inputs, k, grad = gated_case(taps, batch, length)
+    exact = [t.double().requires_grad_() for t in (*inputs, k)]
+    y = gated_twin(*exact)
+    y.backward(grad.double())
+    gated, conv = Gated(*inputs), MatrixConvolution(length, torch.float32, k.device)
+    spectrum = conv.spectrum(k)
+    wide, dp = torch.zeros(batch, length, 8, device=DEVICE), torch.empty_like(inputs[0])
+    conv.forward(gated, spectrum, wide, 2, None, None)
+    near(wide[..., 2:7], y)
+    again, seen = torch.zeros_like(wide), []
+    conv.forward(gated, spectrum, again, 2, None, lambda channels, u: seen.append(u))
+    near(again, wide)
     wide[..., 2:7] = grad
     grad_k, sums = conv.backward(gated, spectrum, wide, 2, dp)
     near(grad_k, exact[4].grad)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 
 import pytest
 import torch
 
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("no Triton", allow_module_level=True)
+
+import tests.conv.interpreter  # noqa: F401 - before the kernels are imported
+
 from hyenadna.config import ModelConfig
 from hyenadna.model.engine import triton_trial
 from hyenadna.model.engine.triton_trial import why_wrong
 
-pytest.importorskip("triton")
 if torch.cuda.is_available():
     DEVICE = torch.device("cuda")
 else:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from hyenadna.config import ModelConfig
+from hyenadna.conv import matrix_fft
+from hyenadna.conv.gated import LONGEST_BY_MATRIX
 from hyenadna.model.engine import triton_ends, triton_filters, triton_norms
 from hyenadna.model.engine.filter_passes import FilterNetwork
 from hyenadna.model.engine.gemm import row_chunks
@@ -20,6 +22,7 @@ from hyenadna.model.engine.kernels import Past
 from hyenadna.model.engine.sizes import product_rows
 from hyenadna.model.engine.triton_convolution import GatedConvolution, TransformedConvolution
 from hyenadna.model.engine.triton_gates import Before, Gated
+from hyenadna.model.engine.triton_matrix import MatrixConvolution
 from hyenadna.model.engine.triton_products import fold, gelu, gelu_backward, unfold
 from hyenadna.model.engine.weights import BlockWeights, FilterWindow
 
@@ -270,8 +273,11 @@ class TritonKernels:
 def convolution(length: int, dtype: torch.dtype, device: torch.device) -> GatedConvolution:
     """What computes the operator between projections and y at this length.
 
-    dtype: of the projections.
+    dtype: of the projections. Matrix products on tensor cores up to the length where their work
+    grows faster than that of cuFFT, which then takes over; benchmarks/gpu measures where.
     """
+    if length <= LONGEST_BY_MATRIX and matrix_fft.runs_on(device):
+        return MatrixConvolution(length, dtype, device)
     return TransformedConvolution(length, device)
 
 
