@@ -213,7 +213,7 @@ def card_text(card: Mapping[str, Any]) -> str:
             *(f"{row['markov'][order]:.4f}" for order in SHOWN_ORDERS),
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", *_by_context(card), "## Data", ""]
+    lines += ["", *falls_short(card), "", *_by_context(card), "## Data", ""]
     for each in card["data"]:
         lines.append(
             f"- {each['genome']}: {each['what']}. {each['source']}. {each['share']:.0%} of the "
@@ -241,12 +241,15 @@ def card_text(card: Mapping[str, Any]) -> str:
 
 def _trainings(card: Mapping[str, Any]) -> str:
     """What was trained, run by run."""
-    texts = []
+    text, before = "", 0
     for run in card["runs"]:
         lengths = " and ".join(f"{steps:,} of {length:,}" for length, steps in run["lengths"])
-        texts.append(f"{run['steps']:,} steps ({lengths} bases), {bases(run['tokens'])}")
-    longer = card["runs"][-1]["lengths"][-1][0] > card["runs"][0]["lengths"][-1][0]
-    return (", then, made longer, " if longer else ", then again ").join(texts)
+        longest = run["lengths"][-1][0]
+        if text:
+            text += ", then, made longer, " if longest > before else ", then again "
+        text += f"{run['steps']:,} steps ({lengths} bases), {bases(run['tokens'])}"
+        before = longest
+    return text
 
 
 def models_page(cards: Sequence[Mapping[str, Any]]) -> str:
@@ -303,12 +306,34 @@ def models_page(cards: Sequence[Mapping[str, Any]]) -> str:
             f"{_trainings(card)}; {duration(card['seconds'])} on {card['threads']} "
             f"{'thread' if card['threads'] == 1 else 'threads'} beside other work.",
             "",
+            *falls_short(card),
+            "",
             f"![training curve](pictures/{card['name']}.curve.png)",
             "",
             f"![bits per base by context, human](pictures/{card['name']}.human.png)",
             "",
         ]
     return "\n".join(lines)
+
+
+def falls_short(card: Mapping[str, Any]) -> list[str]:
+    """Where the model is not the best of those in the table, in a sentence or two."""
+    rows = card["genomes"]
+    markov = [row["genome"] for row in rows if row["bits_per_base"] >= row["best_markov"]]
+    before = [
+        row["genome"]
+        for row in rows
+        if row["earlier"] is not None and row["bits_per_base"] >= row["earlier"]
+    ]
+    lines = []
+    if markov:
+        lines.append(f"Not better than the best Markov model on: {', '.join(markov)}.")
+    if before:
+        lines.append(
+            "Not better than the models before, which read yeast alone or five genomes without the "
+            f"human one, on: {', '.join(before)}."
+        )
+    return lines
 
 
 def _by_context(card: Mapping[str, Any]) -> list[str]:

@@ -41,10 +41,6 @@ class Source:
     name: str
     files: tuple[str, ...]
     """FASTA below the data folder, joined in this order."""
-    weight: float
-    """Relative chance of its windows in `base`."""
-    later: float
-    """The same in the runs that go on from it: more of what was still far from its best."""
     valid: tuple[str, ...] = ()
     """Contigs for validation; those of neither part by the default rule where there are none."""
     test: tuple[str, ...] = ()
@@ -67,28 +63,22 @@ SOURCES: Final = (
             "human_hg38_chr2_2.3Mb/chr2_1-2333275.fa.gz",
             "human_hg38_chr9_1Mb/chr9_1-1000000.fa.gz",
         ),
-        3.0,
-        1.5,
     ),
     Source(
         "yeast",
         ("yeast_R64/Saccharomyces_cerevisiae.R64-1-1.fa.gz",),
-        4.5,
-        6.5,
         valid=("VI",),
         test=("IV", "XV"),
         leave_out=("Mito",),
     ),
-    Source("ecoli", ("ecoli_K12_MG1655/NC_000913.fa.gz",), 1.2, 1.2),
-    Source("Bacillus", ("bacteria_4/Bacillus.fa.gz",), 1.6, 2.6),
-    Source("Caul", ("bacteria_4/Caul.fa.gz",), 1.6, 2.6),
-    Source("Staph", ("bacteria_4/Staph.fa.gz",), 1.2, 1.2),
-    Source("Myco", ("bacteria_4/Myco.fa.gz",), 0.4, 0.9),
+    Source("ecoli", ("ecoli_K12_MG1655/NC_000913.fa.gz",)),
+    Source("Bacillus", ("bacteria_4/Bacillus.fa.gz",)),
+    Source("Caul", ("bacteria_4/Caul.fa.gz",)),
+    Source("Staph", ("bacteria_4/Staph.fa.gz",)),
+    Source("Myco", ("bacteria_4/Myco.fa.gz",)),
     Source(
         "mitochondria",
         ("mammal_mitochondria/mt.fa.gz",),
-        0.1,
-        0.5,
         valid=("cattle",),
         test=("mouse", "rat"),
     ),
@@ -98,15 +88,25 @@ SHARED_OPTIONS: Final = "--optimizer muon --embed-dropout 0 --final-lr 0.02 --ev
 RUNS: Final = {
     "base": f"--preset tiny-1k --stages none --steps 10000 --evaluate-every 1000 {SHARED_OPTIONS}",
     "starter-1k": f"--stages none --steps 2500 --lr 0.0007 --evaluate-every 500 {SHARED_OPTIONS}",
-    "starter-16k": (
+    "long": (
         "--max-seq-len 16386 --length 16384 --stages 2048:300,8192:300 --steps 1000 --lr 0.0007 "
         f"--evaluate-every 250 {SHARED_OPTIONS}"
     ),
+    "starter-16k": (
+        "--length 16384 --stages 2048:300,8192:300 --steps 850 --lr 0.0004 "
+        f"--evaluate-every 425 {SHARED_OPTIONS}"
+    ),
 }
-"""Options of `hyenadna pretrain`, in the order of training. All but `base` ship."""
-INIT: Final = {"starter-1k": "base", "starter-16k": "base"}
-"""The run that each goes on from: the longer one made longer, its lengths the warm-up's last."""
-MODELS: Final = tuple(name for name in RUNS if name != "base")
+"""Options of `hyenadna pretrain`, in the order of training."""
+INIT: Final = {"starter-1k": "base", "long": "base", "starter-16k": "long"}
+"""The run that each goes on from: the long one made longer, its lengths the warm-up's last."""
+MODELS: Final = ("starter-1k", "starter-16k")
+"""The runs that ship."""
+_FIRST: Final = (3.0, 4.5, 1.2, 1.6, 1.6, 1.2, 0.4, 0.1)
+_LATER: Final = (1.5, 6.5, 1.2, 2.6, 2.6, 1.2, 0.9, 0.5)
+_LAST: Final = (1.5, 8.0, 1.0, 3.0, 4.0, 2.5, 0.6, 0.4)
+WEIGHTS: Final = {"base": _FIRST, "starter-1k": _LATER, "long": _LATER, "starter-16k": _LAST}
+"""Relative chances of the sources' windows: later more of what was still far from its best."""
 
 
 def main() -> None:
@@ -178,8 +178,7 @@ def train(name: str, genomes: Path, runs: Path, *, threads: int) -> None:
         command += ["--out", str(out), "--threads", str(threads), *RUNS[name].split()]
         if name in INIT:
             command += ["--init", str(runs / INIT[name])]
-        weights = (s.later if name in INIT else s.weight for s in SOURCES)
-        command += ["--weights", ",".join(map(str, weights))]
+        command += ["--weights", ",".join(map(str, WEIGHTS[name]))]
         for source in SOURCES:
             command += ["--bed", str(genomes / f"{source.name}.bed")]
     hyenadna(*command)
