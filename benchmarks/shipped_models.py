@@ -87,7 +87,8 @@ SOURCES: Final = (
 SHARED_OPTIONS: Final = "--optimizer muon --embed-dropout 0 --final-lr 0.02 --evaluate-bases 60000"
 RUNS: Final = {
     "base": f"--preset tiny-1k --stages none --steps 10000 --evaluate-every 1000 {SHARED_OPTIONS}",
-    "starter-1k": f"--stages none --steps 2500 --lr 0.0007 --evaluate-every 500 {SHARED_OPTIONS}",
+    "short": f"--stages none --steps 2500 --lr 0.0007 --evaluate-every 500 {SHARED_OPTIONS}",
+    "starter-1k": f"--stages none --steps 1400 --lr 0.0004 --evaluate-every 700 {SHARED_OPTIONS}",
     "long": (
         "--max-seq-len 16386 --length 16384 --stages 2048:300,8192:300 --steps 1000 --lr 0.0007 "
         f"--evaluate-every 250 {SHARED_OPTIONS}"
@@ -98,14 +99,20 @@ RUNS: Final = {
     ),
 }
 """Options of `hyenadna pretrain`, in the order of training."""
-INIT: Final = {"starter-1k": "base", "long": "base", "starter-16k": "long"}
+INIT: Final = {"short": "base", "starter-1k": "short", "long": "base", "starter-16k": "long"}
 """The run that each goes on from: the long one made longer, its lengths the warm-up's last."""
 MODELS: Final = ("starter-1k", "starter-16k")
 """The runs that ship."""
 _FIRST: Final = (3.0, 4.5, 1.2, 1.6, 1.6, 1.2, 0.4, 0.1)
 _LATER: Final = (1.5, 6.5, 1.2, 2.6, 2.6, 1.2, 0.9, 0.5)
 _LAST: Final = (1.5, 8.0, 1.0, 3.0, 4.0, 2.5, 0.6, 0.4)
-WEIGHTS: Final = {"base": _FIRST, "starter-1k": _LATER, "long": _LATER, "starter-16k": _LAST}
+WEIGHTS: Final = {
+    "base": _FIRST,
+    "short": _LATER,
+    "starter-1k": _LAST,
+    "long": _LATER,
+    "starter-16k": _LAST,
+}
 """Relative chances of the sources' windows: later more of what was still far from its best."""
 
 
