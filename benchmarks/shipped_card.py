@@ -158,8 +158,14 @@ def draw_pictures(name: str, run: Path, folder: Path) -> None:
     """The training curve of all runs and the curves by context, as files of `folder`."""
     entries: list[dict[str, Any]] = []
     for each in _lineage(run):
-        before = max((entry["step"] for entry in entries), default=0)
-        entries += [{**entry, "step": entry["step"] + before} for entry in _entries(each)]
+        before = {
+            field: max((entry[field] for entry in entries if field in entry), default=0)
+            for field in ("step", "tokens")
+        }
+        entries += [
+            entry | {field: entry[field] + before[field] for field in before if field in entry}
+            for entry in _entries(each)
+        ]
     training_curve(entries, folder / f"{name}.curve.png")
     for genome in ("human", "yeast"):
         source = run / "evaluation" / f"{genome}.test.png"
