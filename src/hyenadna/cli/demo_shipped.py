@@ -91,7 +91,7 @@ def _made_inputs(out: Path) -> Inputs:
         middle = read[60 : 60 + WINDOW]
         mixed = "".join(rng.permutation(list(middle)))
         kinds = {"gene": middle, "gene, other strand": reverse_complement(middle)}
-        for kind, letters in {**kinds, "the same letters, shuffled": mixed}.items():
+        for kind, letters in {**kinds, "shuffled": mixed}.items():
             rows.append((f"{kind} {number}", kind, letters))
     variants = list(contig.variants())
     chosen = sorted(rng.choice(len(variants), size=min(VARIANTS, len(variants)), replace=False))

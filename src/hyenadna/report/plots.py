@@ -72,8 +72,9 @@ def training_curve(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
         if before["length"] != after["length"]:
             axes.axvline(before["tokens"] / 1e6, color=GREY, linewidth=0.7, linestyle=":")
             axes.annotate(
-                f"{after['length']:,}", (before["tokens"] / 1e6, 1), xytext=(3, -10), fontsize=7,
+                f"{after['length']:,}", (before["tokens"] / 1e6, 1), xytext=(3, -3), fontsize=7,
                 xycoords=("data", "axes fraction"), textcoords="offset points", color=GREY,
+                rotation=90, va="top",  # stages may be short
             )  # fmt: skip
     low = min([*smooth, *(v for _, v in valid)])
     axes.set_ylim(low - 0.03, min(max(smooth), max(2.02, low + 0.1)) + 0.02)
