@@ -29,6 +29,7 @@ from hyenadna.checkpoint import load
 from hyenadna.checkpoint.hub import fetch, repositories
 from hyenadna.config import PUBLISHED_NAMES
 from hyenadna.errors import InputError
+from hyenadna.shipped import shipped_names
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TINY = "LongSafari/hyenadna-tiny-1k-seqlen"
@@ -231,11 +232,11 @@ def test_offline_with_a_prepared_cache(tmp_path: Path, monkeypatch: pytest.Monke
         load("tiny-1k-hf", cache_dir=tmp_path)
 
 
-def test_unknown_names_list_the_seven(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such file or folder, and no published") as error:
+def test_unknown_names_list_those_that_there_are(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file or folder, and no model of") as error:
         load("tiny-2k", cache_dir=tmp_path)
-    assert all(name in str(error.value) for name in PUBLISHED_NAMES)
-    with pytest.raises(InputError, match="there are tiny-1k"):
+    assert all(name in str(error.value) for name in (*shipped_names(), *PUBLISHED_NAMES))
+    with pytest.raises(InputError, match="there are starter-16k, starter-1k, tiny-1k"):
         fetch("tiny-2k")
     with pytest.raises(InputError, match="xlarge-1m: a shape without published weights"):
         load("xlarge-1m", cache_dir=tmp_path)
