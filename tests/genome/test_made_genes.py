@@ -1,11 +1,14 @@
-"""Genes that never were: what they say of themselves is what their letters say."""
+"""Random genes: what they say of themselves is what their letters say."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from hyenadna.alphabet import reverse_complement
+from hyenadna.genome.fasta import Genome
 from hyenadna.genome.made_genes import _PER_THOUSAND, AMINO_ACID, CODONS, make_genes
 
 
@@ -62,3 +65,23 @@ def test_codons_come_in_their_proportions():
     counts = np.array([inner.count(codon) for codon in CODONS])
     share = np.array(_PER_THOUSAND) / sum(_PER_THOUSAND)
     assert np.abs(counts / len(inner) - share).max() < 0.006
+
+
+def test_the_proportions_are_those_of_long_reading_frames_of_e_coli(shared):
+    genome = Genome.open(shared / "data" / "ecoli_K12_MG1655" / "NC_000913.fa.gz")
+    (contig, length), = genome.contigs.items()  # fmt: skip
+    letters = genome.letters(contig, 0, length).decode()
+    counts = dict.fromkeys(CODONS, 0)
+    for strand in (letters, reverse_complement(letters)):
+        for frame in range(3):
+            codons = [strand[i : i + 3] for i in range(frame, length - 2, 3)]
+            stops = [i for i, codon in enumerate(codons) if AMINO_ACID[codon] == "*"]
+            for before, after in pairwise(stops):
+                if after - before > 400:  # chance makes none so long
+                    for codon in codons[before + 101 : after]:  # behind any start
+                        counts[codon] += 1
+    found = np.array([counts[codon] for codon in CODONS], dtype=float)
+    assert found.sum() > 200_000
+    share = np.array(_PER_THOUSAND) / sum(_PER_THOUSAND)
+    assert np.abs(found / found.sum() - share).max() < 0.007
+    assert np.corrcoef(found, share)[0, 1] > 0.97

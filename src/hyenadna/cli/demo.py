@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from hyenadna.cli.console import make_console, make_table
-from hyenadna.cli.demo_shipped import MODEL, show_shipped
+from hyenadna.cli.demo_shipped import show_shipped
 from hyenadna.cli.evaluate import evaluate
 from hyenadna.cli.pretrain import Request, start_run
 from hyenadna.cli.process import prepare_process
 from hyenadna.config import ModelConfig
 from hyenadna.errors import InputError
-from hyenadna.shipped import shipped_names
 from hyenadna.training_config import PretrainConfig
 
 if TYPE_CHECKING:
@@ -56,9 +55,7 @@ def demo(fasta: Path | None = None, /, *, out: Path | None = None, steps: int = 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: exists and is not empty; remove it or give another --out")
     code = _own_genome(fasta, out, options) if fasta else _embedded_genome(out, options)
-    if code or MODEL not in shipped_names():
-        return code
-    return show_shipped(out, fasta, make_console())
+    return code or show_shipped(out, fasta, make_console())
 
 
 def _next_free() -> Path:

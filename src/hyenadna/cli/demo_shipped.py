@@ -18,6 +18,7 @@ GENES, CODONS, VARIANTS = 30, 150, 800
 WINDOW: Final = 300
 """Bases of a sequence to embed."""
 PROMPT: Final = 90
+"""Bases to go on from."""
 FEWEST: Final = 10
 """Windows of a genome of the user's."""
 MOST_BASES: Final = 60_000
@@ -32,8 +33,7 @@ def show_shipped(out: Path, fasta: Path | None, console: Console) -> int:
     console.rule(f"What a trained model is for: {MODEL}, which comes with the package")
     if fasta is None:
         console.print(
-            f"Our example: {GENES} genes that never were, of codons as E. coli uses them, on "
-            "either strand.\n"
+            f"Our example: {GENES} random genes of codons as E. coli uses them, either strand.\n"
         )
         inputs: Inputs | None = _made_inputs(out)
     else:
@@ -81,6 +81,7 @@ def _made_inputs(out: Path) -> Inputs:
     """Genes, windows of three kinds, variants with their effects; and the start of a gene."""
     from hyenadna.alphabet import reverse_complement
     from hyenadna.genome.made_genes import make_genes
+    from hyenadna.genome.synthetic import write_fasta
 
     contig = make_genes(GENES, codons=CODONS)
     rng = np.random.default_rng(1)
@@ -96,11 +97,11 @@ def _made_inputs(out: Path) -> Inputs:
     variants = list(contig.variants())
     chosen = sorted(rng.choice(len(variants), size=min(VARIANTS, len(variants)), replace=False))
     picked = [variants[i] for i in chosen]
-    genome = _write_fasta(out / "genes.fa", "made", contig.letters)
+    genome = write_fasta([contig], out / "genes.fa")
     vcf = _write_vcf(
         out / "variants.vcf",
-        {"made": len(contig.letters)},
-        [("made", v.position, v.ref, v.alt, v.effect) for v in picked],
+        {contig.name: len(contig.letters)},
+        [(contig.name, v.position, v.ref, v.alt, v.effect) for v in picked],
     )
     first = contig.genes[0]
     return genome, _write_table(out / "windows.csv", rows), vcf, "".join(first.codons)[:PROMPT]
@@ -145,12 +146,6 @@ def _own_inputs(out: Path, fasta: Path) -> Inputs | None:
     return fasta, _write_table(out / "windows.csv", rows), vcf, prompt
 
 
-def _write_fasta(path: Path, name: str, letters: str) -> Path:
-    lines = [letters[i : i + 80] for i in range(0, len(letters), 80)]
-    path.write_text(f">{name}\n" + "\n".join(lines) + "\n")
-    return path
-
-
 def _write_table(path: Path, rows: Sequence[tuple[str, str, str]]) -> Path:
     import csv
 
@@ -165,12 +160,16 @@ def _write_vcf(
     path: Path, contigs: dict[str, int], rows: Sequence[tuple[str, int, str, str, str]]
 ) -> Path:
     """rows: contig, position from 0, REF, ALT, kind."""
-    lines = ["##fileformat=VCFv4.2"]
-    lines += [f"##contig=<ID={name},length={length}>" for name, length in contigs.items()]
-    lines += ['##INFO=<ID=KIND,Number=1,Type=String,Description="What the variant is">']
-    lines += ["#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"]
-    lines += [f"{c}\t{at + 1}\t.\t{ref}\t{alt}\t.\t.\tKIND={k}" for c, at, ref, alt, k in rows]
-    path.write_text("\n".join(lines) + "\n")
+    import pysam
+
+    header = pysam.VariantHeader()
+    for name, length in contigs.items():
+        header.contigs.add(name, length=length)
+    header.info.add("KIND", 1, "String", "What the variant is")
+    with pysam.VariantFile(str(path), "w", header=header) as out:
+        for contig, at, ref, alt, kind in rows:
+            info = {"KIND": kind}
+            out.write(out.new_record(contig, at, at + 1, (ref, alt), info=info))
     return path
 
 

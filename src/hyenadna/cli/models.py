@@ -25,8 +25,7 @@ def models(name: str | None = None, /) -> None:
     if name is not None:
         console.print(Markdown((shipped_folder(name) / "README.md").read_text()))
         return
-    if shipped_names():
-        _print_shipped(console)
+    _print_shipped(console)
     _print_shapes(console)
 
 

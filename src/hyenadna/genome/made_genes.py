@@ -1,4 +1,4 @@
-"""Genes that never were: bacterial in their words, with variants of known effect on the protein.
+"""Random genes of bacterial codons, with all substitutions and their effects on the proteins.
 
 An example without anybody's data, for a model that knows bacteria: open reading frames of codons in
 about the proportions that *Escherichia coli* uses, behind a ribosome binding site, each on either
@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from hyenadna.alphabet import reverse_complement
+from hyenadna.alphabet import Ids, encode, reverse_complement
 
 _BASES: Final = "TCAG"
 _AMINO_ACIDS: Final = "FFLLSSSSYY**CC*WLLLLPPPPHHQQRRRRIIIMTTTTNNKKSSRRVVVVAAAADDEEGGGG"
@@ -26,7 +26,8 @@ _PER_THOUSAND: Final = (
     30, 25, 4, 28, 9, 23, 7, 14, 18, 22, 34, 10, 9, 16, 2, 1,
     18, 15, 11, 26, 15, 26, 20, 34, 32, 19, 39, 18, 25, 30, 8, 11,
 )  # fmt: skip
-"""About how often *E. coli* uses each codon, in the order of CODONS, without stops."""
+"""About how often *E. coli* uses each codon, in the order of CODONS, without stops. A test holds it
+against the long open reading frames of its genome."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,12 @@ class MadeContig:
 
     letters: str
     genes: tuple[MadeGene, ...]
+    name: str = "made"
+
+    @property
+    def ids(self) -> Ids:
+        """Its token ids, (L,)."""
+        return encode(self.letters)
 
     def variants(self) -> Iterator[MadeVariant]:
         """Every substitution of a base of the codons between the first and the last, in order."""
@@ -65,7 +72,10 @@ class MadeContig:
 
 
 def make_genes(count: int, *, codons: int = 200, between: int = 60, seed: int = 0) -> MadeContig:
-    """A contig of `count` genes of so many codons, `between` random bases before each."""
+    """A contig of `count` genes of so many codons, start and stop included.
+
+    between: random bases before each, and behind the last. seed: of all that is drawn.
+    """
     rng = np.random.default_rng(seed)
     share = np.array(_PER_THOUSAND, dtype=np.float64)
     letters, genes = "", []

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -289,7 +289,19 @@ class SyntheticGenome:
         return out
 
 
-def write_fasta(contigs: Iterable[SyntheticContig], path: Path, *, width: int = 80) -> Path:
+class Named(Protocol):
+    """A sequence with a name."""
+
+    @property
+    def name(self) -> str:
+        """Its name, without blanks."""
+
+    @property
+    def ids(self) -> Ids:
+        """Its token ids, (L,)."""
+
+
+def write_fasta(contigs: Iterable[Named], path: Path, *, width: int = 80) -> Path:
     """`path`, once the contigs stand there as FASTA, `width` letters a line.
 
     The file is written beside its place and renamed, so that a broken run leaves no half file.

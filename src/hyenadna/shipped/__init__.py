@@ -25,12 +25,16 @@ def shipped_names() -> tuple[str, ...]:
 def shipped_folder(name: str) -> Path:
     """The folder of a model of the package. Raises InputError for another name."""
     if name not in shipped_names():
-        there = ", ".join(shipped_names()) or "none in this installation"
-        raise InputError(f"{name}: no model of this package; there are {there}")
+        raise InputError(
+            f"{name}: no model of this package; there are {', '.join(shipped_names())}"
+        )
     return SHIPPED / name
 
 
 def card(name: str) -> dict[str, Any]:
-    """What `card.json` says of a model of the package. Raises InputError for another name."""
+    """What `card.json` says of a model of the package; bits are per base.
+
+    Raises InputError for another name.
+    """
     values: dict[str, Any] = json.loads((shipped_folder(name) / "card.json").read_text())
     return values
