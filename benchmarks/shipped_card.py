@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.shipped_sources import SOURCES
+
 from hyenadna.cli.units import bases, duration
 from hyenadna.report.plots import training_curve
 from hyenadna.training_config import PretrainConfig
@@ -16,33 +18,6 @@ SHOWN_ORDERS: Final = ("0", "2", "5", "8", "10", "11", "12")
 EARLIER: Final = Path(__file__).resolve().parents[1] / "docs" / "results" / "results.json"
 """The models of an hour on a core that came before, on the same held-out bases."""
 EARLIER_NAMES: Final = {"yeast_R64": "yeast"}
-
-DATA: Final[Mapping[str, tuple[str, str]]] = {
-    "human": (
-        "*Homo sapiens*: GRCh37 chr22:16.05-22.0 Mb and GRCh38 chr2:0-2.33 Mb; "
-        "GRCh38 chr9:0-1 Mb is held out",
-        "Genome Reference Consortium, by way of public repositories",
-    ),
-    "yeast": (
-        "*Saccharomyces cerevisiae* S288C R64-1-1; chromosomes IV and XV are held out, VI is for "
-        "validation, the mitochondrion is left out",
-        "Ensembl",
-    ),
-    "ecoli": ("*Escherichia coli* K-12 MG1655, NC_000913.2; a tenth is held out", "INSDC"),
-    "Bacillus": (
-        "*Bacillus subtilis* BEST7003, ASM52304v1; a tenth is held out",
-        "Ensembl Bacteria",
-    ),
-    "Caul": ("*Caulobacter vibrioides*, ASM690v1; a tenth is held out", "Ensembl Bacteria"),
-    "Staph": ("*Staphylococcus aureus*, ASM59796v1; a tenth is held out", "Ensembl Bacteria"),
-    "Myco": ("*Mycoplasma genitalium* G37, ASM2732v1; a tenth is held out", "Ensembl Bacteria"),
-    "mitochondria": (
-        "ten mitochondrial genomes of mammals; mouse and rat are held out, cattle is for "
-        "validation",
-        "INSDC",
-    ),
-}
-"""What each genome is, and where it is from."""
 
 LICENCE: Final = (
     "The weights are ours, under Apache-2.0 as the package. The genomes are reference sequences "
@@ -75,8 +50,8 @@ def card_of(name: str, run: Path) -> dict[str, Any]:
         "data": [
             {
                 "genome": genome["name"],
-                "what": DATA[genome["name"]][0],
-                "source": DATA[genome["name"]][1],
+                "what": SOURCES[genome["name"]].what,
+                "source": SOURCES[genome["name"]].origin,
                 "share": round(genome["weight"] / total, 3),
                 "train_bases": genome["bases"]["train"],
                 "sha256": genome["digest"],

@@ -16,11 +16,11 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from benchmarks.shipped_card import card_of, card_text, draw_pictures, models_page
+from benchmarks.shipped_sources import SOURCES, Source
 
 from hyenadna.checkpoint import load, save
 from hyenadna.data.corpus import split_as_bed
@@ -33,56 +33,6 @@ PAGE: Final = Path("docs/models.md")
 LARGEST: Final = 4 * 2**20
 """Bytes of a model in the package."""
 
-
-@dataclass(frozen=True)
-class Source:
-    """A genome that the models read."""
-
-    name: str
-    files: tuple[str, ...]
-    """FASTA below the data folder, joined in this order."""
-    valid: tuple[str, ...] = ()
-    """Contigs for validation; those of neither part by the default rule where there are none."""
-    test: tuple[str, ...] = ()
-    leave_out: tuple[str, ...] = ()
-
-
-HUMAN_BED: Final = """\
-22\t16050000\t21450000\ttrain
-22\t21450000\t22000000\tvalid
-chr2\t10000\t2333275\ttrain
-9\t10000\t1000000\ttest
-"""
-"""Human chromosome 9 is never trained on. 22 is of GRCh37, the others of GRCh38."""
-
-SOURCES: Final = (
-    Source(
-        "human",
-        (
-            "human_hg19_chr22_6Mb/chr22_1-22000000.fa.gz",
-            "human_hg38_chr2_2.3Mb/chr2_1-2333275.fa.gz",
-            "human_hg38_chr9_1Mb/chr9_1-1000000.fa.gz",
-        ),
-    ),
-    Source(
-        "yeast",
-        ("yeast_R64/Saccharomyces_cerevisiae.R64-1-1.fa.gz",),
-        valid=("VI",),
-        test=("IV", "XV"),
-        leave_out=("Mito",),
-    ),
-    Source("ecoli", ("ecoli_K12_MG1655/NC_000913.fa.gz",)),
-    Source("Bacillus", ("bacteria_4/Bacillus.fa.gz",)),
-    Source("Caul", ("bacteria_4/Caul.fa.gz",)),
-    Source("Staph", ("bacteria_4/Staph.fa.gz",)),
-    Source("Myco", ("bacteria_4/Myco.fa.gz",)),
-    Source(
-        "mitochondria",
-        ("mammal_mitochondria/mt.fa.gz",),
-        valid=("cattle",),
-        test=("mouse", "rat"),
-    ),
-)
 
 SHARED_OPTIONS: Final = "--optimizer muon --embed-dropout 0 --final-lr 0.02 --evaluate-bases 60000"
 RUNS: Final = {
@@ -154,14 +104,14 @@ def main() -> None:
 def prepare(data: Path, genomes: Path) -> None:
     """Writes GENOMES/NAME.fa.gz and GENOMES/NAME.bed for each source."""
     genomes.mkdir(parents=True, exist_ok=True)
-    for source in SOURCES:
+    for source in SOURCES.values():
         fasta = genomes / f"{source.name}.fa.gz"
         with fasta.open("wb") as out:  # gzip files behind each other are one gzip file
             for file in source.files:
                 with (data / file).open("rb") as part:
                     shutil.copyfileobj(part, out)
         bed = genomes / f"{source.name}.bed"
-        bed.write_text(HUMAN_BED if source.name == "human" else _split(source, fasta))
+        bed.write_text(source.bed or _split(source, fasta))
         print(f"{fasta}  {bed}")
 
 
@@ -181,12 +131,12 @@ def train(name: str, genomes: Path, runs: Path, *, threads: int) -> None:
     if (out / "last").exists():
         command = ["pretrain", "--out", str(out), "--resume", "--threads", str(threads)]
     else:
-        command = ["pretrain", *(str(genomes / f"{s.name}.fa.gz") for s in SOURCES)]
+        command = ["pretrain", *(str(genomes / f"{s.name}.fa.gz") for s in SOURCES.values())]
         command += ["--out", str(out), "--threads", str(threads), *RUNS[name].split()]
         if name in INIT:
             command += ["--init", str(runs / INIT[name])]
         command += ["--weights", ",".join(map(str, WEIGHTS[name]))]
-        for source in SOURCES:
+        for source in SOURCES.values():
             command += ["--bed", str(genomes / f"{source.name}.bed")]
     hyenadna(*command)
 

@@ -8,6 +8,7 @@ import socket
 import numpy as np
 import pytest
 import torch
+from benchmarks.shipped_models import LARGEST
 
 import hyenadna
 from hyenadna.cli.app import run
@@ -15,8 +16,6 @@ from hyenadna.errors import InputError
 from hyenadna.genome.made_genes import make_genes
 from hyenadna.infer.evaluate import evaluate
 from hyenadna.shipped import SHIPPED, card, shipped_folder, shipped_names
-
-LARGEST = 4 * 2**20
 
 
 @pytest.fixture(params=shipped_names())
