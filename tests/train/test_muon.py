@@ -51,6 +51,25 @@ def test_groups_without_blocks_are_adamw():
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
+@pytest.mark.parametrize("shape", [(24, 16), (16, 40)])
+def test_one_block_is_what_torch_computes(shape):
+    first = torch.nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+    second = copy.deepcopy(first)
+    ours = MuonAdamW([{"params": [first], "weight_decay": 0.1, "blocks": 1}], lr=0.05, fused=True)
+    theirs = torch.optim.Muon(
+        [second], lr=0.05, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+    )
+    begun = first.detach().clone()
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(4):
+        first.grad = torch.randn(shape, generator=generator)
+        second.grad = first.grad.clone()
+        ours.step()
+        theirs.step()
+    moved = (first - begun).square().mean().sqrt()
+    assert (first - second).square().mean().sqrt() < 0.02 * moved  # torch's is in bf16
+
+
 def test_blocks_are_matrices_of_their_own():
     whole = torch.nn.Parameter(torch.randn(12, 4))
     parts = [torch.nn.Parameter(p.clone()) for p in whole.detach().split(4)]

@@ -2,6 +2,11 @@
 
 Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks", with the scale of Liu
 et al. 2025, arXiv 2502.16982, which gives the updates of a matrix the size that AdamW's have.
+
+The same as `torch.optim.Muon(adjust_lr_fn="match_rms_adamw")`, its twin in the tests, but for three
+things: matrices that lie stacked in one parameter are turned each by itself, the iteration is in
+float32 (torch's in bf16, slow on CPUs without it), and one optimiser holds AdamW's groups too, so
+that schedule, loss scale and resumption need not know of two.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ NEWTON_SCHULZ: Final = (3.4445, -4.7750, 2.0315)
 ITERATIONS: Final = 5
 MOMENTUM: Final = 0.95
 UPDATE_SIZE: Final = 0.2
-"""Root mean square of an update at a learning rate of 1, about that of AdamW's (Liu et al.)."""
+"""Root mean square of an update at a learning rate of 1, about that of AdamW (Liu et al. 2025)."""
 
 
 def orthogonal(g: Tensor) -> Tensor:
