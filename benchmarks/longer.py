@@ -17,6 +17,7 @@ from typing import Final
 import torch
 
 import hyenadna
+from hyenadna.model.likelihood import target_nats
 from hyenadna.model.longer import longer
 
 WINDOWS: Final = (1024, 4096, 16384)
@@ -28,9 +29,8 @@ def bits(model: hyenadna.HyenaDNA, ids: torch.Tensor, window: int) -> float:
     """Bits per base of windows (n, window) of ids (L,)."""
     total, counted = 0.0, 0
     for row in ids[: len(ids) // window * window].view(-1, window):
-        logits = model(row)[0, :-1]
-        nats = torch.nn.functional.cross_entropy(logits, row[1:].long(), reduction="sum")
-        total, counted = total + float(nats), counted + window - 1
+        nats = target_nats(model, row[None, :-1].long(), row[None, 1:].long())
+        total, counted = total + float(nats.sum()), counted + window - 1
     return total / counted / math.log(2)
 
 

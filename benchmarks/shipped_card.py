@@ -11,6 +11,7 @@ from typing import Any, Final
 from benchmarks.shipped_sources import SOURCES
 
 from hyenadna.cli.units import bases, duration
+from hyenadna.config import ModelConfig
 from hyenadna.report.plots import training_curve
 from hyenadna.training_config import PretrainConfig
 
@@ -35,7 +36,7 @@ def card_of(name: str, run: Path) -> dict[str, Any]:
     earlier = _earlier()
     return {
         "name": name,
-        "parameters": _parameters(described["model"]),
+        "parameters": ModelConfig.from_dict(described["model"]).num_parameters(),
         "max_seq_len": described["model"]["max_seq_len"],
         "model": described["model"],
         "runs": trained,
@@ -90,12 +91,6 @@ def _trained(run: Path) -> dict[str, Any]:
         "seconds": round(sum(step["seconds"] for step in steps)),
         "options": {k: v for k, v in options.items() if v != default[k]},
     }
-
-
-def _parameters(model: Mapping[str, Any]) -> int:
-    from hyenadna.config import ModelConfig
-
-    return ModelConfig.from_dict(model).num_parameters()
 
 
 def _measured(row: Mapping[str, Any], earlier: Mapping[str, float]) -> dict[str, Any]:
@@ -195,6 +190,7 @@ def card_text(card: Mapping[str, Any]) -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", *falls_short(card), "", *_by_context(card), "## Data", ""]
+    lines += ["Shares are those of the last run.", ""]
     for each in card["data"]:
         lines.append(
             f"- {each['genome']}: {each['what']}. {each['source']}. {each['share']:.0%} of the "
@@ -336,10 +332,10 @@ def _by_context(card: Mapping[str, Any]) -> list[str]:
 
 GOOD_AND_BAD: Final = (
     "- Good for trying everything in this package at once, for tests and teaching, and as a start "
-    "for fine-tuning on small tasks of such genomes, where it is a fair baseline.",
-    "- It knows codons and the common words of the genomes it has read, best of bacteria. Of the "
-    "human genome it has read 8 Mb of 3,100: do not judge human variants by it, and expect little "
-    "more of human regulatory sequence than from k-mers.",
+    "for fine-tuning on small tasks of such genomes.",
+    "- It knows codons: in made genes of bacterial words it finds stop codons far less likely than "
+    "other changes (`hyenadna demo`). Of the human genome it has read 8 Mb of 3,100: judge no "
+    "human variants by it.",
     "- It has seen no plants, insects, worms or viruses.",
     "- Scores are likelihoods, and no evidence about disease.",
 )
