@@ -6,11 +6,6 @@ With a GPU at hand the same tests run there, see tests/gpu/test_triton_engine.py
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +15,7 @@ if importlib.util.find_spec("triton") is None:
     pytest.skip("no Triton", allow_module_level=True)
 
 import tests.conv.interpreter  # noqa: F401 - before the kernels are imported
+from tests.ahead_of_time import lines_of
 
 from hyenadna.alphabet import IGNORED
 from hyenadna.config import ModelConfig, preset
@@ -432,15 +428,7 @@ def test_where_there_are_no_triton_kernels(monkeypatch):
 @pytest.mark.slow
 def test_every_kernel_compiles_for_an_h200():
     """Without spilled registers, within a multiprocessor's shared memory. Minutes at first."""
-    if not Path(f"{sys.prefix}/lib").is_dir() or sys.platform != "linux":
-        pytest.skip("Triton's assembler is for Linux")
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    script = Path(__file__).with_name("ahead_of_time.py")
-    done = subprocess.run(
-        [sys.executable, script], env=environment, capture_output=True, text=True, check=False
-    )
-    assert not done.returncode, done.stderr
-    kernels = [json.loads(line) for line in done.stdout.splitlines()]
+    kernels = lines_of("tests.model.ahead_of_time")
     assert len({kernel["kernel"] for kernel in kernels}) >= 20
     for kernel in kernels:
         assert kernel["shared"] <= 232_448 and kernel["spilled"] <= 64, kernel
