@@ -1,4 +1,5 @@
-"""The few array functions that a model of order 2 is made of; torch and native code provide them.
+"""The few array functions that a model of order 2 is made of; torch, native code and
+Triton provide them.
 
 All arrays of positions are channel-last, (B, L, D) and contiguous. `n` is the first norm without
 its affine part: `n = (h - mean) / sqrt(var + eps)`. A `channels` slice selects a block of the D
