@@ -59,7 +59,7 @@ class Kernels(Protocol):
         ...
 
     def norm_gradient(self, h: Tensor, blocks: int) -> Tensor:
-        """Where `mix_backward` will sum the gradient of n over so many blocks of channels."""
+        """Where `mix_backward` will sum the gradient of n over so many blocks, shaped as h."""
         ...
 
     def hidden(self, network: FilterNetwork, z: Tensor, length: int) -> Tensor:
@@ -173,7 +173,7 @@ class Kernels(Protocol):
         ...
 
     def norm(self, h: Tensor, weight: Tensor, bias: Tensor, eps: float) -> None:
-        """h becomes its layer norm."""
+        """h (B, L, D) becomes its layer norm. weight, bias: (D,)."""
         ...
 
     def nats(

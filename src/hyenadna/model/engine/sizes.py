@@ -140,15 +140,18 @@ class Workload:
 
         Projections 3 T c (native inference: the gated signal, T c) and the filters' spectrum 2 m c;
         in training also gradients of the filters, L c. On a GPU filters and projections are there
-        together, in training also the projections' gradients.
+        together, and beside them what `MatrixConvolution` has for all channels of the block: the
+        gated signal in both types and the convolution's result, T c each; in training gradients of
+        projections and filtered signals, 3 T c each, and of y, T c.
         """
         tokens = self.batch * self.length
         projected = tokens if self.native and not self.training else 3 * tokens
         lags = 2 * self._transform + (self.length if self.training else 0)
         if not self.gpu:
             return (projected + lags) * channels * self.itemsize
-        of_p = (6 if self.training else 3) * tokens * self._product
-        return ((self.length + lags) * self.itemsize + of_p) * channels
+        products, exact = (7, 3) if self.training else (4, 2)
+        signals = tokens * (products * self._product + exact * self.itemsize)
+        return ((self.length + lags) * self.itemsize + signals) * channels
 
     def fixed(self) -> int:
         """Everything else that does not depend on the plan.
