@@ -7,11 +7,6 @@ a GPU does, with sums in float32.
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +17,7 @@ if importlib.util.find_spec("triton") is None:
     pytest.skip("no Triton", allow_module_level=True)
 
 import tests.conv.interpreter  # noqa: F401 - before the kernels are imported
+from tests.ahead_of_time import lines_of
 
 from hyenadna.conv import gated_long_convolution, long_convolution, matrix_fft, short_convolution
 from hyenadna.conv.matrix_tables import Shape, shape_of
@@ -331,21 +327,8 @@ def test_shapes_waste_little(length):
     assert shape.side >= shape.outer_steps >= shape.n1 or not shape.outer
 
 
-def compiled(*words):
-    """What each kernel takes on an H200, compiled in a process of its own, not interpreted."""
-    source = Path(__file__).parent / "ahead_of_time.py"
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, str(source), *words], capture_output=True, text=True, env=environment
-    )
-    if "ptxas" in done.stderr and "No such file" in done.stderr:
-        pytest.skip("Triton came without an assembler")
-    assert not done.returncode, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
 def test_the_compiler_takes_the_kernels():
-    kernels = compiled("short")
+    kernels = lines_of("tests.conv.ahead_of_time", "short")
     assert {x["kernel"] for x in kernels} == {
         f"{name}_kernel"
         for name in (
@@ -359,7 +342,7 @@ def test_the_compiler_takes_the_kernels():
 
 @pytest.mark.slow
 def test_real_sizes_fit_into_an_h200():
-    for x in compiled():
+    for x in lines_of("tests.conv.ahead_of_time"):
         assert x["shared"] <= 227 << 10, x
         large = x["tile"][:2] in ([128, 32], [128, 64]) or x["type"] == "float32" or x["taps"]
         assert x["spilled"] <= (1500 if large else 128), x

@@ -6,11 +6,6 @@ With a GPU at hand the same tests run there, see tests/gpu/test_triton_engine.py
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,11 +15,14 @@ if importlib.util.find_spec("triton") is None:
     pytest.skip("no Triton", allow_module_level=True)
 
 import tests.conv.interpreter  # noqa: F401 - before the kernels are imported
+from tests.ahead_of_time import lines_of
 
 from hyenadna.alphabet import IGNORED
 from hyenadna.config import ModelConfig, preset
-from hyenadna.conv import long_convolution, short_convolution
-from hyenadna.conv.right_angle import RightAngle
+from hyenadna.conv import long_convolution, matrix_fft, short_convolution
+from hyenadna.conv.fft import smooth_length
+from hyenadna.conv.matrix_tables import shape_of
+from hyenadna.conv.right_angle import DEVICE_BLOCK_SAMPLES, RightAngle
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.decoding.decoder import Decoder
@@ -33,7 +31,7 @@ from hyenadna.model.engine import plan, triton_convolution, triton_ends, triton_
 from hyenadna.model.engine.choose import require_triton
 from hyenadna.model.engine.plan import gpu_rooms, make_plan
 from hyenadna.model.engine.run import layer_of
-from hyenadna.model.engine.sizes import Workload
+from hyenadna.model.engine.sizes import DEVICE_SAMPLES, Workload
 from hyenadna.model.engine.spectra import SpectrumCache
 from hyenadna.model.engine.triton_convolution import TransformedConvolution
 from hyenadna.model.engine.triton_gates import Before, Gated, gate_in, gate_out
@@ -114,21 +112,22 @@ def gated_twin(p, shift, taps, bias, k):
     return (x0 * long_convolution(x1 * v, k)).transpose(1, 2)
 
 
-@pytest.mark.parametrize(
-    ("taps", "batch", "length"), [(1, 1, 1), (2, 3, 5), (3, 2, 19), (4, 1, 33), (3, 1, 2)]
-)
-def test_gates_and_convolution(taps, batch, length, monkeypatch):
-    monkeypatch.setattr(triton_convolution, "DEVICE_SAMPLES", 100)  # some channels at a time
+def check_gated(make_convolution, taps: int, batch: int, length: int) -> None:
+    """Values, gradients, and how many channels come to `keep`."""
     *inputs, k, grad = gated_case(taps, batch, length)
     exact = [t.double().requires_grad_() for t in (*inputs, k)]
     y = gated_twin(*exact)
     y.backward(grad.double())
-    gated, conv = Gated(*inputs), TransformedConvolution(length, k.device)
+    gated, conv = Gated(*inputs), make_convolution(length, k.device)
     spectrum = conv.spectrum(k)
     wide, dp = torch.zeros(batch, length, 8, device=DEVICE), torch.empty_like(inputs[0])
     conv.forward(gated, spectrum, wide, 2, None, None)
     near(wide[..., 2:7], y)
     assert not wide[..., :2].any() and not wide[..., 7:].any()
+    again, seen = torch.zeros_like(wide), []
+    conv.forward(gated, spectrum, again, 2, None, lambda channels, u: seen.append(u.shape[2]))
+    near(again, wide)
+    assert sum(seen) == 5
     wide[..., 2:7] = grad
     grad_k, sums = conv.backward(gated, spectrum, wide, 2, dp)
     near(grad_k, exact[4].grad)
@@ -136,29 +135,22 @@ def test_gates_and_convolution(taps, batch, length, monkeypatch):
     near(sums[..., :taps], exact[2].grad)
     near(sums[..., taps], exact[3].grad)
     near(sums[..., taps + 1], exact[1].grad)
+
+
+@pytest.mark.parametrize(
+    ("taps", "batch", "length"), [(1, 1, 1), (2, 3, 5), (3, 2, 19), (4, 1, 33), (3, 1, 2)]
+)
+def test_gates_and_convolution(taps, batch, length, monkeypatch):
+    monkeypatch.setattr(triton_convolution, "DEVICE_SAMPLES", 100)  # some channels at a time
+    check_gated(TransformedConvolution, taps, batch, length)
 
 
 @pytest.mark.parametrize(("taps", "batch", "length"), [(3, 2, 19), (1, 1, 33)])
 def test_gates_with_the_convolution_by_matrix_products(taps, batch, length):
-    *inputs, k, grad = gated_case(taps, batch, length)
-    exact = [t.double().requires_grad_() for t in (*inputs, k)]
-    y = gated_twin(*exact)
-    y.backward(grad.double())
-    gated, conv = Gated(*inputs), MatrixConvolution(length, torch.float32, k.device)
-    spectrum = conv.spectrum(k)
-    wide, dp = torch.zeros(batch, length, 8, device=DEVICE), torch.empty_like(inputs[0])
-    conv.forward(gated, spectrum, wide, 2, None, None)
-    near(wide[..., 2:7], y)
-    again, seen = torch.zeros_like(wide), []
-    conv.forward(gated, spectrum, again, 2, None, lambda channels, u: seen.append(u))
-    near(again, wide)
-    wide[..., 2:7] = grad
-    grad_k, sums = conv.backward(gated, spectrum, wide, 2, dp)
-    near(grad_k, exact[4].grad)
-    near(dp, exact[0].grad)
-    near(sums[..., :taps], exact[2].grad)
-    near(sums[..., taps], exact[3].grad)
-    near(sums[..., taps + 1], exact[1].grad)
+    def by_products(length: int, device: torch.device) -> MatrixConvolution:
+        return MatrixConvolution(length, torch.float32, device)
+
+    check_gated(by_products, taps, batch, length)
 
 
 @pytest.mark.parametrize("taps", [1, 3])
@@ -411,6 +403,20 @@ def test_the_plan_of_a_gpu():
     assert make_plan(short, rooms=gpu_rooms(24 * 10**9)).channels == 128
 
 
+@pytest.mark.parametrize("length", [1, 1000, 1024, 1025, 5000, 8193, 33_000, 999_999, 1 << 23])
+def test_the_plan_of_a_gpu_has_room_for_every_spectrum(length):
+    """Or the cache would drop those of the first layers before the last are made."""
+    config = preset("tiny-1k").replace(max_seq_len=max(length, 2))
+    room = Workload(config, 1, length, gpu=True).spectra // (config.n_layer * config.d_model)
+    for largest in (4096, 8192):
+        assert 8 * shape_of(length, largest=largest).m + 4 * matrix_fft.PADDING <= room
+    assert 8 * smooth_length(length) <= room
+
+
+def test_both_providers_transform_as_much_at_once_as_the_plan_counts():
+    assert DEVICE_SAMPLES == DEVICE_BLOCK_SAMPLES
+
+
 def test_where_there_are_no_triton_kernels(monkeypatch):
     model, tokens = make().cpu(), random_tokens(1, 5).cpu()
     run = model.backbone.engine_pass(model.head_weight, 1, 5)
@@ -418,8 +424,9 @@ def test_where_there_are_no_triton_kernels(monkeypatch):
     with pytest.raises(InputError, match=r"no Triton kernels: they are for float32 models"):
         make().double().set_engine("triton")
     wide = SMALL.replace(short_filter_order=17)
-    with pytest.raises(InputError, match=r"not for a model of this shape"):
-        require_triton(wide, torch.float32)
+    for other in (wide, SMALL.replace(hyena_order=3)):
+        with pytest.raises(InputError, match=r"not for a model of this shape"):
+            require_triton(other, torch.float32)
     model.set_engine("triton")
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(InputError, match=r"model is on cpu, they need an NVIDIA GPU; take kernels"):
@@ -432,15 +439,7 @@ def test_where_there_are_no_triton_kernels(monkeypatch):
 @pytest.mark.slow
 def test_every_kernel_compiles_for_an_h200():
     """Without spilled registers, within a multiprocessor's shared memory. Minutes at first."""
-    if not Path(f"{sys.prefix}/lib").is_dir() or sys.platform != "linux":
-        pytest.skip("Triton's assembler is for Linux")
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    script = Path(__file__).with_name("ahead_of_time.py")
-    done = subprocess.run(
-        [sys.executable, script], env=environment, capture_output=True, text=True, check=False
-    )
-    assert not done.returncode, done.stderr
-    kernels = [json.loads(line) for line in done.stdout.splitlines()]
+    kernels = lines_of("tests.model.ahead_of_time")
     assert len({kernel["kernel"] for kernel in kernels}) >= 20
     for kernel in kernels:
         assert kernel["shared"] <= 232_448 and kernel["spilled"] <= 64, kernel

@@ -38,6 +38,37 @@ def test_the_kernels_pass(gemm):
         assert why_wrong(SMALL, gemm, DEVICE) is None
 
 
+def test_the_kernels_pass_whatever_torch_takes_by_default():
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            assert why_wrong(SMALL, None, DEVICE) is None
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_a_full_gpu_is_no_fault_of_the_kernels(monkeypatch):
+    from hyenadna.model.engine.triton_kernels import TritonKernels
+
+    def full(self, *_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(TritonKernels, "nats", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        why_wrong(SMALL, None, DEVICE)
+    assert not triton_trial._tried.cache_info().currsize  # the next pass tries again
+
+
+def test_tf32_is_allowed_its_rounding():
+    assert triton_trial._limit(None) == triton_trial.WORST[None]
+    torch.set_float32_matmul_precision("high")
+    try:
+        assert triton_trial._limit(None) == triton_trial.WORST[torch.float16]
+        assert triton_trial._limit(torch.bfloat16) == triton_trial.WORST[torch.bfloat16]
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_a_wrong_result_is_told_and_the_kernels_left_out(monkeypatch, caplog):
     from hyenadna.model.engine.triton_kernels import TritonKernels
 

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from hyenadna.conv.fft import smooth_length
 
-DEVICE_BLOCK_SAMPLES = 1 << 27
-"""Samples transformed together on a GPU, where they only bound the memory."""
+DEVICE_BLOCK_SAMPLES = 1 << 26
+"""Samples transformed together on a GPU, where they only bound the memory (half a GiB)."""
 
 
 @lru_cache(maxsize=4)

@@ -16,7 +16,7 @@ from hyenadna.model.engine.kernels import Kernels
 from hyenadna.model.engine.plan import parse_memory
 from hyenadna.model.engine.sizes import product_rows
 from hyenadna.model.engine.torch_kernels import TorchKernels
-from hyenadna.model.engine.triton_launch import NOT_INSTALLED, installed, why_no_triton
+from hyenadna.model.engine.triton_launch import why_no_triton
 
 Choice = Literal["auto", "native", "triton", "torch", "plain"]
 CHOICES: Final[tuple[str, ...]] = get_args(Choice)
@@ -66,12 +66,13 @@ def choose_kernels(settings: EngineSettings, config: ModelConfig, h: Tensor) -> 
         half = (torch.bfloat16, torch.float16)
         if gemm not in (half if device == "cuda" or wanted == "triton" else half[:1]):
             return None
-    if wanted == "triton" or device == "cuda":
-        triton = triton_kernels(config, h, gemm) if wanted != "torch" else None
-        if triton is not None and (wanted == "triton" or right_on(config, gemm, h.device)):
-            return triton
-        if wanted == "triton":
-            require_triton(config, h.dtype, h.device)
+    if wanted == "triton":
+        require_triton(config, h.dtype, h.device)
+        return triton_kernels(gemm)
+    if device == "cuda":
+        able = wanted == "auto" and why_no_triton_kernels(config, h.dtype, h.device) is None
+        if able and right_on(config, gemm, h.device):
+            return triton_kernels(gemm)
         return TorchKernels(gemm, rows=product_rows(config.inner_width))
     if wanted in ("auto", "native"):
         native = native_kernels(config, h.dtype, gemm)
@@ -104,13 +105,11 @@ def require_native(
         raise InputError(f"engine: no native kernels: {reason}; take kernels='auto' or 'torch'")
 
 
-def triton_kernels(config: ModelConfig, like: Tensor, gemm: torch.dtype | None) -> Kernels | None:
-    """Triton kernels for this shape, and tensors such as `like`, where there are any."""
-    if like.dtype != torch.float32 or why_no_triton(like.device) is not None:
-        return None
-    from hyenadna.model.engine.triton_kernels import TritonKernels, fits
+def triton_kernels(gemm: torch.dtype | None) -> Kernels:
+    """Triton kernels with products in this type; only where `why_no_triton_kernels` knows none."""
+    from hyenadna.model.engine.triton_kernels import TritonKernels
 
-    return TritonKernels(gemm) if fits(config) else None
+    return TritonKernels(gemm)
 
 
 def right_on(config: ModelConfig, gemm: torch.dtype | None, device: torch.device) -> bool:
@@ -123,22 +122,27 @@ def right_on(config: ModelConfig, gemm: torch.dtype | None, device: torch.device
 def require_triton(
     config: ModelConfig, dtype: torch.dtype, device: torch.device | None = None
 ) -> None:
-    """Raises InputError where there are no Triton kernels for this shape, type and device.
+    """Raises InputError where `why_no_triton_kernels` knows a reason."""
+    reason = why_no_triton_kernels(config, dtype, device)
+    if reason is not None:
+        raise InputError(f"engine: no Triton kernels: {reason}; take kernels='auto' or 'torch'")
+
+
+def why_no_triton_kernels(
+    config: ModelConfig, dtype: torch.dtype, device: torch.device | None = None
+) -> str | None:
+    """What keeps Triton kernels from models of this shape and type on this device, if anything.
 
     device: any when left out.
     """
-    reason = None if device is None else why_no_triton(device)
-    if device is None and not installed():
-        reason = NOT_INSTALLED
-    if reason is None and dtype != torch.float32:
-        reason = f"they are for float32 models (also under autocast), this one is {dtype}"
-    if reason is None:
-        from hyenadna.model.engine.triton_kernels import fits
-
-        if not fits(config):
-            reason = f"not for a model of this shape (d_model {config.d_model})"
+    reason = why_no_triton(device)
     if reason is not None:
-        raise InputError(f"engine: no Triton kernels: {reason}; take kernels='auto' or 'torch'")
+        return reason
+    if dtype != torch.float32:
+        return f"they are for float32 models (also under autocast), this one is {dtype}"
+    from hyenadna.model.engine.triton_kernels import fits
+
+    return None if fits(config) else f"not for a model of this shape (d_model {config.d_model})"
 
 
 def untouched(module: nn.Module, types: frozenset[type]) -> bool:

@@ -1,4 +1,5 @@
-"""The few array functions that a model of order 2 is made of; torch and native code provide them.
+"""The few array functions that a model of order 2 is made of; torch, native code and
+Triton provide them.
 
 All arrays of positions are channel-last, (B, L, D) and contiguous. `n` is the first norm without
 its affine part: `n = (h - mean) / sqrt(var + eps)`. A `channels` slice selects a block of the D
@@ -58,7 +59,7 @@ class Kernels(Protocol):
         ...
 
     def norm_gradient(self, h: Tensor, blocks: int) -> Tensor:
-        """Where `mix_backward` will sum the gradient of n over so many blocks of channels."""
+        """Where `mix_backward` will sum the gradient of n over so many blocks, shaped as h."""
         ...
 
     def hidden(self, network: FilterNetwork, z: Tensor, length: int) -> Tensor:
@@ -172,7 +173,7 @@ class Kernels(Protocol):
         ...
 
     def norm(self, h: Tensor, weight: Tensor, bias: Tensor, eps: float) -> None:
-        """h becomes its layer norm."""
+        """h (B, L, D) becomes its layer norm. weight, bias: (D,)."""
         ...
 
     def nats(

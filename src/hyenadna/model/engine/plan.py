@@ -59,9 +59,9 @@ def gpu_rooms(total: int) -> Rooms:
     """Rooms in a GPU's memory of so many bytes.
 
     There a block is not cut to fit a cache, and every further one reads the whole stream again: at
-    a sixteenth of an H200 the 256 channels of large-1m are one block at a million tokens.
+    a twelfth of an H200 the 256 channels of large-1m are one block at a million tokens.
     """
-    return Rooms(max(_SMALLEST_GPU_BLOCK, total // 16), total // 6, total // 4)
+    return Rooms(max(_SMALLEST_GPU_BLOCK, total // 12), total // 6, total // 4)
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,7 @@ def make_plan(
     room = rooms.block if max_memory is None else max_memory - resident - RESERVE_BYTES - fixed
     if max_memory is not None and room < smallest:
         raise _too_little(work, step, max_memory, resident)
-    block_room = min(room, rooms.block if max_memory is None else most_block)
-    channels = _even_blocks(work, step, block_room)
+    channels = _even_blocks(work, step, min(room, most_block))
     used = work.block(channels)
     kept = work.config.n_layer * work.mixed if work.training and not work.offload else 0
     if max_memory is None:

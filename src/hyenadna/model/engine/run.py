@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -66,12 +65,9 @@ def held_bytes(device: torch.device) -> int:
 
 def device_rooms(device: torch.device) -> Rooms | None:
     """What a pass may take of a GPU's memory; None on a CPU."""
-    return gpu_rooms(_gpu_bytes(device)) if device.type == "cuda" else None
-
-
-@lru_cache(maxsize=64)
-def _gpu_bytes(device: torch.device) -> int:
-    return int(torch.cuda.get_device_properties(device).total_memory)
+    if device.type != "cuda":
+        return None
+    return gpu_rooms(int(torch.cuda.get_device_properties(device).total_memory))
 
 
 def run_blocks(run: Pass, blocks: Sequence[Block], h: Tensor) -> Tensor:

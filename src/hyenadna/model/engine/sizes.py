@@ -1,7 +1,7 @@
 """How large the engine's chunks are, and the bytes of every buffer that follows (no torch).
 
-Letters as in docs/notation.md; T = B L positions, s bytes a number, m the transform's length (up
-to an eighth above L), c channels of a block.
+Letters as in docs/notation.md; T = B L positions, s bytes a number, m the transform's length, c
+channels of a block.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PRODUCT_NUMBERS: Final = 1 << 28
 DEVICE_FILTER_ROWS: Final = 1 << 18
 """The same as `FILTER_ROWS` on a GPU, where a chunk costs a dozen launches."""
 DEVICE_SAMPLES: Final = 1 << 26
-"""Complex samples that are transformed together on a GPU: half a GiB."""
+"""Complex samples that are transformed together on a GPU: half a GiB (as in conv.right_angle)."""
 _SHARED: Final = 1 << 17  # native: from here on all threads work on one transform
 RESERVE_BYTES: Final = 64 << 20
 """What a pass takes besides its buffers: pages of libraries that it is the first to touch, and the
@@ -69,6 +69,17 @@ def native_transform(length: int) -> int:
     """Points of the native kernels' transform: `Fft::good_length` of native/fft.h."""
     odd = (1, 3, 5, 9, 15, 25, 27, 45, 75, 225)
     return min(n << max(0, (-(-length // n) - 1).bit_length()) for n in odd)
+
+
+def device_points(length: int) -> int:
+    """Most complex points of a filter's spectrum on a GPU, by whichever convolution.
+
+    Of matrix products a power of two up to 8,192 points, from there at most 2,048 more than the
+    signal, and 16 numbers beside (`hyenadna.conv.matrix_fft`); of cuFFT an eighth more at most.
+    """
+    if length <= 8192:
+        return max(256, 1 << (length - 1).bit_length()) + 8
+    return length + max(2048, length // 8) + 8
 
 
 @dataclass(frozen=True)
@@ -129,16 +140,18 @@ class Workload:
 
         Projections 3 T c (native inference: the gated signal, T c) and the filters' spectrum 2 m c;
         in training also gradients of the filters, L c. On a GPU filters and projections are there
-        together, in training also the projections' gradients.
+        together, and beside them what `MatrixConvolution` has for all channels of the block: the
+        gated signal in both types and the convolution's result, T c each; in training gradients of
+        projections and filtered signals, 3 T c each, and of y, T c.
         """
         tokens = self.batch * self.length
         projected = tokens if self.native and not self.training else 3 * tokens
-        each = projected + 2 * self._transform + (self.length if self.training else 0)
+        lags = 2 * self._transform + (self.length if self.training else 0)
         if not self.gpu:
-            return each * channels * self.itemsize
-        lags = self.length + 2 * self._transform + (self.length if self.training else 0)
-        of_p = (6 if self.training else 3) * tokens * self._product
-        return (lags * self.itemsize + of_p) * channels
+            return (projected + lags) * channels * self.itemsize
+        products, exact = (7, 3) if self.training else (4, 2)
+        signals = tokens * (products * self._product + exact * self.itemsize)
+        return ((self.length + lags) * self.itemsize + signals) * channels
 
     def fixed(self) -> int:
         """Everything else that does not depend on the plan.
@@ -190,6 +203,8 @@ class Workload:
     def _transform(self) -> int:
         if self.native:
             return native_transform(self.length)
+        if self.gpu:
+            return device_points(self.length)
         return self.length + self.length // 8 + 2
 
     def _transforms(self) -> int:

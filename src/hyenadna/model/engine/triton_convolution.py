@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hyenadna.conv.right_angle import RightAngle
+from hyenadna.model.engine.gemm import row_chunks
 from hyenadna.model.engine.sizes import DEVICE_SAMPLES
 from hyenadna.model.engine.triton_gates import (
     Before,
@@ -137,6 +138,4 @@ class TransformedConvolution:
         return torch.fft.fft(z.view(*u.shape[:2], fft.m))
 
     def _parts(self, channels: int, batch: int) -> Iterator[slice]:
-        width = max(1, DEVICE_SAMPLES // (batch * self.fft.m))
-        for start in range(0, channels, width):
-            yield slice(start, min(start + width, channels))
+        return row_chunks(channels, max(1, DEVICE_SAMPLES // (batch * self.fft.m)))

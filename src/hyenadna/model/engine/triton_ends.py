@@ -18,6 +18,7 @@ from torch import Tensor
 
 from hyenadna.alphabet import IGNORED
 from hyenadna.model.engine.triton_launch import at_least, launch, programs_and_steps
+from hyenadna.model.engine.triton_norms import moments
 
 MOST_CLASSES: Final = 128
 """Of a head or table in these kernels."""
@@ -25,15 +26,12 @@ _SUM_PROGRAMS: Final = 256  # for sums of V x D numbers
 
 
 @triton.jit
-def _statistics(h, row, rows, eps, D: tl.constexpr, R: tl.constexpr, BLOCK: tl.constexpr):
+def _moments_of(h, row, rows, eps, D: tl.constexpr, BLOCK: tl.constexpr):
     """Mean and `1 / sqrt(var + eps)` of rows, (R,)."""
     col = tl.arange(0, BLOCK)
     at = row.to(tl.int64)[:, None] * D + col[None, :]
     inside = (row < rows)[:, None] & (col < D)[None, :]
-    x = tl.load(h + at, mask=inside, other=0.0)
-    mean = tl.sum(x, 1) / D
-    centred = tl.where(inside, x - mean[:, None], 0.0)
-    return mean, 1.0 / tl.sqrt(tl.sum(centred * centred, 1) / D + eps)
+    return moments(tl.load(h + at, mask=inside, other=0.0), inside, eps, D)
 
 
 @triton.jit
@@ -65,7 +63,7 @@ def nats_kernel(
 ):  # fmt: skip
     """out = minus log-probability of the targets, 0 where ignored."""
     row = tl.program_id(0) * R + tl.arange(0, R)
-    mean, rstd = _statistics(h, row, rows, eps, D, R, BLOCK)
+    mean, rstd = _moments_of(h, row, rows, eps, D, BLOCK)
     z = _logits(h, row, rows, mean, rstd, head, offset, V, D, R, VP, BK)
     target = tl.load(targets + row, mask=row < rows, other=ignored)
     top = tl.max(z, 1)
@@ -82,7 +80,7 @@ def nats_backward_kernel(
     """Gradients dz of the logits and dh of the rows; mean and rstd of the rows."""
     row = tl.program_id(0) * R + tl.arange(0, R)
     v = tl.arange(0, VP)
-    mean, rstd = _statistics(h, row, rows, eps, D, R, BLOCK)
+    mean, rstd = _moments_of(h, row, rows, eps, D, BLOCK)
     tl.store(means + row, mean, mask=row < rows)
     tl.store(rstds + row, rstd, mask=row < rows)
     z = _logits(h, row, rows, mean, rstd, head, offset, V, D, R, VP, BK)

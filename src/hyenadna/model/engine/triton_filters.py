@@ -14,7 +14,7 @@ from hyenadna.model.engine.filter_passes import FilterNetwork
 from hyenadna.model.engine.gemm import row_chunks
 from hyenadna.model.engine.sizes import DEVICE_FILTER_ROWS
 from hyenadna.model.engine.triton_gates import rows_tile
-from hyenadna.model.engine.triton_launch import at_least, launch, programs_and_steps
+from hyenadna.model.engine.triton_launch import launch, programs_and_steps, tile
 from hyenadna.model.engine.weights import BlockWeights, FilterWindow, zeros_together
 
 
@@ -145,22 +145,19 @@ def _window(k: Tensor, window: FilterWindow, channels: slice, skip: Tensor | Non
 
 def _sine(x: Tensor, freq: Tensor) -> None:
     rows, width = x.shape
-    block = at_least(width)
-    together = max(1, 1024 // block)
-    grid = (-(-rows // together),)
-    launch(sine_kernel, grid, x, x, freq, rows, F=width, R=together, BLOCK=block)
+    shape = tile(width, 1024)
+    grid = (-(-rows // shape["R"]),)
+    launch(sine_kernel, grid, x, x, freq, rows, F=width, **shape)
 
 
 def _sine_backward(x: Tensor, grad: Tensor, freq: Tensor) -> tuple[Tensor, Tensor]:
     """Sums over rows, (F,), of the gradients of x and of freq; grad (L, F) becomes that of x."""
     rows, width = x.shape
-    block = at_least(width)
-    together = max(1, 1024 // block)
-    count, steps = programs_and_steps(-(-rows // together))
+    shape = tile(width, 1024)
+    count, steps = programs_and_steps(-(-rows // shape["R"]))
     sums = x.new_empty(count, 2, width)
     launch(
-        sine_backward_kernel, (count,), x, x, grad, freq, sums, rows, steps,
-        F=width, R=together, BLOCK=block,
+        sine_backward_kernel, (count,), x, x, grad, freq, sums, rows, steps, F=width, **shape,
     )  # fmt: skip
     of_x, of_freq = sums.sum(0)
     return of_x, of_freq

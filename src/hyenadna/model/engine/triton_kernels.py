@@ -1,7 +1,7 @@
 """The kernels of a block for NVIDIA GPUs: what stands between products and transforms, in Triton.
 
-Products stay with cuBLAS and long transforms with cuFFT; see docs/decisions/gpu-engine.md for what
-is fused and why.
+Products stay with cuBLAS; the long convolution is `hyenadna.conv.matrix_fft`, or cuFFT for the
+longest. See docs/decisions/gpu-engine.md for what is fused and why.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ MOST_WIDTH: Final = 8192
 def fits(config: ModelConfig) -> bool:
     """Whether these kernels are written for models of this shape."""
     return (
-        config.short_filter_order <= MOST_TAPS
+        config.mixer == "hyena"
+        and config.hyena_order == 2
+        and config.short_filter_order <= MOST_TAPS
         and config.d_model <= MOST_WIDTH
         and config.padded_vocab_size <= triton_ends.MOST_CLASSES
     )

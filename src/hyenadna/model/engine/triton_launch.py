@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
+from hyenadna.conv import matrix_fft
+
 PARTIALS: Final = 1024
 """Programs at most that sum over positions, each into a row of its own that is added up after."""
+_TILE: Final = 4096  # numbers of each array that four warps hold
 
 
-NOT_INSTALLED: Final = "triton is not installed (it comes with CUDA builds of torch on Linux)"
+def why_no_triton(device: torch.device | None = None) -> str | None:
+    """What keeps Triton kernels from tensors of this device; None where nothing does.
 
-
-def installed() -> bool:
-    """Whether there is a Triton to import."""
-    return importlib.util.find_spec("triton") is not None
-
-
-def interpreted() -> bool:
-    """Whether Triton's interpreter runs the kernels, on a CPU: slow, for tests."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
-
-
-def why_no_triton(device: torch.device) -> str | None:
-    """What keeps Triton kernels from tensors of this device; None where nothing does."""
-    if not installed():
-        return NOT_INSTALLED
-    if interpreted():
+    device: any when left out.
+    """
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed (it comes with CUDA builds of torch on Linux)"
+    if device is None:
         return None
-    if device.type != "cuda":
+    if not matrix_fft.runs_on(device):
         return f"the model is on {device.type}, they need an NVIDIA GPU"
-    if torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0):
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
         return "they need an NVIDIA GPU of compute capability 8.0 or later"
     return None
 
@@ -51,6 +43,13 @@ def launch(kernel: Any, grid: tuple[int, ...], like: Tensor, *args: Any, **meta:
 def at_least(n: int, least: int = 1) -> int:
     """The smallest power of two that is neither below n nor below `least`."""
     return max(least, 1 << max(n - 1, 0).bit_length())
+
+
+def tile(width: int, numbers: int = _TILE // 2) -> dict[str, int]:
+    """Rows, columns and warps of a program that holds whole rows, about so many numbers in all."""
+    block = at_least(width)
+    rows = max(1, numbers // block)
+    return {"R": rows, "BLOCK": block, "num_warps": 4 if rows * block <= _TILE else 8}
 
 
 def programs_and_steps(tiles: int, most: int = PARTIALS) -> tuple[int, int]:

@@ -40,15 +40,13 @@ class MatrixConvolution:
         _, width, batch, length = gated.p.shape
         mixed = torch.empty(width, batch, length, dtype=torch.float32, device=y.device)
         if before is None and keep is None:
-            short = _short(gated)
-            signals = matrix_fft.Signals(gated.p[2], gated.p[1], short=short)
-            matrix_fft.convolve(self.shape, spectrum, signals, mixed)
+            signals = matrix_fft.Signals(gated.p[2], gated.p[1], short=_short(gated))
         else:
             u = gate_in(gated, length, None, before)
             if keep is not None:
                 keep(slice(first, first + width), u.permute(1, 2, 0))
             signals = matrix_fft.Signals(u.to(gated.p.dtype))
-            matrix_fft.convolve(self.shape, spectrum, signals, mixed)
+        matrix_fft.convolve(self.shape, spectrum, signals, mixed)
         gate_out(gated, mixed, None, y, first, before)
 
     def backward(

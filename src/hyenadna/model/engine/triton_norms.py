@@ -7,25 +7,27 @@ over rows go to a line of each program, (programs, D), and are added up by torch
 
 from __future__ import annotations
 
-from typing import Final
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from hyenadna.model.engine.triton_launch import at_least, launch, programs_and_steps
+from hyenadna.model.engine.triton_launch import launch, programs_and_steps, tile
 
-_TILE: Final = 4096  # numbers that a program holds of each array
+
+@triton.jit
+def moments(x, inside, eps, D: tl.constexpr):
+    """Mean and `1 / sqrt(var + eps)`, (R,), of rows x (R, BLOCK), which are 0 outside."""
+    mean = tl.sum(x, 1) / D
+    centred = tl.where(inside, x - mean[:, None], 0.0)
+    return mean, 1.0 / tl.sqrt(tl.sum(centred * centred, 1) / D + eps)
 
 
 @triton.jit
 def _standardised(x, inside, eps, D: tl.constexpr):
     """`(x - mean) / sqrt(var + eps)` of rows (R, BLOCK), 0 outside; and `1 / sqrt(...)`, (R,)."""
-    mean = tl.sum(x, 1) / D
-    centred = tl.where(inside, x - mean[:, None], 0.0)
-    rstd = 1.0 / tl.sqrt(tl.sum(centred * centred, 1) / D + eps)
-    return centred * rstd[:, None], rstd
+    mean, rstd = moments(x, inside, eps, D)
+    return tl.where(inside, x - mean[:, None], 0.0) * rstd[:, None], rstd
 
 
 @triton.jit
@@ -152,13 +154,6 @@ def first_norm_backward_kernel(
     d = tl.load(dn + at, mask=inside, other=0.0).to(tl.float32)
     d = _through_norm(d, n, rstd, D) + tl.load(grad + at, mask=inside, other=0.0)
     tl.store(grad + at, d, mask=inside)
-
-
-def tile(width: int, least: int = 1) -> dict[str, int]:
-    """Rows and columns of a program that holds whole rows of so many numbers."""
-    block = at_least(width)
-    rows = max(least, _TILE // 2 // block)
-    return {"R": rows, "BLOCK": block, "num_warps": 4 if rows * block <= _TILE else 8}
 
 
 def standardise(h: Tensor, eps: float, dtype: torch.dtype) -> Tensor:

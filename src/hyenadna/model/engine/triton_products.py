@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hyenadna.model.engine.triton_launch import at_least, launch, programs_and_steps
+from hyenadna.model.engine.triton_launch import at_least, launch, programs_and_steps, tile
 
 
 @triton.jit
@@ -50,7 +50,6 @@ def unfold_kernel(
         inside = (row < rows)[:, None] & (col < D)[None, :]
         at = source[:, None] * D + col[None, :]
         a = tl.load(outer + row[:, None] * D + col[None, :], mask=inside, other=0.0)
-        a = a.to(tl.float32)
         t = tl.load(total + row, mask=row < rows, other=0.0)
         w = tl.load(weight + at, mask=inside, other=0.0)
         of_s += tl.sum(w * a, 0)
@@ -121,14 +120,13 @@ def fold(
     weight (runs N, D), bias (runs N,); results (runs n, D) and (runs n,) where the slice takes n.
     """
     width, whole = rows.stop - rows.start, len(weight) // runs
-    block = at_least(weight.shape[1])
-    together = max(1, 1024 // block)
+    shape = tile(weight.shape[1], 1024)
     out = torch.empty(runs * width, weight.shape[1], dtype=dtype, device=weight.device)
     out_bias = weight.new_empty(runs * width)
     launch(
-        fold_kernel, (-(-runs * width // together),), weight,
+        fold_kernel, (-(-runs * width // shape["R"]),), weight,
         weight, bias, scale, shift, out, out_bias, runs * width, rows.start, width, whole,
-        D=weight.shape[1], R=together, BLOCK=block,
+        D=weight.shape[1], **shape,
     )  # fmt: skip
     return out, out_bias
 
@@ -139,8 +137,8 @@ def unfold(
 ) -> None:  # fmt: skip
     """Adds to sums, gradients of weight, bias, scale and shift, what follows from the products.
 
-    outer (runs n, D) `dz^T n`; total (runs n,) `dz^T 1`; forward: weight, scale and shift; rows and
-    runs as for `fold`.
+    outer (runs n, D) `dz^T n`; total (runs n,) `dz^T 1`; both float32. forward: weight, scale and
+    shift; rows and runs as for `fold`.
     """
     width, whole = rows.stop - rows.start, len(forward[0]) // runs
     d_model = forward[0].shape[1]

@@ -1,0 +1,121 @@
+"""What Triton kernels take on an H200, from their compiler and assembler, without a GPU.
+
+Launches are recorded on tensors without memory, and each kernel is compiled once for every kind of
+arguments. `tests/conv/ahead_of_time.py` and `tests/model/ahead_of_time.py` record theirs with this.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import triton
+from torch import Tensor
+from triton.backends import nvidia
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.runtime.jit import JITFunction
+
+_TYPES = {
+    torch.float32: "*fp32",
+    torch.bfloat16: "*bf16",
+    torch.float16: "*fp16",
+    torch.int64: "*i64",
+}
+
+
+class Recorder:
+    """Stands in for launches: keeps what kernels would be compiled for."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, tuple] = {}
+
+    def launch(self, kernel: JITFunction, grid: tuple, like: Tensor, *args, **meta) -> None:
+        """Stands in for `hyenadna.model.engine.triton_launch.launch`."""
+        self._add(kernel, args, **meta)
+
+    def kernel(self, kernel: JITFunction) -> Any:
+        """Stands in for a kernel that is launched by `kernel[grid](...)`."""
+
+        class Launches:
+            def __getitem__(_, grid):
+                return lambda *args, **meta: self._add(kernel, args, **meta)
+
+        return Launches()
+
+    def _add(self, kernel, args, *, num_warps=4, num_stages=3, maxnreg=None, **constants) -> None:
+        values = dict(zip(kernel.arg_names, args, strict=False)) | constants
+        signature, fixed, divisible = {}, {}, {}
+        for i, name in enumerate(kernel.arg_names):
+            value = values[name]
+            if kernel.params[i].is_constexpr or (isinstance(value, int) and value == 1):
+                signature[name], fixed[name] = "constexpr", value
+                continue
+            if isinstance(value, Tensor):
+                signature[name] = _TYPES[value.dtype]
+            elif isinstance(value, float):
+                signature[name] = "fp32"
+            else:
+                signature[name] = "i32" if -(1 << 31) <= value < 1 << 31 else "i64"
+            if isinstance(value, Tensor) or (isinstance(value, int) and value % 16 == 0):
+                divisible[(i,)] = [["tt.divisibility", 16]]
+        options = {"num_warps": num_warps, "num_stages": num_stages, "maxnreg": maxnreg}
+        key = repr((kernel.fn.__name__, signature, fixed, sorted(divisible), options))
+        self.seen[key] = (kernel, signature, fixed, divisible, options)
+
+    def compiled(self) -> Iterator[dict[str, Any]]:
+        """Of each kernel, compiled for compute capability 9.0: registers, bytes that spill, ..."""
+        for kernel, signature, fixed, divisible, options in self.seen.values():
+            source = ASTSource(kernel, signature, constexprs=fixed, attrs=divisible)
+            built = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+            halves = [t[1:] for t in signature.values() if t in ("*bf16", "*fp16")]
+            yield {
+                "kernel": kernel.fn.__name__,
+                "products": halves[0] if halves else "fp32",
+                "warps": options["num_warps"],
+                "shared": built.metadata.shared,
+                **_assembled(built.asm["ptx"]),
+                "constants": {n: v for n, v in fixed.items() if n.isupper() or n == "steps"},
+            }
+
+
+def _assembled(ptx: str) -> dict[str, int]:
+    """Registers of a thread and bytes that spill, as the assembler says."""
+    ptxas = Path(nvidia.__file__).parent / "bin" / "ptxas"
+    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
+        file.write(ptx)
+        file.flush()
+        command = [str(ptxas), "-v", "--gpu-name=sm_90a", file.name, "-o", "/dev/null"]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    registers = re.search(r"Used (\d+) registers", said)
+    spilled = re.search(r"(\d+) bytes spill stores", said)
+    assert registers and spilled, said
+    return {"registers": int(registers[1]), "spilled": int(spilled[1])}
+
+
+def lines_of(script: str, *words: str) -> list[dict[str, Any]]:
+    """The lines of JSON that a module of tests/ prints, in a process without the interpreter.
+
+    Skips the test where Triton came without an assembler.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", script, *words],
+        cwd=Path(__file__).parents[1],
+        env={k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "ptxas" in done.stderr and "No such file" in done.stderr:
+        pytest.skip("Triton came without an assembler")
+    assert not done.returncode, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
