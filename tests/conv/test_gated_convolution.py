@@ -23,8 +23,14 @@ if importlib.util.find_spec("triton") is None:
 
 import tests.conv.interpreter  # noqa: F401 - before the kernels are imported
 
-from hyenadna.conv import gated_long_convolution, long_convolution, matrix_fft, short_convolution
-from hyenadna.conv.matrix_tables import Shape, shape_of
+from hyenadna.conv import (
+    gated_long_convolution,
+    long_convolution,
+    matrix_fft,
+    short_convolution,
+    triton_launch,
+)
+from hyenadna.conv.matrix_tables import Shape, inner_tables, outer_tables, shape_of
 from hyenadna.errors import InputError
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -204,8 +210,8 @@ def test_blocks_of_channels_change_nothing(inner, monkeypatch):
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize(("outer", "lead"), [(False, 0), (False, 2), (True, 2)])
-def test_with_a_short_filter_channel_last_behind_others(outer, lead):
+@pytest.mark.parametrize("outer", [False, True])
+def test_with_a_short_filter_channel_last(outer):
     """As the engine calls it: raw projections (3, C, B, L) without their bias, y (B, L, C)."""
     batch, channels, length, taps = 2, 2 - outer, 270, 3
     generator = torch.Generator().manual_seed(1)
@@ -213,12 +219,11 @@ def test_with_a_short_filter_channel_last_behind_others(outer, lead):
     def normal(*shape):
         return torch.randn(*shape, generator=generator).to(DEVICE)
 
-    whole = normal(3, channels, batch, taps - 1 + length)
+    p = normal(3, channels, batch, length)
     weight, bias, shift = normal(3, channels, taps), normal(3, channels), normal(3, channels)
     k, grad = normal(channels, length), normal(batch, length, channels)
-    p = whole[..., taps - 1 :]
     shape = shape_of(length, inner=256) if outer else shape_of(length)
-    short = matrix_fft.Short.of(weight, bias, shift, lead)
+    short = matrix_fft.Short.of(weight, bias, shift)
     signals = matrix_fft.Signals(p[2], p[1], p[0], short)
     spectra = matrix_fft.spectrum(k, shape)
     y = torch.empty(batch, length, channels, device=DEVICE)
@@ -228,9 +233,9 @@ def test_with_a_short_filter_channel_last_behind_others(outer, lead):
         shape, spectra, signals, grad.permute(2, 0, 1), [into[2], into[1], into[0]]
     )
 
-    seen = ((whole if lead else p) + shift[..., None, None]).double()
+    seen = (p + shift[..., None, None]).double()
     filtered = [
-        short_convolution(x.transpose(0, 1), w, b)[..., lead:].requires_grad_()
+        short_convolution(x.transpose(0, 1), w, b).requires_grad_()
         for x, w, b in zip(seen, weight.double(), bias.double(), strict=True)
     ]
     after, before, v = filtered
@@ -241,30 +246,25 @@ def test_with_a_short_filter_channel_last_behind_others(outer, lead):
     assert max(errors(found, [exact.detach(), *wanted])) < 1e-6
 
 
-@pytest.mark.parametrize("lead", [0, 3])
 @pytest.mark.parametrize(("batch", "length"), [(2, 1), (1, 5), (2, 300)])
-def test_gradients_of_the_short_filter(batch, length, lead):
+def test_gradients_of_the_short_filter(batch, length):
     generator = torch.Generator().manual_seed(2)
     taps = 4
 
     def normal(*shape):
         return torch.randn(*shape, generator=generator).to(DEVICE)
 
-    whole, d = normal(3, 2, batch, 3 + length), normal(3, 2, batch, length)
+    p, d = normal(3, 2, batch, length), normal(3, 2, batch, length)
     weight, bias, shift = normal(3, 2, taps), normal(3, 2), normal(3, 2)
-    p, dp = whole[..., 3:], torch.empty_like(d)
-    sums = matrix_fft.short_gradients(p, d, matrix_fft.Short.of(weight, bias, shift, lead), dp)
+    dp = torch.empty_like(d)
+    sums = matrix_fft.short_gradients(p, d, matrix_fft.Short.of(weight, bias, shift), dp)
 
     leaves = [x.double().requires_grad_() for x in (p, weight, bias, shift)]
-    seen = torch.cat([whole[..., 3 - lead : 3].double(), leaves[0]], 3)
-    # the shift of what lies before p is no part of the gradient
-    held = torch.cat([shift[..., None].double().expand(3, 2, lead),
-                      leaves[3][..., None].expand(3, 2, length)], 2)  # fmt: skip
-    seen = (seen + held[:, :, None]).transpose(1, 2)
+    seen = (leaves[0] + leaves[3][..., None, None]).transpose(1, 2)
     out = torch.stack(
         [short_convolution(x, w, b) for x, w, b in zip(seen, *leaves[1:3], strict=True)]
     )
-    out = out.transpose(1, 2)[..., lead:]
+    out = out.transpose(1, 2)
     wanted = torch.autograd.grad(out, leaves, d.double())
     found = [dp, sums[..., :taps], sums[..., taps], sums[..., taps + 1]]
     assert max(errors(found, wanted)) < 1e-6
@@ -304,7 +304,7 @@ def test_what_cannot_be_is_refused_in_a_line():
         gated_long_convolution(v, k, skip[:1])
     with pytest.raises(InputError, match=r"before is torch.float16 of shape .*v is torch.float32"):
         gated_long_convolution(v, k, before=before.half())
-    with pytest.raises(InputError, match=r"needs filters in float32, not torch.float64.*'fft'"):
+    with pytest.raises(InputError, match=r"need filters in float32, not torch.float64.*'fft'"):
         gated_long_convolution(v, k.double(), method="matrix")
     with pytest.raises(InputError, match=r"not torch.float64; take method='fft'"):
         gated_long_convolution(v.double(), k, method="matrix")
@@ -315,10 +315,10 @@ def test_what_cannot_be_is_refused_in_a_line():
 def test_without_triton_or_gpu_matrix_is_refused(monkeypatch):
     v, k, *_ = inputs(1, 2, 8, torch.float32)
     monkeypatch.setenv("TRITON_INTERPRET", "0")
-    with pytest.raises(InputError, match="'matrix' needs an NVIDIA GPU, not cpu; take"):
+    with pytest.raises(InputError, match="'matrix': they need an NVIDIA GPU, not cpu; take"):
         gated_long_convolution(v.cpu(), k.cpu(), method="matrix")
-    monkeypatch.setattr(matrix_fft, "why_not", lambda: "needs Triton, which is not installed")
-    with pytest.raises(InputError, match="'matrix' needs Triton, which is not installed; take"):
+    monkeypatch.setattr(triton_launch, "installed", lambda: False)
+    with pytest.raises(InputError, match=r"'matrix': triton is not installed \(it .*; take"):
         gated_long_convolution(v, k, method="matrix")
 
 
@@ -329,6 +329,15 @@ def test_shapes_waste_little(length):
     assert shape.m >= length
     assert shape.m < 2 * length + 256 if not shape.outer else shape.m < length + shape.inner
     assert shape.side >= shape.outer_steps >= shape.n1 or not shape.outer
+
+
+def test_tables_are_made_once_for_all_lengths_that_share_them():
+    cpu = torch.device("cpu")
+    shapes = [shape_of(1 << 17, inner=256), shape_of((1 << 17) - 100, inner=256)]
+    assert outer_tables(shapes[0], cpu)[0] is outer_tables(shapes[1], cpu)[0]
+    for one, other in ((shapes[0], shape_of(300, inner=256)), (shape_of(900), shape_of(1000))):
+        assert inner_tables(one, cpu)[0] is inner_tables(other, cpu)[0]
+    assert inner_tables(shape_of(256), cpu)[0] is not inner_tables(shapes[0], cpu)[0]
 
 
 def compiled(*words):

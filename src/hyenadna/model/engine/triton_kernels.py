@@ -276,7 +276,7 @@ def convolution(length: int, dtype: torch.dtype, device: torch.device) -> GatedC
     dtype: of the projections. Matrix products on tensor cores up to the length where their work
     grows faster than that of cuFFT, which then takes over; benchmarks/gpu measures where.
     """
-    if length <= LONGEST_BY_MATRIX and matrix_fft.runs_on(device):
+    if length <= LONGEST_BY_MATRIX and matrix_fft.why_not(device) is None:
         return MatrixConvolution(length, dtype, device)
     return TransformedConvolution(length, device)
 

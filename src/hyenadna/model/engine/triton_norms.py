@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hyenadna.model.engine.triton_launch import at_least, launch, programs_and_steps
+from hyenadna.conv.triton_launch import at_least, launch, programs_and_steps
 
 _TILE: Final = 4096  # numbers that a program holds of each array
 

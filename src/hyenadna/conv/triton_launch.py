@@ -33,7 +33,7 @@ def why_no_triton(device: torch.device) -> str | None:
     if interpreted():
         return None
     if device.type != "cuda":
-        return f"the model is on {device.type}, they need an NVIDIA GPU"
+        return f"they need an NVIDIA GPU, not {device.type}"
     if torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0):
         return "they need an NVIDIA GPU of compute capability 8.0 or later"
     return None
