@@ -22,6 +22,16 @@ if importlib.util.find_spec("triton") is None:
     pytest.skip("no Triton", allow_module_level=True)
 
 import tests.conv.interpreter  # noqa: F401 - before the kernels are imported
+from tests.conv.gated import (
+    DEVICE,
+    LEAST,
+    NAMES,
+    assert_alike_in_any_batch,
+    assert_within,
+    errors,
+    inputs,
+    values_and_gradients,
+)
 
 from hyenadna.conv import (
     gated_long_convolution,
@@ -32,53 +42,6 @@ from hyenadna.conv import (
 )
 from hyenadna.conv.matrix_tables import Shape, inner_tables, outer_tables, shape_of
 from hyenadna.errors import InputError
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-NAMES = ("y", "v", "k", "skip", "before", "after")
-
-
-def inputs(batch, channels, length, dtype, seed=0):
-    """v, k, skip, before, after; a filter that decays, as those of the model do."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=generator)
-
-    v, before, after = (normal(batch, channels, length).to(dtype) for _ in range(3))
-    k = normal(channels, length) * torch.exp(-torch.arange(length) * 4 / length)
-    return [x.to(DEVICE) for x in (v, k, normal(channels), before, after)]
-
-
-def values_and_gradients(method, arguments, exact=False):
-    """y and gradients of a weighted sum of it, of all arguments that are not None."""
-    dtype = arguments[0].dtype
-    leaves = [
-        None if x is None else (x.double() if exact else x).clone().requires_grad_()
-        for x in arguments
-    ]
-    v, k, skip, before, after = leaves
-    y = gated_long_convolution(v, k, skip, before=before, after=after, method=method)
-    weight = torch.randn(y.shape, generator=torch.Generator().manual_seed(9)).to(dtype)
-    given = [x for x in leaves if x is not None]
-    return [y.detach(), *torch.autograd.grad(y, given, weight.to(y))]
-
-
-def errors(found, exact):
-    """Root mean square errors, as parts of the root mean square."""
-    return [
-        ((x.double() - e).norm() / e.norm().clamp(min=1e-30)).item()
-        for x, e in zip(found, exact, strict=True)
-    ]
-
-
-def assert_within(found, exact, limit):
-    """Errors of y and of the gradients.
-
-    Of the gradient of skip there is one number for each channel, the first of the gradient of k and
-    as uncertain as the root mean square of that.
-    """
-    for name, error in zip(NAMES, errors(found, exact), strict=True):
-        assert error < limit * (5 if name == "skip" else 1), name
 
 
 @pytest.fixture
@@ -118,9 +81,6 @@ def test_more_outer_points_than_a_tile_has(inner, monkeypatch):
     assert errors([y], [exact])[0] < 1e-6
 
 
-# Of a 16-bit type the result has its own rounding: 1.9e-4 for float16 and 1.7e-3 for bfloat16. The
-# transforms add 4e-4 (measured; 8 roundings of 1.4e-4 each, of four factors and of four tables).
-LEAST = {torch.float16: 1e-3, torch.bfloat16: 2.5e-3}
 FACTORS = {torch.float16: 5.0, torch.bfloat16: 1.3}
 
 
@@ -192,14 +152,7 @@ def test_a_row_does_not_depend_on_its_batch_and_runs_are_equal(outer, monkeypatc
     if outer:
         monkeypatch.setattr(matrix_fft, "shape_for", lambda n, *_: shape_of(n, inner=256))
     monkeypatch.setattr(matrix_fft, "PROGRAMS", 1)  # several rows one after the other
-    arguments = inputs(2, 1, 280, torch.float32)
-    whole, again = (values_and_gradients("matrix", arguments) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
-    v, k, skip, before, after = arguments
-    alone = gated_long_convolution(
-        v[1:2], k, skip, before=before[1:2], after=after[1:2], method="matrix"
-    )
-    assert torch.equal(alone, whole[0][1:2])
+    assert_alike_in_any_batch(inputs(2, 1, 280, torch.float32), row=1)
 
 
 def test_blocks_of_channels_change_nothing(inner, monkeypatch):
