@@ -40,7 +40,7 @@ class Recorder:
         self.seen: dict[str, tuple] = {}
 
     def launch(self, kernel: JITFunction, grid: tuple, like: Tensor, *args, **meta) -> None:
-        """Stands in for `hyenadna.model.engine.triton_launch.launch`."""
+        """Stands in for `hyenadna.conv.triton_launch.launch`."""
         self._add(kernel, args, **meta)
 
     def kernel(self, kernel: JITFunction) -> Any:

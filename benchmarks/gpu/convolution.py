@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from typing import Any, Final
 
 import torch
@@ -13,11 +12,12 @@ from benchmarks.gpu.accuracy import precision_of
 from benchmarks.gpu.contestants import TYPES
 from benchmarks.gpu.jobs import Job
 from benchmarks.gpu.race import Contestant, Row, Tell, race
-from benchmarks.gpu.roofline import convolution_work
+from benchmarks.gpu.roofline import convolution_work, matrix_convolution_work
 from benchmarks.gpu.timing import Clock
 from torch import Tensor
 
-from hyenadna.conv import long_convolution
+from hyenadna.conv import gated_long_convolution
+from hyenadna.conv.gated import GATED_METHODS
 from hyenadna.errors import InputError
 
 LIMIT: Final = {"float32": 1e-4, "bf16": 2e-2, "fp16": 3e-3}
@@ -63,23 +63,13 @@ class Input:
 
 def ways() -> dict[str, Callable[..., Tensor]]:
     """Functions of the tensors of `Input` by the name of a contestant."""
-    found: dict[str, Callable[..., Tensor]] = {"plain": plain}
-    try:
-        gated = import_module("hyenadna.conv.gated").gated_long_convolution
-    except ModuleNotFoundError:
-        return found | {"fft": gated_by_parts}
 
     def by(method: str) -> Callable[..., Tensor]:
-        return lambda v, k, skip, before, after: gated(
+        return lambda v, k, skip, before, after: gated_long_convolution(
             v, k, skip, before=before, after=after, method=method
         )
 
-    return found | {method: by(method) for method in ("matrix", "fft", "auto", "direct")}
-
-
-def gated_by_parts(v: Tensor, k: Tensor, skip: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """Gates around the convolution of one door, where there is no fused one."""
-    return long_convolution(v * before, k, skip) * after
+    return {"plain": plain} | {method: by(method) for method in GATED_METHODS}
 
 
 def plain(v: Tensor, k: Tensor, skip: Tensor, before: Tensor, after: Tensor) -> Tensor:
@@ -102,7 +92,10 @@ def relative(found: Tensor, wanted: Tensor) -> float:
 
 
 def measure_forward(job: Job, clock: Clock, tell: Tell) -> dict[str, Any]:
-    """Rows of the forward pass of (B, C, L) signals in bf16, without gradients."""
+    """Rows of the forward pass of (B, C, L) signals in bf16, without gradients.
+
+    `work` is that of the transforms; a contestant that has none has its own in its row.
+    """
     given = Input.random(clock.device, job.batch, job.channels, job.length, torch.bfloat16)
     wanted = exact(given)
     rows = race(
@@ -113,7 +106,7 @@ def measure_forward(job: Job, clock: Clock, tell: Tell) -> dict[str, Any]:
 
 
 def _forward(name: str, given: Input, wanted: Tensor) -> Contestant:
-    way = _way(name)
+    way = ways()[name]
 
     @torch.inference_mode()
     def call() -> Tensor:
@@ -125,28 +118,27 @@ def _forward(name: str, given: Input, wanted: Tensor) -> Contestant:
             raise InputError(f"wrong: values are off by {off:.1e} of their norm")
         return {"value_error": off}
 
-    return Contestant(call, check)
+    return Contestant(call, check, _work(name, given))
 
 
-def _way(name: str) -> Callable[..., Tensor]:
-    found = ways()
-    if name not in found:
-        raise InputError(f"hyenadna.conv has no method {name!r} yet")
-    return found[name]
+def _work(method: str, given: Input, *, backward: bool = False) -> Row:
+    """What belongs in the row of a method that has its own count."""
+    if method != "matrix":
+        return {}
+    return {"work": vars(matrix_convolution_work(given.v, backward=backward))}
 
 
 def check_convolution(job: Job, clock: Clock, tell: Tell) -> dict[str, Any]:
     """Rows of forward and backward passes by method and type, with errors beside float64."""
-    exact_input = Input.random(
-        clock.device, job.batch, job.channels, job.length, torch.float32
-    )  # fmt: skip
+    exact_input = Input.random(clock.device, job.batch, job.channels, job.length, torch.float32)
 
     def contestant(name: str) -> Contestant:
         method, _, precision = name.partition("+")
         given = _typed(exact_input, TYPES[precision] or torch.float32)
         wanted = _pass(plain, _typed(given, torch.float64, filters=torch.float64))
-        call = partial(_pass, _way(method), given)
-        return Contestant(call, lambda: _errors(call(), wanted, precision_of(name)))
+        call = partial(_pass, ways()[method], given)
+        notes = _work(method, given, backward=True)
+        return Contestant(call, lambda: _errors(call(), wanted, precision_of(name)), notes)
 
     rows = race({name: partial(contestant, name) for name in job.contestants}, clock, tell)
     return {"contestants": rows}

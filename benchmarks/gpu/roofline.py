@@ -4,7 +4,8 @@ A multiplication and an addition count as two operations, a real FFT of n sample
 signals padded to 2 L. Bytes are those that any way of computing must move through the memory of the
 device where no whole sequence fits nearer to the processors: what goes into a stage that needs all
 positions, and what comes out of it. Products run at the rate of bf16, transforms at that of
-float32, and neither waits for the other: an optimist's bound.
+float32, and neither waits for the other: an optimist's bound. Transforms that are themselves matrix
+products (`hyenadna.conv.matrix_fft`) count as products, with the bytes of their own passes.
 """
 
 from __future__ import annotations
@@ -14,8 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.long_context.limits import fft_flops
+from torch import Tensor
 
 from hyenadna.config import ModelConfig
+from hyenadna.conv import matrix_fft
+from hyenadna.conv.matrix_work import backward_work, forward_work, spectrum_work
+from hyenadna.model.planning.work import again_products, block_products, filter_products
 
 
 @dataclass(frozen=True)
@@ -87,20 +92,15 @@ def model_work(config: ModelConfig, batch: int, length: int, *, training: bool =
     in half precision, written and read; in training three times that.
     """
     c, tokens = config, batch * length
-    width = c.projected_width
-    block = 2.0 * c.d_model * (width + c.d_model + 2 * c.inner_width)
-    again = 2.0 * c.d_model * (width + c.inner_width)
-    f = c.filter_order
-    network = 2.0 * (c.emb_dim * f + c.num_inner_mlps * f * f + f * c.filter_channels)
     head = 2.0 * c.d_model * c.padded_vocab_size
-    forward = c.n_layer * (tokens * block + length * network)
+    forward = c.n_layer * (tokens * block_products(c) + length * filter_products(c))
     one = fft_flops(2 * length)
     if not training:
         products = forward + tokens * head
         transforms = c.n_layer * c.filter_channels * (2 * batch + 1) * one
         sweeps = 1
     else:
-        products = 3 * (forward + tokens * head) + c.n_layer * tokens * again
+        products = 3 * (forward + tokens * head) + c.n_layer * tokens * again_products(c)
         transforms = c.n_layer * c.filter_channels * (6 * batch + 2) * one
         sweeps = 3
     traffic = sweeps * c.n_layer * tokens * c.d_model * (2 * 4.0 + 4 * 2.0)
@@ -108,7 +108,7 @@ def model_work(config: ModelConfig, batch: int, length: int, *, training: bool =
 
 
 def convolution_work(batch: int, channels: int, length: int, itemsize: int = 2) -> Work:
-    """Of a gated convolution, forward: `after * (k conv (before * v))`.
+    """Of a gated convolution by FFTs, forward: `after * (k conv (before * v))`.
 
     Three signals read and one written, `itemsize` bytes a number; a float32 filter read.
     """
@@ -118,3 +118,19 @@ def convolution_work(batch: int, channels: int, length: int, itemsize: int = 2) 
         transforms=(2 * batch + 1) * channels * fft_flops(2 * length),
         traffic=4.0 * itemsize * signals + 4.0 * channels * length,
     )
+
+
+def matrix_convolution_work(v: Tensor, *, backward: bool = False) -> Work:
+    """The same by the matrix products of `hyenadna.conv`, for signals such as v (B, C, L).
+
+    backward: and its backward pass. Spectra of the filters are made in each pass; bytes of all ways
+    through memory are counted. Raises InputError for a length that is too large.
+    """
+    batch, channels, length = v.shape
+    shape = matrix_fft.shape_for(length, v.dtype, v.device)
+    work = spectrum_work(shape, channels, length)
+    work += forward_work(shape, channels, batch, length, v.dtype)
+    if backward:
+        work += spectrum_work(shape, channels, length)
+        work += backward_work(shape, channels, batch, length, v.dtype)
+    return Work(products=work.flops, transforms=0.0, traffic=work.bytes)

@@ -103,8 +103,13 @@ def limits_of(measured: Sequence[Measured]) -> Limits | None:
     return measured_limits(found[-1].result, sheet.vector) if sheet else None
 
 
-def least(each: Measured, limits: Limits | None) -> Bound | None:
-    """The least time for a job by its counts, where both are there."""
-    if limits is None or "work" not in each.result:
-        return None
-    return bound(Work(**each.result["work"]), limits)
+def work_of(each: Measured, name: str) -> Work | None:
+    """What a contestant has to do: its own count, or else that of the job, where there is one."""
+    found = each.rows[name].get("work") or each.result.get("work")
+    return Work(**found) if found else None
+
+
+def least(each: Measured, name: str, limits: Limits | None) -> Bound | None:
+    """The least time for a contestant by its counts, where both are there."""
+    work = work_of(each, name)
+    return bound(work, limits) if work and limits else None

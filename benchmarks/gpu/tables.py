@@ -20,6 +20,7 @@ from benchmarks.gpu.summary import (
     limits_of,
     name_of,
     together,
+    work_of,
 )
 from benchmarks.long_context.cells import cells, duration, figure, gib, table_head
 
@@ -130,7 +131,7 @@ def large(measured: Sequence[Measured]) -> Lines:
                 lines.append(cells([
                     f"{task}, {each.job.length:,}", name_of(name), duration(seconds),
                     f"{tokens / seconds:,.0f}", gib(each.rows[name].get("peak")),
-                    share(each, seconds, limits),
+                    share(each, name, seconds, limits),
                 ]))  # fmt: skip
     return [
         *lines, "",
@@ -141,9 +142,9 @@ def large(measured: Sequence[Measured]) -> Lines:
     ]  # fmt: skip
 
 
-def share(each: Measured, seconds: float, limits: Limits | None) -> str:
-    """The least time as a share of the measured one, and what sets it."""
-    found = least(each, limits)
+def share(each: Measured, name: str, seconds: float, limits: Limits | None) -> str:
+    """The least time of a contestant as a share of the measured one, and what sets it."""
+    found = least(each, name, limits)
     return f"{found.seconds / seconds:.0%} ({found.by})" if found else ""
 
 
@@ -168,7 +169,7 @@ def convolutions(measured: Sequence[Measured]) -> Lines:
             *(duration(None if t is None else t * scale) for t in times),
             duration(FLASH_FFT_CONV.get(job.length)), duration(FLASH_PYTORCH.get(job.length)),
             _over(FLASH_FFT_CONV.get(job.length), best[1] * scale if best else None),
-            share(each, best[1], limits) if best else "",
+            share(each, *best, limits) if best else "",
         ]))  # fmt: skip
     return [
         "Forward pass of the gated convolution, B 64, H 768, bf16 in and out. Where the second "
@@ -188,30 +189,34 @@ def roofline(measured: Sequence[Measured]) -> Lines:
     """Operations and bytes of each job, the least time, and the share reached by the fastest."""
     limits = limits_of(measured)
     shown = [
-        m for p in ("training", "large", "convolution", "launches") for m in together(measured, p)
-    ]
-    shown = [m for m in shown if "work" in m.result]
-    if limits is None or not shown:
-        return []
-    lines = table_head(["job", "products", "FFTs", "bytes", "least time", "set by", "fastest",
-                        "share reached"])  # fmt: skip
+        m for part in ("training", "large", "convolution", "launches", "accuracy")
+        for m in together(measured, part)
+    ]  # fmt: skip
+    lines: Lines = []
     for each in shown:
-        found, best = least(each, limits), each.best((*OURS, "matrix", "fft", "compiled"))
-        if found is None or best is None:
+        best = each.best((*OURS, "matrix", "fft", "compiled"))
+        if best is None:
             continue
-        work, job = each.result["work"], each.job
+        work, found, job = work_of(each, best[0]), least(each, best[0], limits), each.job
+        if work is None or found is None:
+            continue
         what = f"{job.part}, {job.task} {job.shape}".strip()
         size = f"{job.batch} × {job.length:,}" + (f" × {job.channels}" if job.channels else "")
         lines.append(cells([
-            f"{what}, {size}", giga(work["products"]), giga(work["transforms"]),
-            gib(int(work["traffic"])), duration(found.seconds), found.by,
+            f"{what}, {size}", giga(work.products), giga(work.transforms),
+            gib(int(work.traffic)), duration(found.seconds), found.by,
             f"{name_of(best[0])}, {duration(best[1])}", f"{found.seconds / best[1]:.0%}",
         ]))  # fmt: skip
+    if not lines:
+        return []
+    head = table_head(["job", "products", "FFTs", "bytes", "least time", "set by", "fastest",
+                       "share reached"])  # fmt: skip
     return [
-        "The least that a job must compute and move (`benchmarks/gpu/roofline.py`), at the "
-        "measured rates of bf16 products and of copies, and at the data sheet's rate of float32 "
-        "for FFTs. No way of computing is below the least time; FFTs of long signals pass through "
-        "memory several times, which it does not count.", "", *lines,
+        "The least that the fastest contestant must compute and move (`benchmarks/gpu/roofline.py`)"
+        ", at the measured rates of bf16 products and of copies, and at the data sheet's rate of "
+        "float32 for FFTs. FFTs of long signals pass through memory several times, which it does "
+        "not count; the convolution as matrix products is counted with all its passes.",
+        "", *head, *lines,
     ]  # fmt: skip
 
 

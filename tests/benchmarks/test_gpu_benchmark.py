@@ -143,6 +143,31 @@ def test_counts_by_hand():
     assert gated.traffic == 4 * 2 * 2 * 3 * 16 + 3 * 16 * 4 and gated.products == 0
     assert gated.transforms == 3 * 5 * fft_flops(32)
     assert fft_flops(32) == 2.5 * 32 * 5
+    signals = torch.empty(2, 3, 1_024, dtype=torch.bfloat16)  # 64 x 16 points in a program
+    transform = 2 * (2 * 64 * 1_024 + 4 * 16 * 1_024)
+    forward = roofline.matrix_convolution_work(signals)
+    assert forward.products == (6 * 2 + 3 * 3) * transform and forward.transforms == 0
+    # v, gates and y; k, and its spectrum written and read
+    assert forward.traffic == 6 * 4 * 1_024 * 2 + 3 * (4 * 1_024 + 2 * 8 * 1_024)
+    both = roofline.matrix_convolution_work(signals, backward=True)
+    # two spectra and two results of a row; spectra of filters again, and the gradient back
+    assert both.products == forward.products + (6 * 4 + 3 + 3 * 3) * transform
+
+
+def test_the_limit_of_matrix_products_is_their_own(tmp_path):
+    job = next(j for j in full_plan() if j.part == "convolution" and j.length == 32_768)
+    fft = roofline.convolution_work(job.batch, job.channels, job.length)
+    own = roofline.Work(products=7e12, transforms=0.0, traffic=8e9)
+    rows = {"matrix": {"seconds": [0.02], "work": vars(own)}, "fft": {"seconds": [0.03]}}
+    rates = {"products": {"bf16": 700e12}, "copy": 4e12, "fft": {}, "launch": 2e-6}
+    limits = next(j for j in full_plan() if j.part == "limits")
+    write_page(
+        [record(limits, rates), record(job, {"contestants": rows, "work": vars(fft)})],
+        tmp_path / "gpu.md",
+    )
+    text = (tmp_path / "gpu.md").read_text()
+    assert "| 7,000 G |  | 7.45 GiB | 10.0 ms | matrix products | ours, matrix products" in text
+    assert text.count("50% (matrix products)") == 1
 
 
 def test_the_bound_is_the_slowest_of_three():

@@ -18,57 +18,25 @@ if importlib.util.find_spec("triton") is None:
 
 import tests.conv.interpreter  # noqa: F401 - before the kernels are imported
 from tests.ahead_of_time import lines_of
+from tests.conv.gated import (
+    DEVICE,
+    LEAST,
+    NAMES,
+    assert_alike_in_any_batch,
+    assert_within,
+    errors,
+    inputs,
+    values_and_gradients,
+)
 
-from hyenadna.conv import gated_long_convolution, long_convolution, matrix_fft, short_convolution
-from hyenadna.conv.matrix_tables import Shape, shape_of
+from hyenadna.conv import (
+    gated_long_convolution,
+    long_convolution,
+    matrix_fft,
+    short_convolution,
+)
+from hyenadna.conv.matrix_tables import Shape, inner_tables, outer_tables, shape_of
 from hyenadna.errors import InputError
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-NAMES = ("y", "v", "k", "skip", "before", "after")
-
-
-def inputs(batch, channels, length, dtype, seed=0):
-    """v, k, skip, before, after; a filter that decays, as those of the model do."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=generator)
-
-    v, before, after = (normal(batch, channels, length).to(dtype) for _ in range(3))
-    k = normal(channels, length) * torch.exp(-torch.arange(length) * 4 / length)
-    return [x.to(DEVICE) for x in (v, k, normal(channels), before, after)]
-
-
-def values_and_gradients(method, arguments, exact=False):
-    """y and gradients of a weighted sum of it, of all arguments that are not None."""
-    dtype = arguments[0].dtype
-    leaves = [
-        None if x is None else (x.double() if exact else x).clone().requires_grad_()
-        for x in arguments
-    ]
-    v, k, skip, before, after = leaves
-    y = gated_long_convolution(v, k, skip, before=before, after=after, method=method)
-    weight = torch.randn(y.shape, generator=torch.Generator().manual_seed(9)).to(dtype)
-    given = [x for x in leaves if x is not None]
-    return [y.detach(), *torch.autograd.grad(y, given, weight.to(y))]
-
-
-def errors(found, exact):
-    """Root mean square errors, as parts of the root mean square."""
-    return [
-        ((x.double() - e).norm() / e.norm().clamp(min=1e-30)).item()
-        for x, e in zip(found, exact, strict=True)
-    ]
-
-
-def assert_within(found, exact, limit):
-    """Errors of y and of the gradients.
-
-    Of the gradient of skip there is one number for each channel, the first of the gradient of k and
-    as uncertain as the root mean square of that.
-    """
-    for name, error in zip(NAMES, errors(found, exact), strict=True):
-        assert error < limit * (5 if name == "skip" else 1), name
 
 
 @pytest.fixture
@@ -108,9 +76,6 @@ def test_more_outer_points_than_a_tile_has(inner, monkeypatch):
     assert errors([y], [exact])[0] < 1e-6
 
 
-# Of a 16-bit type the result has its own rounding: 1.9e-4 for float16 and 1.7e-3 for bfloat16. The
-# transforms add 4e-4 (measured; 8 roundings of 1.4e-4 each, of four factors and of four tables).
-LEAST = {torch.float16: 1e-3, torch.bfloat16: 2.5e-3}
 FACTORS = {torch.float16: 5.0, torch.bfloat16: 1.3}
 
 
@@ -182,14 +147,7 @@ def test_a_row_does_not_depend_on_its_batch_and_runs_are_equal(outer, monkeypatc
     if outer:
         monkeypatch.setattr(matrix_fft, "shape_for", lambda n, *_: shape_of(n, inner=256))
     monkeypatch.setattr(matrix_fft, "PROGRAMS", 1)  # several rows one after the other
-    arguments = inputs(2, 1, 280, torch.float32)
-    whole, again = (values_and_gradients("matrix", arguments) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
-    v, k, skip, before, after = arguments
-    alone = gated_long_convolution(
-        v[1:2], k, skip, before=before[1:2], after=after[1:2], method="matrix"
-    )
-    assert torch.equal(alone, whole[0][1:2])
+    assert_alike_in_any_batch(inputs(2, 1, 280, torch.float32), row=1)
 
 
 def test_blocks_of_channels_change_nothing(inner, monkeypatch):
@@ -200,8 +158,8 @@ def test_blocks_of_channels_change_nothing(inner, monkeypatch):
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize(("outer", "lead"), [(False, 0), (False, 2), (True, 2)])
-def test_with_a_short_filter_channel_last_behind_others(outer, lead):
+@pytest.mark.parametrize("outer", [False, True])
+def test_with_a_short_filter_channel_last(outer):
     """As the engine calls it: raw projections (3, C, B, L) without their bias, y (B, L, C)."""
     batch, channels, length, taps = 2, 2 - outer, 270, 3
     generator = torch.Generator().manual_seed(1)
@@ -209,12 +167,11 @@ def test_with_a_short_filter_channel_last_behind_others(outer, lead):
     def normal(*shape):
         return torch.randn(*shape, generator=generator).to(DEVICE)
 
-    whole = normal(3, channels, batch, taps - 1 + length)
+    p = normal(3, channels, batch, length)
     weight, bias, shift = normal(3, channels, taps), normal(3, channels), normal(3, channels)
     k, grad = normal(channels, length), normal(batch, length, channels)
-    p = whole[..., taps - 1 :]
     shape = shape_of(length, inner=256) if outer else shape_of(length)
-    short = matrix_fft.Short.of(weight, bias, shift, lead)
+    short = matrix_fft.Short.of(weight, bias, shift)
     signals = matrix_fft.Signals(p[2], p[1], p[0], short)
     spectra = matrix_fft.spectrum(k, shape)
     y = torch.empty(batch, length, channels, device=DEVICE)
@@ -224,9 +181,9 @@ def test_with_a_short_filter_channel_last_behind_others(outer, lead):
         shape, spectra, signals, grad.permute(2, 0, 1), [into[2], into[1], into[0]]
     )
 
-    seen = ((whole if lead else p) + shift[..., None, None]).double()
+    seen = (p + shift[..., None, None]).double()
     filtered = [
-        short_convolution(x.transpose(0, 1), w, b)[..., lead:].requires_grad_()
+        short_convolution(x.transpose(0, 1), w, b).requires_grad_()
         for x, w, b in zip(seen, weight.double(), bias.double(), strict=True)
     ]
     after, before, v = filtered
@@ -237,30 +194,25 @@ def test_with_a_short_filter_channel_last_behind_others(outer, lead):
     assert max(errors(found, [exact.detach(), *wanted])) < 1e-6
 
 
-@pytest.mark.parametrize("lead", [0, 3])
 @pytest.mark.parametrize(("batch", "length"), [(2, 1), (1, 5), (2, 300)])
-def test_gradients_of_the_short_filter(batch, length, lead):
+def test_gradients_of_the_short_filter(batch, length):
     generator = torch.Generator().manual_seed(2)
     taps = 4
 
     def normal(*shape):
         return torch.randn(*shape, generator=generator).to(DEVICE)
 
-    whole, d = normal(3, 2, batch, 3 + length), normal(3, 2, batch, length)
+    p, d = normal(3, 2, batch, length), normal(3, 2, batch, length)
     weight, bias, shift = normal(3, 2, taps), normal(3, 2), normal(3, 2)
-    p, dp = whole[..., 3:], torch.empty_like(d)
-    sums = matrix_fft.short_gradients(p, d, matrix_fft.Short.of(weight, bias, shift, lead), dp)
+    dp = torch.empty_like(d)
+    sums = matrix_fft.short_gradients(p, d, matrix_fft.Short.of(weight, bias, shift), dp)
 
     leaves = [x.double().requires_grad_() for x in (p, weight, bias, shift)]
-    seen = torch.cat([whole[..., 3 - lead : 3].double(), leaves[0]], 3)
-    # the shift of what lies before p is no part of the gradient
-    held = torch.cat([shift[..., None].double().expand(3, 2, lead),
-                      leaves[3][..., None].expand(3, 2, length)], 2)  # fmt: skip
-    seen = (seen + held[:, :, None]).transpose(1, 2)
+    seen = (leaves[0] + leaves[3][..., None, None]).transpose(1, 2)
     out = torch.stack(
         [short_convolution(x, w, b) for x, w, b in zip(seen, *leaves[1:3], strict=True)]
     )
-    out = out.transpose(1, 2)[..., lead:]
+    out = out.transpose(1, 2)
     wanted = torch.autograd.grad(out, leaves, d.double())
     found = [dp, sums[..., :taps], sums[..., taps], sums[..., taps + 1]]
     assert max(errors(found, wanted)) < 1e-6
@@ -300,7 +252,7 @@ def test_what_cannot_be_is_refused_in_a_line():
         gated_long_convolution(v, k, skip[:1])
     with pytest.raises(InputError, match=r"before is torch.float16 of shape .*v is torch.float32"):
         gated_long_convolution(v, k, before=before.half())
-    with pytest.raises(InputError, match=r"needs filters in float32, not torch.float64.*'fft'"):
+    with pytest.raises(InputError, match=r"need filters in float32, not torch.float64.*'fft'"):
         gated_long_convolution(v, k.double(), method="matrix")
     with pytest.raises(InputError, match=r"not torch.float64; take method='fft'"):
         gated_long_convolution(v.double(), k, method="matrix")
@@ -311,10 +263,10 @@ def test_what_cannot_be_is_refused_in_a_line():
 def test_without_triton_or_gpu_matrix_is_refused(monkeypatch):
     v, k, *_ = inputs(1, 2, 8, torch.float32)
     monkeypatch.setenv("TRITON_INTERPRET", "0")
-    with pytest.raises(InputError, match="'matrix' needs an NVIDIA GPU, not cpu; take"):
+    with pytest.raises(InputError, match="'matrix': they need an NVIDIA GPU, not cpu; take"):
         gated_long_convolution(v.cpu(), k.cpu(), method="matrix")
-    monkeypatch.setattr(matrix_fft, "why_not", lambda: "needs Triton, which is not installed")
-    with pytest.raises(InputError, match="'matrix' needs Triton, which is not installed; take"):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"'matrix': triton is not installed \(it .*; take"):
         gated_long_convolution(v, k, method="matrix")
 
 
@@ -325,6 +277,15 @@ def test_shapes_waste_little(length):
     assert shape.m >= length
     assert shape.m < 2 * length + 256 if not shape.outer else shape.m < length + shape.inner
     assert shape.side >= shape.outer_steps >= shape.n1 or not shape.outer
+
+
+def test_tables_are_made_once_for_all_lengths_that_share_them():
+    cpu = torch.device("cpu")
+    shapes = [shape_of(1 << 17, inner=256), shape_of((1 << 17) - 100, inner=256)]
+    assert outer_tables(shapes[0], cpu)[0] is outer_tables(shapes[1], cpu)[0]
+    for one, other in ((shapes[0], shape_of(300, inner=256)), (shape_of(900), shape_of(1000))):
+        assert inner_tables(one, cpu)[0] is inner_tables(other, cpu)[0]
+    assert inner_tables(shape_of(256), cpu)[0] is not inner_tables(shapes[0], cpu)[0]
 
 
 def test_the_compiler_takes_the_kernels():

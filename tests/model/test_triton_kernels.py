@@ -429,7 +429,7 @@ def test_where_there_are_no_triton_kernels(monkeypatch):
             require_triton(other, torch.float32)
     model.set_engine("triton")
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    with pytest.raises(InputError, match=r"model is on cpu, they need an NVIDIA GPU; take kernels"):
+    with pytest.raises(InputError, match=r"they need an NVIDIA GPU, not cpu; take kernels"):
         model(tokens)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"triton is not installed \(it comes with CUDA builds"):

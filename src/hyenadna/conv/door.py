@@ -31,6 +31,11 @@ def long_convolution(
             f"long convolution: the filter has shape {tuple(k.shape)}; "
             f"an input of shape {tuple(u.shape)} needs {tuple(u.shape[1:])}"
         )
-    if skip is not None:  # the skip is the filter's own value at lag 0
-        k = torch.cat([k[:, :1] + skip[:, None].to(k.dtype), k[:, 1:]], dim=1)
-    return METHODS[method](u, k)
+    return METHODS[method](u, with_skip(k, skip))
+
+
+def with_skip(k: Tensor, skip: Tensor | None) -> Tensor:
+    """Filters (C, L) of which the skip term (C,) is a part: their own value at lag 0."""
+    if skip is None:
+        return k
+    return torch.cat([k[:, :1] + skip[:, None].to(k.dtype), k[:, 1:]], dim=1)

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hyenadna.conv import matrix_fft
-from hyenadna.conv.door import METHODS, long_convolution
+from hyenadna.conv.door import METHODS, long_convolution, with_skip
+from hyenadna.conv.triton_launch import why_no_triton
 from hyenadna.errors import InputError
 
 GATED_METHODS: Final = ("auto", "matrix", *METHODS)
@@ -50,7 +51,9 @@ def gated_long_convolution(
     if method == "matrix":
         reason = _why_no_matrix(v, k)
         if reason is not None:
-            raise InputError(f"gated convolution: method 'matrix' {reason}; take method='fft'")
+            raise InputError(
+                f"gated convolution: no kernels for method 'matrix': {reason}; take method='fft'"
+            )
         result: Tensor = _GatedConvolution.apply(v, k, skip, before, after)
         return result
     u = v.to(k.dtype)
@@ -84,13 +87,11 @@ def _check(
 
 
 def _why_no_matrix(v: Tensor, k: Tensor) -> str | None:
-    if not matrix_fft.runs_on(v.device):
-        return matrix_fft.why_not() or f"needs an NVIDIA GPU, not {v.device.type}"
     if k.dtype != torch.float32:
-        return f"needs filters in float32, not {k.dtype}"
+        return f"they need filters in float32, not {k.dtype}"
     if v.dtype not in matrix_fft.TYPES:
-        return f"needs signals in float32, bfloat16 or float16, not {v.dtype}"
-    return None
+        return f"they need signals in float32, bfloat16 or float16, not {v.dtype}"
+    return why_no_triton(v.device)
 
 
 class _GatedConvolution(torch.autograd.Function):
@@ -101,7 +102,7 @@ class _GatedConvolution(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         ctx.save_for_backward(v, k, skip, before, after)
         shape = matrix_fft.shape_for(v.shape[-1], v.dtype, v.device)
-        spectra = matrix_fft.spectrum(_with_skip(k, skip), shape)
+        spectra = matrix_fft.spectrum(with_skip(k, skip), shape)
         y = torch.empty(v.shape, dtype=v.dtype, device=v.device)
         matrix_fft.convolve(shape, spectra, _signals(v, before, after), y.transpose(0, 1))
         return y
@@ -111,7 +112,7 @@ class _GatedConvolution(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         v, k, skip, before, after = ctx.saved_tensors
         shape = matrix_fft.shape_for(v.shape[-1], v.dtype, v.device)
-        spectra = matrix_fft.spectrum(_with_skip(k, skip), shape)
+        spectra = matrix_fft.spectrum(with_skip(k, skip), shape)
         into = [
             None if x is None else torch.empty(v.shape, dtype=v.dtype, device=v.device)
             for x in (v, before, after)
@@ -127,15 +128,6 @@ class _GatedConvolution(torch.autograd.Function):
 
 def _signals(v: Tensor, before: Tensor | None, after: Tensor | None) -> matrix_fft.Signals:
     return matrix_fft.Signals(v.transpose(0, 1), _turned(before), _turned(after))
-
-
-def _with_skip(k: Tensor, skip: Tensor | None) -> Tensor:
-    """The skip is the filter's own value at lag 0."""
-    if skip is None:
-        return k
-    k = k.clone()
-    k[:, 0] += skip
-    return k
 
 
 def _turned(x: Tensor | None) -> Tensor | None:

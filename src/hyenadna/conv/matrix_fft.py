@@ -11,9 +11,7 @@ Nothing depends on the batch that a row is in, and no sum on the order in which 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -21,7 +19,15 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from hyenadna.conv.matrix_tables import Shape, inner_tables, outer_tables, shape_of
+from hyenadna.conv.matrix_tables import (
+    PADDING,
+    Shape,
+    between_bytes,
+    inner_tables,
+    outer_tables,
+    shape_of,
+)
+from hyenadna.conv.triton_launch import at_least, launch
 from hyenadna.errors import InputError
 
 LONGEST: Final = 1 << 24
@@ -29,30 +35,10 @@ LONGEST: Final = 1 << 24
 TYPES: Final = (torch.float32, torch.bfloat16, torch.float16)
 PROGRAMS: Final = 2048
 """Programs that keep a large GPU busy; more rows than that are done one after the other."""
-PADDING: Final = 16
-"""Numbers behind each spectrum; the first is what the spectrum must be multiplied with."""
 BLOCK_BYTES: Final = 1 << 28
 """Bytes between the kernels of a long signal, of as many channels as fit, but at least one."""
 SMALL: Final = 2048
 """Most points of a program on a GPU with less than 160 KB of shared memory for a block."""
-
-
-@lru_cache(maxsize=1)
-def why_not() -> str | None:
-    """What is missing for the kernels on any device, or None."""
-    try:
-        import triton  # noqa: F401
-    except ImportError:
-        return "needs Triton, which is not installed"
-    return None
-
-
-def runs_on(device: torch.device) -> bool:
-    """Whether the kernels run there: on NVIDIA GPUs, and anywhere in Triton's interpreter."""
-    if why_not() is not None:
-        return False
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    return interpreted or (device.type == "cuda" and torch.version.hip is None)
 
 
 def shape_for(length: int, dtype: torch.dtype, device: torch.device) -> Shape:
@@ -86,19 +72,18 @@ class Short:
     """A short causal filter of all three signals, that the kernels apply as they read them.
 
     rows: (3, C, K + 2), float32 and contiguous, for after, before and v: K taps, the last of which
-    meets the current sample, a bias, and a shift that is added to all samples before. lead: samples
-    of the past that lie in memory before each row; before those all is 0, unshifted.
+    meets the current sample, a bias, and a shift that is added to all samples before. What lies
+    before a row is 0, unshifted.
     """
 
     rows: Tensor
-    lead: int = 0
 
     @classmethod
-    def of(cls, taps: Tensor, bias: Tensor, shift: Tensor | None = None, lead: int = 0) -> Short:
+    def of(cls, taps: Tensor, bias: Tensor, shift: Tensor | None = None) -> Short:
         """taps: (3, C, K); bias, shift: (3, C)."""
         shift = torch.zeros_like(bias) if shift is None else shift
         rows = torch.cat([taps, bias[..., None], shift[..., None]], dim=2)
-        return cls(rows.float().contiguous(), lead)
+        return cls(rows.float().contiguous())
 
     @property
     def taps(self) -> int:
@@ -107,7 +92,7 @@ class Short:
 
     def part(self, channels: slice) -> Short:
         """That of a block of channels."""
-        return Short(self.rows[:, channels].contiguous(), self.lead)
+        return Short(self.rows[:, channels].contiguous())
 
 
 @dataclass(frozen=True)
@@ -126,11 +111,6 @@ class Signals:
     def split(self) -> bool:
         """Whether the factors of products must be split."""
         return self.v.dtype == torch.float32
-
-    @property
-    def lead(self) -> int:
-        """Samples before each row."""
-        return 0 if self.short is None else self.short.lead
 
     @property
     def taps(self) -> int:
@@ -169,7 +149,7 @@ def spectrum(k: Tensor, shape: Shape) -> Tensor:
     if not len(k):
         return out
     if shape.outer:
-        for part in _blocks(len(k), shape.m * 8):
+        for part in _blocks(len(k), shape.m * between_bytes(k.dtype)):
             _long_spectra(k[part], shape, out[part])
     else:
         _short_spectra(k, shape, out)
@@ -188,7 +168,7 @@ def convolve(shape: Shape, spectra: Tensor, signals: Signals, y: Tensor) -> None
         _convolve(shape, spectra, signals, y)
         return
     channels, batch, _ = y.shape
-    for part in _blocks(channels, batch * shape.m * _point_bytes(signals)):
+    for part in _blocks(channels, batch * shape.m * between_bytes(signals.v.dtype)):
         _long_convolve(shape, spectra[part], signals.part(part), y[part])
 
 
@@ -208,7 +188,7 @@ def gradients(
     if not shape.outer:
         _gradients(shape, spectra, signals, grad, into, grad_k)
         return grad_k
-    for part in _blocks(channels, shape.m * (2 * batch * _point_bytes(signals) + 16)):
+    for part in _blocks(channels, shape.m * (2 * batch * between_bytes(signals.v.dtype) + 16)):
         parts = [None if x is None else x[part] for x in into]
         _long_gradients(shape, spectra[part], signals.part(part), grad[part], parts, grad_k[part])
     return grad_k
@@ -218,23 +198,21 @@ def short_gradients(p: Tensor, d: Tensor, short: Short, dp: Tensor) -> Tensor:
     """Fills dp with the gradient of p; returns that of short.rows, (3, C, K + 2).
 
     p: the signals after, before and v in one tensor (3, C, B, L), dense along L; d: as `gradients`
-    gives them, in this order and one tensor; dp: with the strides of d, another tensor. Without
-    gradients of what lies before p.
+    gives them, in this order and one tensor; dp: with the strides of d, another tensor.
     """
     from hyenadna.conv import triton_short
 
     _, channels, batch, length = p.shape
     assert p.stride(3) == d.stride(3) == 1 and d.stride() == dp.stride()
-    block = min(4096, max(128, 1 << (length - 1).bit_length()))
+    block = min(4096, at_least(length, 128))
     programs = 3 * channels * batch * -(-length // block)
     sums = torch.empty(programs, short.taps + 2, dtype=torch.float32, device=p.device)
     if programs:
-        with _on(p.device):
-            triton_short.short_gradients_kernel[(programs,)](
-                p, *p.stride()[:3], d, dp, *d.stride()[:3], short.rows, sums,
-                channels, batch, length, short.lead,
-                TAPS=short.taps, BLOCK=block, num_warps=8 if block >= 2048 else 4,
-            )  # fmt: skip
+        launch(
+            triton_short.short_gradients_kernel, (programs,), p,
+            p, *p.stride()[:3], d, dp, *d.stride()[:3], short.rows, sums, channels, batch, length,
+            TAPS=short.taps, BLOCK=block, num_warps=8 if block >= 2048 else 4,
+        )  # fmt: skip
     return sums.view(3, channels, -1, short.taps + 2).sum(2)
 
 
@@ -258,22 +236,12 @@ def _blocks(channels: int, channel_bytes: int) -> Iterator[slice]:
         yield slice(start, min(start + width, channels))
 
 
-def _point_bytes(signals: Signals) -> int:
-    """Bytes of a complex number between kernels."""
-    return 8 if signals.split else 4
-
-
 def _rows(programs: int, batch: int) -> int:
     """Rows of the batch that one of so many programs for each row does after each other.
 
     Of shapes alone, so that sums are the same on every GPU.
     """
     return max(1, min(batch, -(-programs * batch // PROGRAMS)))
-
-
-def _on(device: torch.device) -> AbstractContextManager[object]:
-    """Triton launches on the current device, whatever its arguments are on."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _inner_options(shape: Shape, split: bool) -> dict[str, int | bool]:
@@ -304,11 +272,11 @@ def _gates(signals: Signals) -> dict[str, int | bool]:
 def _short_spectra(k: Tensor, shape: Shape, out: Tensor) -> None:
     from hyenadna.conv import triton_fft
 
-    with _on(k.device):
-        triton_fft.spectrum_kernel[(len(k),)](
-            k, *k.stride(), out, out.stride(0), *inner_tables(shape, k.device), shape.length,
-            1.0 / shape.m, **_inner_options(shape, True),
-        )  # fmt: skip
+    launch(
+        triton_fft.spectrum_kernel, (len(k),), k,
+        k, *k.stride(), out, out.stride(0), *inner_tables(shape, k.device), k.shape[1],
+        1.0 / shape.m, **_inner_options(shape, True),
+    )  # fmt: skip
 
 
 def _convolve(shape: Shape, spectra: Tensor, signals: Signals, y: Tensor) -> None:
@@ -316,14 +284,13 @@ def _convolve(shape: Shape, spectra: Tensor, signals: Signals, y: Tensor) -> Non
 
     channels, batch, length = y.shape
     rows = _rows(channels, batch)
-    with _on(y.device):
-        triton_fft.convolve_kernel[(channels * -(-batch // rows),)](
-            *signals.arguments("v"), *signals.arguments("before"), *signals.arguments("after"),
-            y, *y.stride(), spectra, *inner_tables(shape, y.device),
-            batch, length, signals.lead, rows,
-            **_gates(signals), **_inner_options(shape, signals.split),
-            maxnreg=_registers(shape, signals, most_taps=3),
-        )  # fmt: skip
+    launch(
+        triton_fft.convolve_kernel, (channels * -(-batch // rows),), y,
+        *signals.arguments("v"), *signals.arguments("before"), *signals.arguments("after"),
+        y, *y.stride(), spectra, *inner_tables(shape, y.device), batch, length, rows,
+        **_gates(signals), **_inner_options(shape, signals.split),
+        maxnreg=_registers(shape, signals, most_taps=3),
+    )  # fmt: skip
 
 
 def _gradients(
@@ -340,17 +307,18 @@ def _gradients(
     options = _inner_options(shape, signals.split)
     d_v = into[0]
     assert d_v is not None and d_v.stride(2) == 1
-    with _on(grad.device):
-        triton_fft.gradients_kernel[(channels * parts,)](
-            *signals.arguments("v"), *signals.arguments("before"), *signals.arguments("after"),
-            grad, *grad.stride(), *(d_v if x is None else x for x in into), *d_v.stride()[:2],
-            sums, spectra, *tables, batch, length, signals.lead, rows,
-            STASH=shape.inner >= 1024, **_gates(signals), **options,
-            maxnreg=_registers(shape, signals, most_taps=0),
-        )  # fmt: skip
-        triton_fft.filter_kernel[(channels,)](
-            sums, parts, grad_k, *grad_k.stride(), *tables, length, 1.0 / shape.m, **options
-        )
+    launch(
+        triton_fft.gradients_kernel, (channels * parts,), grad,
+        *signals.arguments("v"), *signals.arguments("before"), *signals.arguments("after"),
+        grad, *grad.stride(), *(d_v if x is None else x for x in into), *d_v.stride()[:2],
+        sums, spectra, *tables, batch, length, rows,
+        STASH=shape.inner >= 1024, **_gates(signals), **options,
+        maxnreg=_registers(shape, signals, most_taps=0),
+    )  # fmt: skip
+    launch(
+        triton_fft.filter_kernel, (channels,), grad,
+        sums, parts, grad_k, *grad_k.stride(), *tables, length, 1.0 / shape.m, **options,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -390,11 +358,11 @@ def _long_spectra(k: Tensor, shape: Shape, out: Tensor) -> None:
     signals = Signals(k[:, None])
     between = _Between.make(shape, signals)
     _outer(shape, signals, "v", None, between)
-    with _on(k.device):
-        triton_long_fft.inner_spectrum_kernel[(len(k) * shape.n1,)](
-            between.z, out, out.stride(0), *_all_tables(shape, k.device), shape.n1, 1.0 / shape.m,
-            **_inner_options(shape, True),
-        )  # fmt: skip
+    launch(
+        triton_long_fft.inner_spectrum_kernel, (len(k) * shape.n1,), k,
+        between.z, out, out.stride(0), *_all_tables(shape, k.device), shape.n1, 1.0 / shape.m,
+        **_inner_options(shape, True),
+    )  # fmt: skip
 
 
 def _long_convolve(shape: Shape, spectra: Tensor, signals: Signals, y: Tensor) -> None:
@@ -404,11 +372,11 @@ def _long_convolve(shape: Shape, spectra: Tensor, signals: Signals, y: Tensor) -
     between = _Between.make(shape, signals)
     _outer(shape, signals, "v", "before", between)
     count = _rows(channels * shape.n1, batch)
-    with _on(y.device):
-        triton_long_fft.inner_convolve_kernel[(channels * shape.n1 * -(-batch // count),)](
-            between.z, between.tiles, between.rows, spectra, *_all_tables(shape, y.device),
-            batch, shape.n1, count, **_between_options(shape, between),
-        )  # fmt: skip
+    launch(
+        triton_long_fft.inner_convolve_kernel, (channels * shape.n1 * -(-batch // count),), y,
+        between.z, between.tiles, between.rows, spectra, *_all_tables(shape, y.device),
+        batch, shape.n1, count, **_between_options(shape, between),
+    )  # fmt: skip
     _outer_back(shape, between, y, signals, "after")
 
 
@@ -426,14 +394,15 @@ def _long_gradients(
     _outer(shape, incoming, "v", "after", g, plain=True)
     tables = _all_tables(shape, grad.device)
     programs = (channels * shape.n1,)
-    with _on(grad.device):
-        triton_long_fft.inner_gradients_kernel[programs](
-            z.z, z.tiles, z.rows, g.z, g.tiles, g.rows, sums, stash, spectra, *tables,
-            batch, shape.n1, AFTER=signals.after is not None, **_between_options(shape, z),
-        )  # fmt: skip
-        triton_long_fft.inner_filter_kernel[programs](
-            sums, *tables, shape.n1, **_inner_options(shape, signals.split)
-        )
+    launch(
+        triton_long_fft.inner_gradients_kernel, programs, grad,
+        z.z, z.tiles, z.rows, g.z, g.tiles, g.rows, sums, stash, spectra, *tables,
+        batch, shape.n1, AFTER=signals.after is not None, **_between_options(shape, z),
+    )  # fmt: skip
+    launch(
+        triton_long_fft.inner_filter_kernel, programs, grad,
+        sums, *tables, shape.n1, **_inner_options(shape, signals.split),
+    )  # fmt: skip
     plain = Signals(grad)
     _outer_back(
         shape, _Between.of(sums), grad_k[:, None], plain, None,
@@ -479,15 +448,15 @@ def _outer(
     from hyenadna.conv import triton_long_fft
 
     channels, batch, length = signals.v.shape
-    with _on(signals.v.device):
-        triton_long_fft.outer_kernel[_outer_programs(shape, channels * batch)](
-            *signals.arguments(name), *signals.arguments(gate or name),
-            between.z, between.tiles, outer_tables(shape, signals.v.device)[0],
-            batch, length, signals.lead, shape.n1, shape.side, shape.inner,
-            V_TAPS=0 if plain else signals.taps, GATE_TAPS=signals.taps,
-            GATE=gate is not None and getattr(signals, gate) is not None,
-            **_outer_options(shape, between, not between.half),
-        )  # fmt: skip
+    launch(
+        triton_long_fft.outer_kernel, _outer_programs(shape, channels * batch), signals.v,
+        *signals.arguments(name), *signals.arguments(gate or name),
+        between.z, between.tiles, outer_tables(shape, signals.v.device)[0],
+        batch, length, shape.n1, shape.side, shape.inner,
+        V_TAPS=0 if plain else signals.taps, GATE_TAPS=signals.taps,
+        GATE=gate is not None and getattr(signals, gate) is not None,
+        **_outer_options(shape, between, not between.half),
+    )  # fmt: skip
 
 
 def _outer_back(
@@ -504,12 +473,12 @@ def _outer_back(
 
     channels, batch, length = y.shape
     gated = one is not None and getattr(signals, one) is not None
-    with _on(y.device):
-        triton_long_fft.outer_back_kernel[_outer_programs(shape, channels * batch)](
-            between.z, between.rows, outer_tables(shape, y.device)[0],
-            y, *y.stride(), *signals.arguments(one or "v"),
-            y if other is None else other, *signals.arguments(two or "v"),
-            batch, length, signals.lead, shape.n1, shape.side, shape.inner, factor,
-            ONE_TAPS=signals.taps, TWO_TAPS=signals.taps, ONE=gated, TWO=other is not None,
-            **_outer_options(shape, between, signals.split if split is None else split),
-        )  # fmt: skip
+    launch(
+        triton_long_fft.outer_back_kernel, _outer_programs(shape, channels * batch), y,
+        between.z, between.rows, outer_tables(shape, y.device)[0],
+        y, *y.stride(), *signals.arguments(one or "v"),
+        y if other is None else other, *signals.arguments(two or "v"),
+        batch, length, shape.n1, shape.side, shape.inner, factor,
+        TAPS=signals.taps, ONE=gated, TWO=other is not None,
+        **_outer_options(shape, between, signals.split if split is None else split),
+    )  # fmt: skip

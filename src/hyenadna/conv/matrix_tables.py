@@ -10,8 +10,12 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from hyenadna.conv.triton_launch import at_least
+
 LOW: Final = 2048.0
 """The second half of a split factor is kept times this (see `triton_fft`)."""
+PADDING: Final = 16
+"""Numbers behind each spectrum; the first is what the spectrum must be multiplied with."""
 WHOLE: Final = {256: (16, 16, 1), 512: (32, 16, 2), 1024: (64, 16, 4), 2048: (64, 32, 4),
                 4096: (128, 32, 8), 8192: (128, 64, 8)}  # fmt: skip
 """m -> (N1, N2, warps) of the transforms that one program does in registers. Chosen by what the
@@ -20,12 +24,11 @@ compiler says about registers and spills: docs/decisions/matrix-fft.md."""
 
 @dataclass(frozen=True)
 class Shape:
-    """m = n1 * inner complex points for signals of `length` samples, m >= length.
+    """m = n1 * inner complex points, for signals of up to m samples.
 
     inner = na * nb points are transformed by one program; without `outer` that is all.
     """
 
-    length: int
     n1: int
     na: int
     nb: int
@@ -45,7 +48,7 @@ class Shape:
     @property
     def outer_tile(self) -> int:
         """Side of the tiles of an outer product: a power of two from 16 to 128."""
-        return max(16, min(128, 1 << (self.n1 - 1).bit_length()))
+        return min(128, at_least(self.n1, 16))
 
     @property
     def outer_columns(self) -> int:
@@ -75,32 +78,28 @@ def shape_of(length: int, inner: int | None = None, largest: int = 8192) -> Shap
     """
     if inner is None:
         if length <= largest:
-            m = max(256, 1 << (length - 1).bit_length())
-            return Shape(length, 1, *WHOLE[m], outer=False)
+            return Shape(1, *WHOLE[at_least(length, 256)], outer=False)
         inner = min(largest, 4096 if length > 1 << 20 else 2048)
     na, nb, warps = WHOLE[inner]
-    return Shape(length, -(-length // inner), na, nb, warps, outer=True)
+    return Shape(-(-length // inner), na, nb, warps, outer=True)
 
 
-def _roots(numerators: Tensor, denominator: int) -> tuple[Tensor, Tensor]:
-    """cos and sin of `-2 pi numerators / denominator` in float64, numerators int64."""
+def between_bytes(dtype: torch.dtype) -> int:
+    """Bytes of a complex number between the kernels of long signals of this type."""
+    return 8 if dtype == torch.float32 else 4
+
+
+def _roots(rows: int, columns: int, period: int, *, twisted: bool, step: int = 1) -> Tensor:
+    """`exp(-2 pi i f step t / period)` for f < rows and t < columns, f less a quarter if twisted.
+
+    (2, rows, columns) in float64: real and imaginary parts.
+    """
+    # on the CPU: the same tables beside every GPU
+    f = 4 * torch.arange(rows, device="cpu")[:, None] - int(twisted)
+    t = step * torch.arange(columns, device="cpu")
     # modulo the period in whole numbers first, so that large products lose no digits
-    angle = (numerators % denominator).double() * (-2 * math.pi / denominator)
-    return angle.cos(), angle.sin()
-
-
-def _grid(rows: int, columns: int) -> tuple[Tensor, Tensor]:
-    return (
-        torch.arange(rows, device="cpu")[:, None],
-        torch.arange(columns, device="cpu")[None, :],
-    )
-
-
-def _dft(n: int, twisted: bool) -> Tensor:
-    """(2, n, n): `exp(-2 pi i f t / n)`, f less a quarter where twisted."""
-    f, t = _grid(n, n)
-    shift = 1 if twisted else 0
-    return torch.stack(_roots((4 * f - shift) * t, 4 * n))
+    angle = (f * t % (4 * period)).double() * (-2 * math.pi / (4 * period))
+    return torch.stack([angle.cos(), angle.sin()])
 
 
 def _halves(tables: list[Tensor], device: torch.device) -> Tensor:
@@ -111,28 +110,31 @@ def _halves(tables: list[Tensor], device: torch.device) -> Tensor:
     return torch.cat([high, low]).to(device)
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
 def inner_tables(shape: Shape, device: torch.device) -> tuple[Tensor, Tensor]:
     """Matrices F1, F2 (see `_halves`) and twiddles (2, na, nb) of the transform of one program."""
-    whole = not shape.outer
-    f, t = _grid(shape.na, shape.nb)
-    twiddles = torch.stack(_roots((4 * f - (1 if whole else 0)) * t, 4 * shape.inner))
-    matrices = _halves([_dft(shape.na, whole), _dft(shape.nb, False)], device)
-    return matrices, twiddles.float().to(device)
+    return _inner_tables(shape.na, shape.nb, not shape.outer, device)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _inner_tables(na: int, nb: int, twisted: bool, device: torch.device) -> tuple[Tensor, Tensor]:
+    first, second = (_roots(n, n, n, twisted=t) for n, t in ((na, twisted), (nb, False)))
+    twiddles = _roots(na, nb, na * nb, twisted=twisted)
+    return _halves([first, second], device), twiddles.float().to(device)
+
+
+@lru_cache(maxsize=8)  # one of 33 MB for 8M samples
 @torch.inference_mode(False)
 def outer_tables(shape: Shape, device: torch.device) -> tuple[Tensor, Tensor]:
     """F1 within (2, side, side), see `_halves`, and phases: (2, n1, na) and (2, n1, nb) in a row.
 
     Twiddles `exp(-2 pi i (f1 - 1/4) t2 / m)` are products of a phase of each kind, t2 = nb a + b.
     """
+    n1, na, nb = shape.n1, shape.na, shape.nb
     matrix = torch.zeros(2, shape.side, shape.side, dtype=torch.float64, device="cpu")
-    matrix[:, : shape.n1, : shape.n1] = _dft(shape.n1, True)
-    phases = []
-    for count, step in ((shape.na, shape.nb), (shape.nb, 1)):
-        f, t = _grid(shape.n1, count)
-        phases.append(torch.stack(_roots((4 * f - 1) * t * step, 4 * shape.m)).flatten())
+    matrix[:, :n1, :n1] = _roots(n1, n1, n1, twisted=True)
+    phases = [
+        _roots(n1, na, shape.m, twisted=True, step=nb).flatten(),
+        _roots(n1, nb, shape.m, twisted=True).flatten(),
+    ]
     return _halves([matrix], device), torch.cat(phases).float().to(device)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from hyenadna.conv.matrix_tables import Shape
+from hyenadna.conv.matrix_tables import Shape, between_bytes
 
 COMPLEX = 8
 """Bytes of a complex number in float32."""
@@ -26,45 +26,36 @@ class Work:
     def __add__(self, other: Work) -> Work:
         return Work(self.flops + other.flops, self.bytes + other.bytes)
 
-    def seconds(self, flops_per_second: float, bytes_per_second: float) -> float:
-        """The least time on a machine with these two limits, both reached at once."""
-        return max(self.flops / flops_per_second, self.bytes / bytes_per_second)
-
 
 def forward_work(
-    shape: Shape, channels: int, batch: int, dtype: torch.dtype, *, gates: int = 2
+    shape: Shape, channels: int, batch: int, length: int, dtype: torch.dtype, *, gates: int = 2
 ) -> Work:
-    """Work of `convolve`, with so many gates; the spectra are there."""
+    """Work of `convolve` on (C, B, L) signals, with so many gates; the spectra are there."""
     rows = channels * batch
-    signals = (2 + gates) * shape.length * dtype.itemsize * rows
+    signals = (2 + gates) * length * dtype.itemsize * rows
     spectra = COMPLEX * shape.m * channels
-    between = 4 * _between(dtype) * shape.m * rows if shape.outer else 0
+    between = 4 * between_bytes(dtype) * shape.m * rows if shape.outer else 0
     flops = rows * _factor(dtype) * 2 * _transform(shape)
     return Work(flops, signals + spectra + between)
 
 
 def backward_work(
-    shape: Shape, channels: int, batch: int, dtype: torch.dtype, *, gates: int = 2
+    shape: Shape, channels: int, batch: int, length: int, dtype: torch.dtype, *, gates: int = 2
 ) -> Work:
-    """Work of `gradients`, with so many gates and the gradient of the filters."""
+    """Work of `gradients` on (C, B, L) signals, with so many gates; that of filters is in it."""
     rows = channels * batch
     both = 2 if gates else 1  # without a gate after, the output is not computed again
-    signals = (3 + 2 * gates) * shape.length * dtype.itemsize * rows
-    between = (4 + 2 * both) * _between(dtype) * shape.m * rows if shape.outer else 0
-    filters = channels * ((5 if shape.outer else 3) * COMPLEX * shape.m + 4 * shape.length)
+    signals = (3 + 2 * gates) * length * dtype.itemsize * rows
+    between = (4 + 2 * both) * between_bytes(dtype) * shape.m * rows if shape.outer else 0
+    filters = channels * ((5 if shape.outer else 3) * COMPLEX * shape.m + 4 * length)
     transforms = rows * (2 + both) + channels
     return Work(_factor(dtype) * transforms * _transform(shape), signals + filters + between)
 
 
-def spectrum_work(shape: Shape, channels: int) -> Work:
-    """Work of `spectrum`: always with split factors."""
-    moved = 4 * shape.length + (3 if shape.outer else 1) * COMPLEX * shape.m
+def spectrum_work(shape: Shape, channels: int, length: int) -> Work:
+    """Work of `spectrum` on (C, L) filters: always with split factors."""
+    moved = 4 * length + (3 if shape.outer else 1) * COMPLEX * shape.m
     return Work(3 * channels * _transform(shape), channels * moved)
-
-
-def _between(dtype: torch.dtype) -> int:
-    """Bytes of a complex number between the kernels of a long signal."""
-    return COMPLEX if dtype == torch.float32 else COMPLEX // 2
 
 
 def _factor(dtype: torch.dtype) -> int:

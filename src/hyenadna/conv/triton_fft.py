@@ -29,8 +29,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-LOW: tl.constexpr = tl.constexpr(2048.0)
-"""The second number of a split factor is kept times this."""
+from hyenadna.conv import matrix_tables
+
+LOW: tl.constexpr = tl.constexpr(matrix_tables.LOW)
+PADDING: tl.constexpr = tl.constexpr(matrix_tables.PADDING)
 
 
 @triton.jit
@@ -113,11 +115,11 @@ def _largest(x):
 
 
 @triton.jit
-def _signal(ptr, taps, t, length, stride, lead, TAPS: tl.constexpr):
+def _signal(ptr, taps, t, length, stride, TAPS: tl.constexpr):
     """Samples at t in float32, 0 beyond length; with TAPS > 0 behind the short filter.
 
-    ptr: sample 0 of a row, which has `lead` more before it. taps: those of the channel, the last of
-    which meets the current sample, then the bias, and a shift of all samples that come in.
+    ptr: sample 0 of a row. taps: those of the channel, the last of which meets the current sample,
+    then the bias, and a shift of all samples that come in.
     """
     inside = t < length
     if TAPS == 0:
@@ -127,7 +129,7 @@ def _signal(ptr, taps, t, length, stride, lead, TAPS: tl.constexpr):
         x = tl.zeros_like(t).to(tl.float32) + tl.load(taps + TAPS)
         for j in tl.static_range(TAPS):
             s = t - (TAPS - 1 - j)
-            known = inside & (s >= -lead)
+            known = inside & (s >= 0)
             p = tl.load(ptr + s.to(tl.int64) * stride, mask=known, other=0.0).to(tl.float32)
             x += tl.load(taps + j) * tl.where(known, p + shift, 0.0)
         x = tl.where(inside, x, 0.0)
@@ -197,7 +199,7 @@ def spectrum_kernel(
     c = tl.program_id(0).to(tl.int64)
     at = _grid(N1, N2)
     tr, ti = _pair(twiddles, at, N1 * N2)
-    x = _signal(k + c * k_c, k, at, length, k_l, 0, 0)
+    x = _signal(k + c * k_c, k, at, length, k_l, 0)
     xr, xi, back = _spectrum_of(x, tr, ti, f, N1, N2, SPLIT)
     _put(out + c * out_c, at, N1 * N2, xr * (back * factor), xi * (back * factor))
 
@@ -230,35 +232,35 @@ def convolve_kernel(
     before, before_c, before_b, before_l, before_taps,
     after, after_c, after_b, after_l, after_taps,
     y, y_c, y_b, y_l,
-    spectrum, f, twiddles, batch, length, lead, rows,
+    spectrum, f, twiddles, batch, length, rows,
     N1: tl.constexpr, N2: tl.constexpr, TAPS: tl.constexpr,
     BEFORE: tl.constexpr, AFTER: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """y = after * (k conv (v * before)). A program a channel and `rows` rows of the batch.
 
-    spectrum: rows of 2 m + 16 numbers; behind the spectrum what it must be multiplied with.
+    spectrum: rows of 2 m + PADDING numbers; behind the spectrum what it must be multiplied with.
     """
     parts = tl.cdiv(batch, rows)
     c = (tl.program_id(0) // parts).to(tl.int64)
     first = (tl.program_id(0) % parts) * rows
     at = _grid(N1, N2)
-    spectrum += c * (2 * N1 * N2 + 16)
+    spectrum += c * (2 * N1 * N2 + PADDING)
     scale = tl.load(spectrum + 2 * N1 * N2)
     tr, ti = _pair(twiddles, at, N1 * N2)
     step: tl.constexpr = TAPS + 2
     for row in range(tl.minimum(rows, batch - first)):
         b = first.to(tl.int64) + row
-        x = _signal(v + c * v_c + b * v_b, v_taps + c * step, at, length, v_l, lead, TAPS)
+        x = _signal(v + c * v_c + b * v_b, v_taps + c * step, at, length, v_l, TAPS)
         if BEFORE:
             start = before + c * before_c + b * before_b
-            x *= _signal(start, before_taps + c * step, at, length, before_l, lead, TAPS)
+            x *= _signal(start, before_taps + c * step, at, length, before_l, TAPS)
         xr, xi, back = _spectrum_of(x, tr, ti, f, N1, N2, SPLIT)
         kr, ki = _pair(spectrum, at, N1 * N2)
         xr, xi = _times(xr, xi, kr, ki)
         x = _signal_of(xr, xi, tr, ti, f, N1, N2, SPLIT) * (back * scale)
         if AFTER:
             start = after + c * after_c + b * after_b
-            x *= _signal(start, after_taps + c * step, at, length, after_l, lead, TAPS)
+            x *= _signal(start, after_taps + c * step, at, length, after_l, TAPS)
         _store(y + c * y_c + b * y_b, x, at, length, y_l)
 
 
@@ -269,7 +271,7 @@ def gradients_kernel(
     after, after_c, after_b, after_l, after_taps,
     g, g_c, g_b, g_l,
     d_v, d_before, d_after, d_c, d_b,
-    sums, spectrum, f, twiddles, batch, length, lead, rows,
+    sums, spectrum, f, twiddles, batch, length, rows,
     N1: tl.constexpr, N2: tl.constexpr, TAPS: tl.constexpr,
     BEFORE: tl.constexpr, AFTER: tl.constexpr, SPLIT: tl.constexpr, STASH: tl.constexpr,
 ):  # fmt: skip
@@ -282,7 +284,7 @@ def gradients_kernel(
     c = (tl.program_id(0) // parts).to(tl.int64)
     first = (tl.program_id(0) % parts) * rows
     at = _grid(N1, N2)
-    spectrum += c * (2 * N1 * N2 + 16)
+    spectrum += c * (2 * N1 * N2 + PADDING)
     scale = tl.load(spectrum + 2 * N1 * N2)
     sums += tl.program_id(0).to(tl.int64) * (4 * N1 * N2)
     stash = sums + 2 * N1 * N2
@@ -296,19 +298,19 @@ def gradients_kernel(
         v_start, g_start = v + c * v_c + b * v_b, g + c * g_c + b * g_b
         before_start = before + c * before_c + b * before_b
         tr, ti = _pair(twiddles, at, N1 * N2)
-        x = _signal(v_start, v_taps + c * step, at, length, v_l, lead, TAPS)
+        x = _signal(v_start, v_taps + c * step, at, length, v_l, TAPS)
         if BEFORE:
             taps = before_taps + c * step
-            x *= _signal(before_start, taps, at, length, before_l, lead, TAPS)
+            x *= _signal(before_start, taps, at, length, before_l, TAPS)
         xr, xi, x_back = _spectrum_of(x, tr, ti, f, N1, N2, SPLIT)
         if STASH:
             _put(stash, at, N1 * N2, xr, xi)
             tl.debug_barrier()
             tr, ti = _pair(twiddles, at, N1 * N2)
-        x = _signal(g_start, g, at, length, g_l, 0, 0)
+        x = _signal(g_start, g, at, length, g_l, 0)
         if AFTER:
             start = after + c * after_c + b * after_b
-            x *= _signal(start, after_taps + c * step, at, length, after_l, lead, TAPS)
+            x *= _signal(start, after_taps + c * step, at, length, after_l, TAPS)
         gr, gi, g_back = _spectrum_of(x, tr, ti, f, N1, N2, SPLIT)
         if STASH:
             xr, xi = _pair(stash, at, N1 * N2)
@@ -328,10 +330,10 @@ def gradients_kernel(
         gr, gi = _times_conjugate(gr, gi, kr, ki)
         x = _signal_of(gr, gi, tr, ti, f, N1, N2, SPLIT) * (g_back * scale)
         if BEFORE:
-            other = _signal(v_start, v_taps + c * step, at, length, v_l, lead, TAPS)
+            other = _signal(v_start, v_taps + c * step, at, length, v_l, TAPS)
             _store(d_before + d_start, x * other, at, length, 1)
             taps = before_taps + c * step
-            x *= _signal(before_start, taps, at, length, before_l, lead, TAPS)
+            x *= _signal(before_start, taps, at, length, before_l, TAPS)
         _store(d_v + d_start, x, at, length, 1)
         if AFTER:
             if STASH:
@@ -341,7 +343,7 @@ def gradients_kernel(
                 kr, ki = _pair(spectrum, at, N1 * N2)
             xr, xi = _times(xr, xi, kr, ki)
             x = _signal_of(xr, xi, tr, ti, f, N1, N2, SPLIT) * (x_back * scale)
-            x *= _signal(g_start, g, at, length, g_l, 0, 0)
+            x *= _signal(g_start, g, at, length, g_l, 0)
             _store(d_after + d_start, x, at, length, 1)
     if not STASH:
         _put(sums, at, N1 * N2, sr, si)

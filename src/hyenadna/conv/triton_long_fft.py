@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 from hyenadna.conv.triton_fft import (
+    PADDING,
     _grid,
     _largest,
     _left,
@@ -44,7 +45,7 @@ def _place(batch, blocks, columns):
 def outer_kernel(
     v, v_c, v_b, v_l, v_taps,
     gate, gate_c, gate_b, gate_l, gate_taps,
-    z, tiles, f, batch, length, lead, n1, side, inner,
+    z, tiles, f, batch, length, n1, side, inner,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, V_TAPS: tl.constexpr,
     GATE_TAPS: tl.constexpr, GATE: tl.constexpr, SPLIT: tl.constexpr, HALF: tl.constexpr,
 ):  # fmt: skip
@@ -64,10 +65,10 @@ def outer_kernel(
     for first in range(0, n1, BK):
         t1 = first + tl.arange(0, BK)
         t = t1[:, None] * inner + t2[None, :]
-        x = _signal(v, v_taps + c * (V_TAPS + 2), t, length, v_l, lead, V_TAPS)
+        x = _signal(v, v_taps + c * (V_TAPS + 2), t, length, v_l, V_TAPS)
         if GATE:
             taps = gate_taps + c * (GATE_TAPS + 2)
-            x *= _signal(gate, taps, t, length, gate_l, lead, GATE_TAPS)
+            x *= _signal(gate, taps, t, length, gate_l, GATE_TAPS)
         scale = _scale(_largest(x))
         x *= scale
         back = 1.0 / scale
@@ -89,10 +90,9 @@ def outer_back_kernel(
     z, rows, f,
     y, y_c, y_b, y_l, one, one_c, one_b, one_l, one_taps,
     other_y, two, two_c, two_b, two_l, two_taps,
-    batch, length, lead, n1, side, inner, factor,
-    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, ONE_TAPS: tl.constexpr,
-    TWO_TAPS: tl.constexpr, ONE: tl.constexpr, TWO: tl.constexpr, SPLIT: tl.constexpr,
-    HALF: tl.constexpr,
+    batch, length, n1, side, inner, factor,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, TAPS: tl.constexpr,
+    ONE: tl.constexpr, TWO: tl.constexpr, SPLIT: tl.constexpr, HALF: tl.constexpr,
 ):  # fmt: skip
     """x = factor F1* z, real part; y = x, times signal `one` if any; other_y = x times `two`.
 
@@ -122,20 +122,28 @@ def outer_back_kernel(
     t = t1[:, None] * inner + t2[None, :]
     if TWO:
         start = two + c * two_c + b * two_b
-        s = _signal(start, two_taps + c * (TWO_TAPS + 2), t, length, two_l, lead, TWO_TAPS)
+        s = _signal(start, two_taps + c * (TAPS + 2), t, length, two_l, TAPS)
         _store(other_y + c * y_c + b * y_b, x * s, t, length, y_l)
     if ONE:
         start = one + c * one_c + b * one_b
-        x *= _signal(start, one_taps + c * (ONE_TAPS + 2), t, length, one_l, lead, ONE_TAPS)
+        x *= _signal(start, one_taps + c * (TAPS + 2), t, length, one_l, TAPS)
     _store(y + c * y_c + b * y_b, x, t, length, y_l)
 
 
 @triton.jit
-def _phases(phases, f1, n1, NA: tl.constexpr, NB: tl.constexpr):
-    """What the twiddles of this f1 are made of: a column for a, a row for b."""
+def _inner_place(n1, parts):
+    """Channel, f1 and part of the batch of this program."""
+    i = tl.program_id(0)
+    return (i // parts // n1).to(tl.int64), i // parts % n1, i % parts
+
+
+@triton.jit
+def _twiddles(twiddles, phases, at, f1, n1, NA: tl.constexpr, NB: tl.constexpr):
+    """Twiddles within, and what those of this f1 are made of: a column for a, a row for b."""
+    tr, ti = _pair(twiddles, at, NA * NB)
     pr, pi = _pair(phases, f1 * NA + tl.arange(0, NA), n1 * NA)
     qr, qi = _pair(phases + 2 * n1 * NA, f1 * NB + tl.arange(0, NB), n1 * NB)
-    return pr[:, None], pi[:, None], qr[None, :], qi[None, :]
+    return tr, ti, pr[:, None], pi[:, None], qr[None, :], qi[None, :]
 
 
 @triton.jit
@@ -203,12 +211,10 @@ def inner_spectrum_kernel(
     NA: tl.constexpr, NB: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """out (C, 2 m ...): spectra of z (C, 1, 2, n1, inner), times factor. A program an f1."""
-    f1 = tl.program_id(0) % n1
-    c = (tl.program_id(0) // n1).to(tl.int64)
+    c, f1, _ = _inner_place(n1, 1)
     at = _grid(NA, NB)
     m = n1 * (NA * NB)
-    tr, ti = _pair(twiddles, at, NA * NB)
-    pr, pi, qr, qi = _phases(phases, f1, n1, NA, NB)
+    tr, ti, pr, pi, qr, qi = _twiddles(twiddles, phases, at, f1, n1, NA, NB)
     zr, zi = _pair(z + c * 2 * m + f1 * (NA * NB), at, m)
     xr, xi, back = _inner_spectrum_of(zr, zi, pr, pi, qr, qi, tr, ti, f, NA, NB, SPLIT)
     out += c * out_c + f1 * (NA * NB)
@@ -221,12 +227,10 @@ def inner_filter_kernel(
     NA: tl.constexpr, NB: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """z (C, 1, 2, n1, inner), a spectrum, becomes inner times what it is the spectrum of."""
-    f1 = tl.program_id(0) % n1
-    c = (tl.program_id(0) // n1).to(tl.int64)
+    c, f1, _ = _inner_place(n1, 1)
     at = _grid(NA, NB)
     m = n1 * (NA * NB)
-    tr, ti = _pair(twiddles, at, NA * NB)
-    pr, pi, qr, qi = _phases(phases, f1, n1, NA, NB)
+    tr, ti, pr, pi, qr, qi = _twiddles(twiddles, phases, at, f1, n1, NA, NB)
     z += c * 2 * m + f1 * (NA * NB)
     xr, xi = _pair(z, at, m)
     scale = _scale(tl.maximum(_largest(xr), _largest(xi)))
@@ -245,16 +249,14 @@ def inner_convolve_kernel(
     A program an f1 and `count` rows of the batch.
     """
     parts = tl.cdiv(batch, count)
-    first = (tl.program_id(0) % parts) * count
-    f1 = tl.program_id(0) // parts % n1
-    c = (tl.program_id(0) // parts // n1).to(tl.int64)
+    c, f1, part = _inner_place(n1, parts)
+    first = part * count
     at = _grid(NA, NB)
     m = n1 * (NA * NB)
-    spectrum += c * (2 * m + 16)
+    spectrum += c * (2 * m + PADDING)
     scale = tl.load(spectrum + 2 * m)
     spectrum += f1 * (NA * NB)
-    tr, ti = _pair(twiddles, at, NA * NB)
-    pr, pi, qr, qi = _phases(phases, f1, n1, NA, NB)
+    tr, ti, pr, pi, qr, qi = _twiddles(twiddles, phases, at, f1, n1, NA, NB)
     for i in range(tl.minimum(count, batch - first)):
         row = c * batch + first + i
         z_row = z + row * 2 * m + f1 * (NA * NB)
@@ -278,11 +280,10 @@ def inner_gradients_kernel(
     one program for each f1 and one row after the other. stash, as large: room for a spectrum of z,
     for which there are too few registers.
     """
-    f1 = tl.program_id(0) % n1
-    c = (tl.program_id(0) // n1).to(tl.int64)
+    c, f1, _ = _inner_place(n1, 1)
     at = _grid(NA, NB)
     m = n1 * (NA * NB)
-    spectrum += c * (2 * m + 16)
+    spectrum += c * (2 * m + PADDING)
     scale = tl.load(spectrum + 2 * m)
     spectrum += f1 * (NA * NB)
     sums += c * 2 * m + f1 * (NA * NB)
@@ -291,14 +292,12 @@ def inner_gradients_kernel(
         row = c * batch + i
         z_row = z + row * 2 * m + f1 * (NA * NB)
         g_row = g + row * 2 * m + f1 * (NA * NB)
-        tr, ti = _pair(twiddles, at, NA * NB)
-        pr, pi, qr, qi = _phases(phases, f1, n1, NA, NB)
+        tr, ti, pr, pi, qr, qi = _twiddles(twiddles, phases, at, f1, n1, NA, NB)
         zr, zi = _read(z_row, z_tiles, row, f1, n1, at, NA, NB, BM, BN, HALF)
         xr, xi, x_back = _inner_spectrum_of(zr, zi, pr, pi, qr, qi, tr, ti, f, NA, NB, SPLIT)
         _put(stash, at, m, xr, xi)
         tl.debug_barrier()
-        tr, ti = _pair(twiddles, at, NA * NB)
-        pr, pi, qr, qi = _phases(phases, f1, n1, NA, NB)
+        tr, ti, pr, pi, qr, qi = _twiddles(twiddles, phases, at, f1, n1, NA, NB)
         zr, zi = _read(g_row, g_tiles, row, f1, n1, at, NA, NB, BM, BN, HALF)
         gr, gi, g_back = _inner_spectrum_of(zr, zi, pr, pi, qr, qi, tr, ti, f, NA, NB, SPLIT)
         xr, xi = _pair(stash, at, m)
@@ -316,8 +315,7 @@ def inner_gradients_kernel(
         _write(g_row, g_rows + row * n1 + f1, at, m, zr, zi, g_back * scale, HALF)
         if AFTER:
             tl.debug_barrier()
-            tr, ti = _pair(twiddles, at, NA * NB)
-            pr, pi, qr, qi = _phases(phases, f1, n1, NA, NB)
+            tr, ti, pr, pi, qr, qi = _twiddles(twiddles, phases, at, f1, n1, NA, NB)
             xr, xi = _pair(stash, at, m)
             kr, ki = _pair(spectrum, at, m)
             xr, xi = _times(xr, xi, kr, ki)

@@ -8,7 +8,7 @@ import triton.language as tl
 
 @triton.jit
 def short_gradients_kernel(
-    p, p_i, p_c, p_b, d, dp, d_i, d_c, d_b, rows, sums, channels, batch, length, lead,
+    p, p_i, p_c, p_b, d, dp, d_i, d_c, d_b, rows, sums, channels, batch, length,
     TAPS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """dp, the gradient of p, from d, that of what comes out of the filter; all (3, C, B, L).
@@ -33,7 +33,7 @@ def short_gradients_kernel(
         back = TAPS - 1 - j
         later = tl.load(d + t + back, mask=t + back < length, other=0.0).to(tl.float32)
         out += tl.load(rows + j) * later
-        known = (t < length) & (t - back >= -lead)
+        known = (t < length) & (t - back >= 0)
         x = tl.load(p + t - back, mask=known, other=0.0).to(tl.float32)
         tl.store(sums + j, tl.sum(g * tl.where(known, x + shift, 0.0), 0))
     out = tl.where(t < length, out, 0.0)

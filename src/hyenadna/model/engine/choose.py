@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from hyenadna.config import ModelConfig
+from hyenadna.conv.triton_launch import why_no_triton
 from hyenadna.errors import InputError
 from hyenadna.model.engine.kernels import Kernels
 from hyenadna.model.engine.plan import parse_memory
 from hyenadna.model.engine.sizes import product_rows
 from hyenadna.model.engine.torch_kernels import TorchKernels
-from hyenadna.model.engine.triton_launch import why_no_triton
 
 Choice = Literal["auto", "native", "triton", "torch", "plain"]
 CHOICES: Final[tuple[str, ...]] = get_args(Choice)

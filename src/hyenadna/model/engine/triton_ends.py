@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from hyenadna.alphabet import IGNORED
-from hyenadna.model.engine.triton_launch import at_least, launch, programs_and_steps
+from hyenadna.conv.triton_launch import at_least, launch, programs_and_steps
 from hyenadna.model.engine.triton_norms import moments
 
 MOST_CLASSES: Final = 128

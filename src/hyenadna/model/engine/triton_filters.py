@@ -10,11 +10,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from hyenadna.conv.triton_launch import launch, programs_and_steps, tile
 from hyenadna.model.engine.filter_passes import FilterNetwork
 from hyenadna.model.engine.gemm import row_chunks
 from hyenadna.model.engine.sizes import DEVICE_FILTER_ROWS
 from hyenadna.model.engine.triton_gates import rows_tile
-from hyenadna.model.engine.triton_launch import launch, programs_and_steps, tile
 from hyenadna.model.engine.weights import BlockWeights, FilterWindow, zeros_together
 
 

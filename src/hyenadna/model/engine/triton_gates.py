@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hyenadna.model.engine.triton_launch import at_least, launch
+from hyenadna.conv.triton_launch import at_least, launch
 
 
 @triton.jit

@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from hyenadna.conv.triton_launch import at_least, launch
 from hyenadna.model.engine.triton_gates import (
     Gated,
     rows_tile,
@@ -25,7 +26,6 @@ from hyenadna.model.engine.triton_gates import (
     twisted,
     untwisted,
 )
-from hyenadna.model.engine.triton_launch import at_least, launch
 
 _STEPS: Final = 8  # tiles of one program, so that the partial sums are few beside what is read
 

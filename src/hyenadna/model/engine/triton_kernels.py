@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from hyenadna.config import ModelConfig
-from hyenadna.conv import matrix_fft
 from hyenadna.conv.gated import LONGEST_BY_MATRIX
+from hyenadna.conv.triton_launch import why_no_triton
 from hyenadna.model.engine import triton_ends, triton_filters, triton_norms
 from hyenadna.model.engine.filter_passes import FilterNetwork
 from hyenadna.model.engine.gemm import row_chunks
@@ -278,7 +278,7 @@ def convolution(length: int, dtype: torch.dtype, device: torch.device) -> GatedC
     dtype: of the projections. Matrix products on tensor cores up to the length where their work
     grows faster than that of cuFFT, which then takes over; benchmarks/gpu measures where.
     """
-    if length <= LONGEST_BY_MATRIX and matrix_fft.runs_on(device):
+    if length <= LONGEST_BY_MATRIX and why_no_triton(device) is None:
         return MatrixConvolution(length, dtype, device)
     return TransformedConvolution(length, device)
 

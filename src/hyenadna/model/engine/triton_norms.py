@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hyenadna.model.engine.triton_launch import launch, programs_and_steps, tile
+from hyenadna.conv.triton_launch import launch, programs_and_steps, tile
 
 
 @triton.jit

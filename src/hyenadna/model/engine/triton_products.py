@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hyenadna.model.engine.triton_launch import at_least, launch, programs_and_steps, tile
+from hyenadna.conv.triton_launch import at_least, launch, programs_and_steps, tile
 
 
 @triton.jit

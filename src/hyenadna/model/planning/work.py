@@ -51,12 +51,12 @@ def work(setup: Setup) -> Work:
     config, passes = setup.config, setup.passes
     rows = setup.rows_at_once
     layers, positions, lags = config.n_layer, rows * setup.here, setup.here
-    forward = layers * (positions * _block_products(config) + lags * _filter_products(config))
+    forward = layers * (positions * block_products(config) + lags * filter_products(config))
     forward += layers * rows * _score_products(setup)
     head = 2.0 * positions * config.d_model * config.padded_vocab_size
     again = 0.0
     if setup.recomputes:
-        again = layers * (positions * _again_products(config) + lags * _filter_products(config))
+        again = layers * (positions * again_products(config) + lags * filter_products(config))
         if config.mixer == "attention":
             again += layers * rows * _score_products(setup)
     times = 3 if setup.training else 1
@@ -81,17 +81,18 @@ def work(setup: Setup) -> Work:
     )
 
 
-def _block_products(c: ModelConfig) -> float:
-    """Forward, a position of a block."""
+def block_products(c: ModelConfig) -> float:
+    """Operations of products, forward, a position of a block."""
     return 2.0 * c.d_model * (c.projected_width + c.d_model + 2 * c.inner_width)
 
 
-def _again_products(c: ModelConfig) -> float:
+def again_products(c: ModelConfig) -> float:
+    """Those of them that the backward pass does again: into the mixer and the hidden layer."""
     return 2.0 * c.d_model * (c.projected_width + c.inner_width)
 
 
-def _filter_products(c: ModelConfig) -> float:
-    """Forward, a lag of a block."""
+def filter_products(c: ModelConfig) -> float:
+    """Operations of the filter network, forward, a lag of a block."""
     if c.mixer == "attention":
         return 0.0
     f = c.filter_order

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from typing import Any, Final
 
 import torch
 from torch import Tensor
-
-from hyenadna.conv import matrix_fft
 
 PARTIALS: Final = 1024
 """Programs at most that sum over positions, each into a row of its own that is added up after."""
@@ -22,11 +21,13 @@ def why_no_triton(device: torch.device | None = None) -> str | None:
     """
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed (it comes with CUDA builds of torch on Linux)"
-    if device is None:
+    if device is None or os.environ.get("TRITON_INTERPRET") == "1":  # slow, anywhere, for tests
         return None
-    if not matrix_fft.runs_on(device):
-        return f"the model is on {device.type}, they need an NVIDIA GPU"
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+    if device.type != "cuda":
+        return f"they need an NVIDIA GPU, not {device.type}"
+    if torch.version.hip is not None:
+        return "they are for NVIDIA GPUs, this one is AMD's"
+    if torch.cuda.get_device_capability(device) < (8, 0):
         return "they need an NVIDIA GPU of compute capability 8.0 or later"
     return None
 
