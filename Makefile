@@ -31,7 +31,7 @@ test-ranks: $(VENV)/.ready
 test-gpu: $(VENV)/.ready
 	$(BIN)/python -m pytest -m gpu
 
-# The tests that need a GPU, then its benchmark: a quarter of an hour; the same command goes on.
+# The tests that need a GPU, then its benchmark: a quarter of an hour by its plan; the same command goes on.
 gpu-check: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.gpu $(GPU_OUT) --only suite
 	$(BIN)/python -m benchmarks.gpu $(GPU_OUT) --budget 1200

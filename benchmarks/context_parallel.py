@@ -15,22 +15,22 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from benchmarks.measurements import append_row, newest_rows
+from benchmarks.processes import ROOT, resident_bytes
+from benchmarks.ranks import joined, on_ranks
 
 from hyenadna.config import ModelConfig
 from hyenadna.model.memory import context_bytes
 
-PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "context_parallel.md"
-RESULTS: Final = Path(__file__).with_name("results") / "context_parallel.jsonl"
+PAGE: Final = ROOT / "docs" / "benchmarks" / "context_parallel.md"
+RESULTS: Final = ROOT / "benchmarks" / "results" / "context_parallel.jsonl"
 CELLS: Final = ("262144:1", "262144:2", "262144:4", "2097152:4", "4194304:4")
 WIDTH, LAYERS = 64, 2
 
@@ -41,22 +41,20 @@ def main() -> None:
         length, ranks = map(int, cell.split(":"))
         row = measured(length, ranks)
         print(json.dumps(row), flush=True)
-        with RESULTS.open("a") as stream:
-            stream.write(json.dumps(row) + "\n")
-    rows = {}
-    for line in RESULTS.read_text().splitlines():
-        row = json.loads(line)
-        rows[row["length"], row["ranks"]] = row  # the newest of each
-    PAGE.write_text(page([rows[key] for key in sorted(rows)]))
+        append_row(row, RESULTS)
+    write_page()
     print(PAGE.read_text())
+
+
+def write_page() -> None:
+    """The page of the newest measurements."""
+    rows = newest_rows(RESULTS, lambda row: (row["length"], row["ranks"]))
+    PAGE.write_text(page([rows[key] for key in sorted(rows)]))
 
 
 def measured(length: int, ranks: int) -> dict[str, Any]:
     """Figures of one cell: of the slowest and of the largest rank."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        mp.spawn(work, (ranks, length, folder), ranks)
-        each = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(ranks)]
+    each = on_ranks(ranks, work, length)
     return {
         "length": length,
         "ranks": ranks,
@@ -67,20 +65,22 @@ def measured(length: int, ranks: int) -> dict[str, Any]:
     }
 
 
-def work(rank: int, ranks: int, length: int, folder: Path) -> None:
+def work(rank: int, ranks: int, meeting: Path, length: int) -> dict[str, float]:
     """One rank: a forward pass, then a training step."""
     from hyenadna.cli.process import return_freed_memory
+
+    return_freed_memory()
+    with joined(rank, ranks, meeting):
+        return figures(length)
+
+
+def figures(length: int) -> dict[str, float]:
+    """Seconds of both, `peak` bytes beside what the rank held before, and `nats` of its part."""
     from hyenadna.model.backbone import HyenaDNA
     from hyenadna.model.likelihood import target_nats
     from hyenadna.model.parallel.context import share_context
     from hyenadna.model.parallel.shards import SequenceShards
 
-    return_freed_memory()
-    torch.set_num_threads(1)
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=ranks
-    )
     torch.manual_seed(0)
     shards = SequenceShards()
     model = share_context(HyenaDNA(shape(length)), shards)
@@ -88,7 +88,7 @@ def work(rank: int, ranks: int, length: int, folder: Path) -> None:
     rows = torch.randint(7, 11, (1, length + 1), generator=generator)
     inputs, targets = shards.part(rows[:, :-1], 4), shards.part(rows[:, 1:], -100)
     del rows
-    before = peak()
+    before = resident_bytes("VmHWM")
     dist.barrier()
     begun = time.perf_counter()
     with torch.inference_mode():
@@ -100,14 +100,9 @@ def work(rank: int, ranks: int, length: int, folder: Path) -> None:
     for parameter in model.parameters():
         dist.all_reduce(parameter.grad)
     dist.barrier()
-    figures = {
-        "forward": forward,
-        "step": time.perf_counter() - begun,
-        "peak": peak() - before,
-        "nats": nats,
-    }
-    (folder / f"{rank}.json").write_text(json.dumps(figures))
-    dist.destroy_process_group()
+    step = time.perf_counter() - begun
+    peak = resident_bytes("VmHWM") - before
+    return {"forward": forward, "step": step, "peak": peak, "nats": nats}
 
 
 def shape(length: int) -> ModelConfig:
@@ -115,11 +110,6 @@ def shape(length: int) -> ModelConfig:
     return ModelConfig(
         d_model=WIDTH, n_layer=LAYERS, d_inner=4 * WIDTH, max_seq_len=length, embed_dropout=0
     )
-
-
-def peak() -> int:
-    """Most bytes that this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def page(rows: list[dict[str, Any]]) -> str:

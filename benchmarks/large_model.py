@@ -27,12 +27,14 @@ from typing import Any, Final
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from benchmarks.measurements import append_row, newest_rows
+from benchmarks.processes import ROOT, resident_bytes
+from benchmarks.ranks import joined, on_ranks
 
 from hyenadna.config import PRESETS, ModelConfig
 
-PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "large_model.md"
-RESULTS: Final = Path(__file__).with_name("results") / "large_model.jsonl"
+PAGE: Final = ROOT / "docs" / "benchmarks" / "large_model.md"
+RESULTS: Final = ROOT / "benchmarks" / "results" / "large_model.jsonl"
 CELLS: Final = (
     "1024x8:1:training", "1024x8:2:training", "1024x8:4:training", "xlarge-1m:2:weights",
 )  # fmt: skip
@@ -53,14 +55,15 @@ def main() -> None:
     for cell in sys.argv[1:] or CELLS:
         row = measured(cell)
         print(json.dumps(row), flush=True)
-        with RESULTS.open("a") as stream:
-            stream.write(json.dumps(row) + "\n")
-    rows = {}
-    for line in RESULTS.read_text().splitlines():
-        row = json.loads(line)
-        rows[row["cell"]] = row  # the newest of each
-    PAGE.write_text(page(sorted(rows.values(), key=lambda r: (r["parameters"], r["ranks"]))))
+        append_row(row, RESULTS)
+    write_page()
     print(PAGE.read_text())
+
+
+def write_page() -> None:
+    """The page of the newest measurements."""
+    rows = newest_rows(RESULTS, lambda row: row["cell"]).values()
+    PAGE.write_text(page(sorted(rows, key=lambda row: (row["parameters"], row["ranks"]))))
 
 
 def shape(name: str) -> ModelConfig:
@@ -76,16 +79,15 @@ def measured(cell: str) -> dict[str, Any]:
     name, ranks, state = cell.split(":")
     config, count = shape(name), int(ranks)
     with tempfile.TemporaryDirectory() as folder:
-        jobs: dict[str, Any] = {
-            "write": (count, write, state == "training"),
-            "read": (count, read, None),
-            "convert": (1, convert, None),
-            "load": (1, load, None),
-        }
-        stages: dict[str, dict[str, float]] = {}
-        for number, job, option in jobs.values():
-            mp.spawn(_work, (number, job, config, Path(folder), option), number)
-            each = [json.loads((Path(folder) / f"{r}.json").read_text()) for r in range(number)]
+        jobs: list[tuple[int, Callable[..., Figures]]] = [
+            (count, partial(write, training=state == "training")),
+            (count, read),
+            (1, convert),
+            (1, load),
+        ]
+        stages: Figures = {}
+        for number, job in jobs:
+            each = on_ranks(number, work, job, config, Path(folder))
             for stage in each[0]:
                 stages[stage] = {
                     key: max(figures[stage][key] for figures in each) for key in each[0][stage]
@@ -103,29 +105,23 @@ def measured(cell: str) -> dict[str, Any]:
 Figures = dict[str, dict[str, float]]
 
 
-def _work(
+def work(
     rank: int,
     ranks: int,
+    meeting: Path,
     job: Callable[..., Figures],
     config: ModelConfig,
     folder: Path,
-    option: Any,
-) -> None:
+) -> Figures:
+    """One rank of a job, as the command line sets its process."""
     from hyenadna.cli.process import return_freed_memory
 
     return_freed_memory()
-    torch.set_num_threads(1)
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    meeting = folder / f"meeting-{job.__name__}"
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=ranks)
-    try:
-        figures = job(rank, ranks, config, folder, option)
-    finally:
-        dist.destroy_process_group()
-    (folder / f"{rank}.json").write_text(json.dumps(figures))
+    with joined(rank, ranks, meeting):
+        return job(rank, ranks, config, folder)
 
 
-def write(rank: int, ranks: int, config: ModelConfig, folder: Path, training: bool) -> Figures:
+def write(rank: int, ranks: int, config: ModelConfig, folder: Path, *, training: bool) -> Figures:
     """Make the model, do a step where wanted, save; one rank alone holds it whole."""
     from hyenadna.model.backbone import HyenaDNA, rescale_filters
     from hyenadna.model.parallel.ranks import Ranks
@@ -162,7 +158,7 @@ def write(rank: int, ranks: int, config: ModelConfig, folder: Path, training: bo
     return figures
 
 
-def read(rank: int, ranks: int, config: ModelConfig, folder: Path, _: Any) -> Figures:
+def read(rank: int, ranks: int, config: ModelConfig, folder: Path) -> Figures:
     """Read what was saved, each rank its own part."""
     from hyenadna.checkpoint import load
     from hyenadna.checkpoint.load import fill
@@ -181,7 +177,7 @@ def read(rank: int, ranks: int, config: ModelConfig, folder: Path, _: Any) -> Fi
     return figures
 
 
-def convert(rank: int, ranks: int, config: ModelConfig, folder: Path, _: Any) -> Figures:
+def convert(rank: int, ranks: int, config: ModelConfig, folder: Path) -> Figures:
     """One process writes the folder of published layout."""
     from hyenadna.checkpoint import convert as run
 
@@ -191,7 +187,7 @@ def convert(rank: int, ranks: int, config: ModelConfig, folder: Path, _: Any) ->
     return figures
 
 
-def load(rank: int, ranks: int, config: ModelConfig, folder: Path, _: Any) -> Figures:
+def load(rank: int, ranks: int, config: ModelConfig, folder: Path) -> Figures:
     """One process loads that folder."""
     from hyenadna.checkpoint import load as run
 
@@ -224,7 +220,7 @@ def stage(name: str, figures: Figures) -> Iterator[None]:
     import torch.distributed.checkpoint
     import torch.distributed.fsdp  # noqa: F401
 
-    _base.setdefault("bytes", _status("VmRSS"))
+    _base.setdefault("bytes", resident_bytes("VmRSS"))
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     dist.barrier()
     begun = time.perf_counter()
@@ -232,19 +228,11 @@ def stage(name: str, figures: Figures) -> Iterator[None]:
     dist.barrier()
     figures[name] = {
         "seconds": time.perf_counter() - begun,
-        "peak": _status("VmHWM") - _base["bytes"],
+        "peak": resident_bytes("VmHWM") - _base["bytes"],
     }
 
 
 _base: dict[str, int] = {}
-
-
-def _status(field: str) -> int:
-    """Bytes of a field of /proc/self/status."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"no {field} in /proc/self/status")
 
 
 def page(rows: list[dict[str, Any]]) -> str:

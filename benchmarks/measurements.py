@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import platform
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from hyenadna import __version__
 from hyenadna.errors import InputError
 
 
-class Job(Protocol):
-    """What one process measures."""
+@dataclass(frozen=True, kw_only=True)
+class Job(ABC):
+    """What one process measures: base of the jobs of each benchmark, with plain fields."""
 
-    def key(self) -> str:
-        """Text that tells it from all others."""
-        ...
+    @abstractmethod
+    def title(self) -> str:
+        """A few words, for progress."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values by field name."""
-        ...
+        return dataclasses.asdict(self)
 
-    def title(self) -> str:
-        """A few words."""
-        ...
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The job of `to_dict`, also through JSON. Raises TypeError for other fields."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+    def key(self) -> str:
+        """One line that is the same for the same measurement: all fields that are compared."""
+        names = (field.name for field in dataclasses.fields(self) if field.compare)
+        return json.dumps({name: getattr(self, name) for name in names}, sort_keys=True)
 
 
 J = TypeVar("J", bound=Job)
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -72,12 +82,16 @@ def _processor() -> str:
 
 def append(record: Record[J], path: Path) -> None:
     """Add one measurement to the file, which is made where there is none."""
+    append_row(vars(record) | {"job": record.job.to_dict()}, path)
+
+
+def append_row(row: Mapping[str, Any], path: Path) -> None:
+    """Add one line of plain values to the file, which is made where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = not path.exists() or path.read_bytes()[-1:] in (b"", b"\n")
-    line = json.dumps(vars(record) | {"job": record.job.to_dict()})
     with path.open("a") as file:
         # A line that was cut off stays a line of its own.
-        file.write(("" if whole else "\n") + line + "\n")
+        file.write(("" if whole else "\n") + json.dumps(row) + "\n")
 
 
 def read(path: Path, job: Callable[[dict[str, Any]], J]) -> list[Record[J]]:
@@ -85,19 +99,13 @@ def read(path: Path, job: Callable[[dict[str, Any]], J]) -> list[Record[J]]:
 
     job: makes one from the plain values of `Job.to_dict`.
 
-    A last line that was cut off, by a kill say, is passed over. Raises InputError for other lines
-    that are no measurement.
+    A line that was cut off, by a kill say, is passed over. Raises InputError for other lines that
+    are no measurement.
     """
-    if not path.exists():
-        return []
-    lines = path.read_text().splitlines()
     records = []
-    for number, line in enumerate(lines, 1):
+    for number, fields in _rows(path):
         try:
-            fields = json.loads(line)
             records.append(Record(**(fields | {"job": job(fields["job"])})))
-        except json.JSONDecodeError:
-            continue  # cut off
         except (TypeError, KeyError, AttributeError) as error:
             raise InputError(
                 f"{path}:{number}: not a measurement of this benchmark ({error}); "
@@ -106,15 +114,44 @@ def read(path: Path, job: Callable[[dict[str, Any]], J]) -> list[Record[J]]:
     return records
 
 
-def finished(records: Sequence[Record[J]], host: dict[str, Any]) -> set[str]:
-    """Keys of the jobs that were measured on this host; a failed one is to be tried again."""
-    return {r.job.key() for r in records if r.host == host and not r.failed}
+def newest_rows(path: Path, key: Callable[[dict[str, Any]], K]) -> dict[K, dict[str, Any]]:
+    """The last row of each key, in the order in which the keys first came; cut lines passed over.
+
+    For benchmarks that keep plain rows of `append_row`. key: of what a row measures.
+    """
+    return {key(row): row for _, row in _rows(path)}
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """Number and values of each whole line of JSON; none where there is no file."""
+    for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
+        try:
+            yield number, json.loads(line)
+        except json.JSONDecodeError:
+            continue  # cut off
+
+
+def on_host(
+    records: Sequence[Record[J]], host: Mapping[str, Any], by: Sequence[str] | None = None
+) -> list[Record[J]]:
+    """The records of this host. by: the fields of `host` that must agree, by default all."""
+    if by is None:
+        return [r for r in records if r.host == host]
+    return [r for r in records if all(r.host.get(name) == host.get(name) for name in by)]
+
+
+def finished(
+    records: Sequence[Record[J]], host: Mapping[str, Any], by: Sequence[str] | None = None
+) -> set[str]:
+    """Keys of the jobs that were measured on this host; a failed one is to be tried again.
+
+    by: as in `on_host`.
+    """
+    return {r.job.key() for r in on_host(records, host, by) if not r.failed}
 
 
 def newest(records: Sequence[Record[J]]) -> list[Record[J]]:
     """The last record of every job on the host of the last record, in the order of the file."""
     if not records:
         return []
-    host = records[-1].host
-    last = {r.job.key(): r for r in records if r.host == host}
-    return list(last.values())
+    return list({r.job.key(): r for r in on_host(records, records[-1].host)}.values())

@@ -23,7 +23,4 @@ def not_measured(records: Sequence[Record[J]]) -> list[str]:
     if not failed:
         return []
     lines = ["## Not measured", "", *table_head(["measurement", "why"])]
-    for record in failed:
-        why = str(record.result["error"]).replace("|", "\\|")
-        lines.append(cells([record.job.title(), why]))
-    return lines
+    return [*lines, *(cells([r.job.title(), str(r.result["error"])]) for r in failed)]

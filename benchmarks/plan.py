@@ -15,20 +15,20 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.processes import run_worker
+from benchmarks.measurements import append_row, newest_rows
+from benchmarks.processes import ROOT, resident_bytes, run_worker
 
 from hyenadna.config import Mixer, ModelConfig
 from hyenadna.model.planning.parts import memory
 from hyenadna.model.planning.setup import Setup, Task
 
-PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "plan.md"
-RESULTS: Final = Path(__file__).with_name("results") / "plan.jsonl"
+PAGE: Final = ROOT / "docs" / "benchmarks" / "plan.md"
+RESULTS: Final = ROOT / "benchmarks" / "results" / "plan.jsonl"
 STEPS: Final = 3
 
 
@@ -118,20 +118,15 @@ def main() -> None:
         if sys.argv[1:] and not any(word in _name(cell) for word in sys.argv[1:]):
             continue
         found = run_worker("benchmarks.plan", asdict(cell), 1, cell.guessed())
-        row = {"cell": asdict(cell), **found}
         print(json.dumps({"name": _name(cell), **found}), flush=True)
-        with RESULTS.open("a") as stream:
-            stream.write(json.dumps(row) + "\n")
+        append_row({"cell": asdict(cell), **found}, RESULTS)
     write_page()
 
 
 def write_page() -> None:
     """The page of the newest measurements."""
-    newest = {json.dumps(row["cell"]): row for row in map(json.loads, RESULTS.open())}
-    found = [
-        [newest[key] for cell in cells if (key := json.dumps(asdict(cell))) in newest]
-        for cells in (CELLS, LATER)
-    ]
+    newest = newest_rows(RESULTS, lambda row: Cell(**row["cell"]))
+    found = [[newest[cell] for cell in cells if cell in newest] for cells in (CELLS, LATER)]
     PAGE.write_text(page(*found))
 
 
@@ -144,18 +139,15 @@ def measured(cell: Cell) -> dict[str, Any]:
     import torch
 
     if cell.ranks > 1:
-        import torch.multiprocessing as mp
+        from benchmarks.ranks import on_ranks
 
-        with tempfile.TemporaryDirectory() as name:
-            mp.spawn(_rank, (cell, Path(name)), cell.ranks)
-            each = [json.loads((Path(name) / f"{r}.json").read_text()) for r in range(cell.ranks)]
-        return {"peak": max(each)}
+        return {"peak": max(on_ranks(cell.ranks, _rank, cell))}
     assert torch.get_num_threads() == 1
     from hyenadna.model.planning.probe import probe, step_seconds
 
-    before = _status("VmRSS")
+    before = resident_bytes("VmRSS")
     seconds = step_seconds(setup, repeats=STEPS - 1)
-    peak = _status("VmHWM") - before
+    peak = resident_bytes("VmHWM") - before
     from hyenadna.model.planning.forecast import forecast
 
     device, shares = probe(setup, 1e12)
@@ -164,47 +156,36 @@ def measured(cell: Cell) -> dict[str, Any]:
             "predicted_seconds": outlook.time.total}  # fmt: skip
 
 
-def _rank(rank: int, cell: Cell, folder: Path) -> None:
-    """One of several ranks: as `pretrain` under torchrun."""
+def _rank(rank: int, ranks: int, meeting: Path, cell: Cell) -> int:
+    """The peak of one of several ranks, beside the interpreter: as `pretrain` under torchrun."""
     from hyenadna.cli.process import prepare_process
 
     setup = cell.setup()
     prepare_process(spare_memory=setup.context > 1 or cell.fsdp)
     import torch
-    import torch.distributed as dist
+    from benchmarks.ranks import joined
 
     from hyenadna.model.backbone import HyenaDNA
     from hyenadna.model.parallel.ranks import Ranks
     from hyenadna.model.parallel.sharded import draw_weights, empty_model
     from hyenadna.train.parallel import Parallel, Sharded
 
-    torch.set_num_threads(1)
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    before = _status("VmRSS")
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=cell.ranks
-    )
-    sharded = None
-    if cell.fsdp:
-        sharded = Sharded(torch.device("cpu"), partial(draw_weights, rescaled=True))
-    model = empty_model(setup.config) if cell.fsdp else HyenaDNA(setup.config)
-    parallel = Parallel(model.train(), Ranks(rank, cell.ranks, cell.context), sharded)
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    rows = torch.randint(7, 11, (setup.rows_at_once, setup.length))
-    for _ in range(STEPS):
-        inputs, targets = parallel.part(rows, rows)
-        parallel.backward(inputs, targets, lambda nats: nats / 1000, precision=None, last=True)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    (folder / f"{rank}.json").write_text(json.dumps(_status("VmHWM") - before))
-    dist.destroy_process_group()
-
-
-def _status(field: str) -> int:
-    """Bytes of a line of this process's status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
+    before = resident_bytes("VmRSS")
+    with joined(rank, ranks, meeting):
+        sharded = None
+        if cell.fsdp:
+            sharded = Sharded(torch.device("cpu"), partial(draw_weights, rescaled=True))
+        model = empty_model(setup.config) if cell.fsdp else HyenaDNA(setup.config)
+        parallel = Parallel(model.train(), Ranks(rank, ranks, cell.context), sharded)
+        optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+        rows = torch.randint(7, 11, (setup.rows_at_once, setup.length))
+        for _ in range(STEPS):
+            inputs, targets = parallel.part(rows, rows)
+            parallel.backward(inputs, targets, lambda nats: nats / 1000, precision=None, last=True)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return resident_bytes("VmHWM") - before
 
 
 def _name(cell: Cell) -> str:

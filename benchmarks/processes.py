@@ -1,9 +1,10 @@
-"""Running one measurement in a process of its own."""
+"""Running one measurement in a process of its own, and the memory of a process."""
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -56,6 +57,12 @@ def environment(threads: int, waiting: str = "default") -> dict[str, str]:
     return kept
 
 
+def python_path() -> str:
+    """Our source first, then what is on the path already."""
+    before = os.environ.get("PYTHONPATH", "")
+    return os.pathsep.join([str(ROOT / "src"), *([before] if before else [])])
+
+
 def signal_name(number: int) -> str:
     """The signal that ended a process, with a guess at the reason."""
     guess = " (out of memory?)" if number == signal.SIGKILL else ""
@@ -67,3 +74,16 @@ def last_line(error: Exception) -> str:
     text = getattr(error, "stderr", None) or str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
+
+
+def resident_bytes(field: str) -> int:
+    """Resident memory of this process in bytes: `VmRSS` now, `VmHWM` at its peak.
+
+    The peak is what `getrusage` calls ru_maxrss, but of this program alone: that one begins with
+    what the parent had when it started us.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return int(fields[field].split()[0]) * 1024

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
+from benchmarks import measurements
 from hyenadna.config import ModelConfig, preset
 
 Way = Literal["ours", "recompute", "direct"]
@@ -31,7 +31,7 @@ ROUNDS: Final = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class Job(measurements.Job):
     """One measurement, made in one process of its own."""
 
     part: Literal["ways", "blocks", "whole", "split"]
@@ -45,19 +45,6 @@ class Job:
     """Sequences that are generated together; they branch from one prompt."""
     new: int
     """New bases of each sequence."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values by field name."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Job:
-        """The job of `to_dict`. Raises TypeError for other fields."""
-        return cls(**values)
-
-    def key(self) -> str:
-        """One line that is the same for the same measurement."""
-        return json.dumps(self.to_dict(), sort_keys=True)
 
     def title(self) -> str:
         """The job in a few words, for progress."""

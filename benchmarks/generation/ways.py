@@ -11,7 +11,7 @@ import torch
 from benchmarks.generation.direct import prefill_unfolded, unfolded_block
 from benchmarks.generation.jobs import REPEATED_CONTEXT, ROUNDS, Job
 from benchmarks.long_context.competitors import random_model, random_tokens
-from benchmarks.long_context.worker import resident_bytes
+from benchmarks.processes import resident_bytes
 from torch import Tensor
 
 from hyenadna.errors import InputError

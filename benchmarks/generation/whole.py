@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from benchmarks.generation.jobs import Job
 from benchmarks.long_context.competitors import random_model, random_tokens
-from benchmarks.long_context.worker import resident_bytes
+from benchmarks.processes import resident_bytes
 from torch import Tensor
 
 from hyenadna.errors import InputError

@@ -1,6 +1,6 @@
 """Every check and measurement on a GPU, the most valuable first, each kept as soon as it is made.
 
-    python -m benchmarks.gpu OUT                        # about eight minutes on an H200
+    python -m benchmarks.gpu OUT                        # within --budget, nine minutes
     python -m benchmarks.gpu OUT --plan                 # what, in which order, with seconds
     python -m benchmarks.gpu OUT --device cpu --toy     # all of it at toy sizes: a trial
     python -m benchmarks.gpu.page OUT docs/benchmarks/gpu.md
@@ -12,6 +12,7 @@ each measurement: run the same command again to go on after a break, or after th
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -19,8 +20,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.gpu.jobs import PARTS, Job, full_plan, toy_plan
-from benchmarks.gpu.workers import PATIENCE, Lost, Worker
-from benchmarks.measurements import Record, append, read, this_host
+from benchmarks.gpu.measuring_process import PATIENCE, Lost, Worker
+from benchmarks.measurements import Record, append, finished, read, this_host
 
 from hyenadna.errors import InputError
 
@@ -48,12 +49,13 @@ def main(words: Sequence[str] | None = None) -> int:
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
     """The options of the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.gpu", description=(__doc__ or "").splitlines()[0]
-    )
+        prog="python -m benchmarks.gpu", description=(__doc__ or "").splitlines()[0],
+        epilog="; ".join(f"{part}: {what}" for part, what in PARTS.items()),
+    )  # fmt: skip
     parser.add_argument("out", type=Path, help="folder of the measurements, made where missing")
     parser.add_argument(
         "--only", nargs="+", choices=tuple(PARTS), metavar="PART",
-        help="only these parts: " + ", ".join(PARTS),
+        help="only these of the parts below",
     )  # fmt: skip
     parser.add_argument(
         "--budget", type=float, default=BUDGET, metavar="SECONDS",
@@ -93,7 +95,7 @@ def measure(jobs: Sequence[Job], options: argparse.Namespace) -> int:
     worker = Worker(options.device, toy=options.toy, log=options.out / LOG)
     host = this_host(0) | worker.host
     print(f"{host['device']}, torch {host['torch']}, triton {host['triton']}", flush=True)
-    done = set() if options.again else made(known, host)
+    done = set() if options.again else finished(known, host, by=SAME)
     out_of_time: list[Job] = []
     try:
         for number, job in enumerate(jobs, 1):
@@ -120,15 +122,6 @@ def measure(jobs: Sequence[Job], options: argparse.Namespace) -> int:
     return 0
 
 
-def made(records: Sequence[Record[Job]], host: Mapping[str, Any]) -> set[str]:
-    """Keys of the jobs that were measured on such a machine; failed ones are to be tried again."""
-    return {
-        r.job.key()
-        for r in records
-        if not r.failed and all(r.host.get(name) == host.get(name) for name in SAME)
-    }
-
-
 def outcome(result: Mapping[str, Any]) -> list[str]:
     """A result in a few lines."""
     if "error" in result:
@@ -138,7 +131,7 @@ def outcome(result: Mapping[str, Any]) -> list[str]:
         if "error" in row:
             lines.append(f"{name}: {row['error']}")
         elif row.get("seconds"):
-            middle = sorted(row["seconds"])[len(row["seconds"]) // 2]
+            middle = statistics.median(row["seconds"])
             checks = [f"{k} {v:.1e}" for k, v in row.items() if k.endswith("_error")]
             lines.append(", ".join([f"{name}: {middle * 1e3:.4g} ms", *checks]))
     return lines or [str({k: v for k, v in result.items() if k != "lines"})[:300]]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from benchmarks.gpu.contestants import Competitor, build, config_of, tokens_on
-from benchmarks.gpu.jobs import Job
+from benchmarks.gpu.jobs import Job, precision_of
 from benchmarks.gpu.race import Contestant, Row, Tell, caught, race
 from benchmarks.gpu.timing import Clock
 from torch import Tensor
@@ -25,6 +25,9 @@ CHECKED_ATTENTION: Final = 2_048
 """The Transformer twins are checked on so many tokens, beside attention in float64."""
 
 
+T = TypeVar("T")
+
+
 @dataclass
 class Truth:
     """Loss and gradients in float64."""
@@ -35,14 +38,24 @@ class Truth:
 
 
 def truth(config: ModelConfig, clock: Clock, inputs: Tensor, targets: Tensor) -> Truth:
-    """Of the plain modules in float64; in float32 where that does not fit, and it says so."""
+    """Of the plain modules on (B, L) tokens; see `in_float64`, and it says the type."""
+    return in_float64(
+        lambda one, dtype: Truth(float(one.step(inputs, targets)), one.gradient(), dtype),
+        config, clock, *inputs.shape,
+    )  # fmt: skip
+
+
+def in_float64(
+    call: Callable[[Competitor, str], T], config: ModelConfig, clock: Clock, batch: int, length: int
+) -> T:
+    """What the call gives for the plain modules in float64; in float32 where that does not fit.
+
+    call: of the competitor and its type. Raises InputError where neither works.
+    """
     for dtype in ("float64", "float32"):
         row: Row = {}
         with caught(row, clock):
-            one = build(f"plain+{dtype}", config, clock, *inputs.shape)
-            loss = float(one.step(inputs, targets))
-            return Truth(loss, one.gradient(), dtype)
-        clock.clean()
+            return call(build(f"plain+{dtype}", config, clock, batch, length), dtype)
     raise InputError(f"no truth to check against: {row['error']}")
 
 
@@ -60,19 +73,21 @@ def errors(one: Competitor, exact: Truth, inputs: Tensor, targets: Tensor) -> Ro
 
 def require_right(row: Row, precision: str) -> Row:
     """The row, where its errors are within the limits. Raises InputError where they are not."""
-    loss, gradient = row["loss_error"], row["gradient_error"]
-    right = loss <= LOSS_LIMIT[precision] and gradient <= GRADIENT_LIMIT[precision]
-    if not (right and math.isfinite(row["loss"])):
+    if not is_right(row, precision):
         raise InputError(
-            f"wrong: loss {row['loss']:.4g} is off by {loss:.1e} of itself, gradients by "
-            f"{gradient:.1e} of their norm"
+            f"wrong: loss {row['loss']:.4g} is off by {row['loss_error']:.1e} of itself, gradients "
+            f"by {row['gradient_error']:.1e} of their norm"
         )
     return row
 
 
-def precision_of(name: str) -> str:
-    """`bf16` of `triton+bf16+graph`."""
-    return (name.split("+") + ["float32"])[1]
+def is_right(row: Mapping[str, Any], precision: str) -> bool:
+    """Whether both errors are within the limits: not where one is NaN."""
+    right: bool = (
+        row["loss_error"] <= LOSS_LIMIT[precision]
+        and row["gradient_error"] <= GRADIENT_LIMIT[precision]
+    )
+    return right
 
 
 def check_attention(one: Competitor, clock: Clock, name: str, length: int) -> Row:
@@ -84,8 +99,8 @@ def check_attention(one: Competitor, clock: Clock, name: str, length: int) -> Ro
     return require_right(row, precision_of(name)) | {"checked": short}
 
 
-def check_models(job: Job, clock: Clock, tell: Tell) -> dict[str, Row]:
-    """Errors of every contestant on one input, beside float64; how long a step takes, too."""
+def check_models(job: Job, clock: Clock, tell: Tell) -> dict[str, Any]:
+    """Rows with the errors of a step beside float64, and its seconds; wrong ones have them too."""
     config = config_of(job.shape)
     inputs, targets = tokens_on(clock.device, job.batch, job.length)
     exact = truth(config, clock, inputs, targets)
@@ -98,4 +113,5 @@ def check_models(job: Job, clock: Clock, tell: Tell) -> dict[str, Row]:
             one.notes,
         )
 
-    return race({name: partial(contestant, name) for name in job.contestants}, clock, tell)
+    rows = race({name: partial(contestant, name) for name in job.contestants}, clock, tell)
+    return {"contestants": rows}

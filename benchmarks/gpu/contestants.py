@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 import torch
+from benchmarks.gpu.jobs import engine_of, precision_of
 from benchmarks.gpu.timing import Clock
 from benchmarks.long_context.competitors import mean_nats, random_model, random_tokens
 from benchmarks.long_context.original import Original, OriginalBlock, OriginalFilter
@@ -28,8 +29,10 @@ from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA, rescale_filters
 from hyenadna.model.engine.choose import Choice
 from hyenadna.model.likelihood import target_nats
+from hyenadna.train.loop import PRECISIONS
 
-TYPES: Final = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16, "float64": None}
+TYPES: Final = PRECISIONS | {"float64": None}
+"""Types of autocast; float64 is that of the weights."""
 SCALE: Final = 2.0**12
 """Losses are multiplied by it before the backward pass in fp16, as a GradScaler does."""
 BACKENDS: Final = {
@@ -54,33 +57,30 @@ def config_of(shape: str) -> ModelConfig:
 
 @dataclass
 class Competitor:
-    """A model with its verbs under one precision."""
+    """A model and its loss under one precision."""
 
     model: HyenaDNA
     nats: Callable[[Tensor, Tensor], Tensor]
     """Inputs and targets (B, L) -> mean loss."""
-    embed: Callable[[Tensor], Tensor]
-    """Tokens (B, L) -> hidden states (B, L, D)."""
     dtype: torch.dtype | None
     """Of autocast, or None."""
     scale: float = 1.0
+    """Of the loss in the backward pass."""
     notes: dict[str, Any] = field(default_factory=dict)
+    """What belongs in its row of figures."""
     around: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+    """The context of every pass, forward and backward: which attention, say."""
 
-    def precision(self) -> contextlib.AbstractContextManager[Any]:
-        """The context of every forward pass."""
-        device = self.model.head_weight.device.type
-        # without a cache of casts: a CUDA graph would hold them
-        return torch.autocast(
-            device, dtype=self.dtype, enabled=self.dtype is not None, cache_enabled=False
-        )
+    def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss of inputs and targets (B, L), in the type of the competitor."""
+        with self.around(), precision(self.model, self.dtype):
+            return self.nats(inputs, targets)
 
     def step(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """The loss; its gradients, times `scale`, are left in the parameters."""
         self.model.zero_grad(set_to_none=True)
         with self.around():
-            with self.precision():
-                loss = self.nats(inputs, targets)
+            loss = self.loss(inputs, targets)
             (loss * self.scale).backward()
         return loss.detach()
 
@@ -93,31 +93,40 @@ class Competitor:
         return torch.cat(parts) / self.scale
 
 
+def precision(model: HyenaDNA, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[Any]:
+    """Autocast to that type on the model's device, or nothing."""
+    # without a cache of casts: a CUDA graph would hold them
+    return torch.autocast(
+        model.head_weight.device.type, dtype=dtype, enabled=dtype is not None, cache_enabled=False
+    )
+
+
 def build(name: str, config: ModelConfig, clock: Clock, batch: int, length: int) -> Competitor:
     """The contestant of that name for passes over (B, L) tokens.
 
     Raises InputError where its kernels do not run such a pass here.
     """
-    engine, _, precision = name.partition("+")
-    precision = precision.partition("+")[0] or "float32"
-    dtype, scale = TYPES[precision], SCALE if precision == "fp16" else 1.0
+    engine, kind = engine_of(name), precision_of(name)
+    dtype, scale = TYPES[kind], SCALE if kind == "fp16" else 1.0
     if engine.startswith("attention"):
         return _attention(engine, config, clock, dtype, length)
     model = fresh(config, clock.device)
-    if precision == "float64":
+    if kind == "float64":
         model.double()
     model.set_checkpointing(mixer=True, mlp=True)
     if engine == "original":
         original = checkpointed(model)
-        return Competitor(
-            model, lambda x, y: mean_nats(original(x), y), original.embed, dtype, scale
-        )
+        return Competitor(model, lambda x, y: mean_nats(original(x), y), dtype, scale)
     model.set_engine(cast(Choice, engine))
-    one = Competitor(model, lambda x, y: target_nats(model, x, y).mean(), model.embed, dtype, scale)
-    one.notes["kernels"] = running(one, batch, length)
-    if engine not in ("auto", one.notes["kernels"]):
-        raise InputError(f"{engine} kernels do not run this: {one.notes['kernels']} would")
-    return one
+    kernels = running(model, dtype, batch, length)
+    if engine not in ("auto", kernels):
+        raise InputError(f"{engine} kernels do not run this: {kernels} would")
+    return Competitor(model, mean_loss(model), dtype, scale, {"kernels": kernels})
+
+
+def mean_loss(model: HyenaDNA) -> Callable[[Tensor, Tensor], Tensor]:
+    """Inputs and targets (B, L) -> mean loss of the model."""
+    return lambda inputs, targets: target_nats(model, inputs, targets).mean()
 
 
 def fresh(config: ModelConfig, device: torch.device) -> HyenaDNA:
@@ -128,11 +137,11 @@ def fresh(config: ModelConfig, device: torch.device) -> HyenaDNA:
     return model.to(device).train()
 
 
-def running(one: Competitor, batch: int, length: int) -> str:
-    """Whose kernels a pass over (B, L) tokens runs on."""
-    backbone = one.model.backbone
+def running(model: HyenaDNA, dtype: torch.dtype | None, batch: int, length: int) -> str:
+    """Whose kernels a pass over (B, L) tokens runs on, under autocast to that type or None."""
+    backbone = model.backbone
     table = backbone.embeddings.word_embeddings.weight
-    with one.precision():
+    with precision(model, dtype):
         found = backbone.engine_pass(table, batch, length)
     return "plain" if found is None else found.kernels.name
 
@@ -179,9 +188,8 @@ def _twin(
     model = fresh(config, device)
     model.set_checkpointing(mixer=True, mlp=True)
     return Competitor(
-        model, lambda x, y: target_nats(model, x, y).mean(), model.embed, dtype, notes=notes,
-        around=lambda: sdpa_kernel(BACKENDS[backend]),
-    )  # fmt: skip
+        model, mean_loss(model), dtype, notes=notes, around=lambda: sdpa_kernel(BACKENDS[backend])
+    )
 
 
 @functools.lru_cache(maxsize=32)

@@ -8,9 +8,8 @@ from functools import partial
 from typing import Any, Final
 
 import torch
-from benchmarks.gpu.accuracy import precision_of
 from benchmarks.gpu.contestants import TYPES
-from benchmarks.gpu.jobs import Job
+from benchmarks.gpu.jobs import Job, precision_of
 from benchmarks.gpu.race import Contestant, Row, Tell, race
 from benchmarks.gpu.roofline import convolution_work, matrix_convolution_work
 from benchmarks.gpu.timing import Clock

@@ -10,6 +10,7 @@ from benchmarks.gpu.jobs import Job
 from benchmarks.gpu.race import Contestant, Row, Tell, race
 from benchmarks.gpu.timing import Clock
 from benchmarks.long_context.competitors import random_tokens
+from torch import Tensor
 
 from hyenadna.errors import InputError
 from hyenadna.model.decoding import Decoder
@@ -26,30 +27,29 @@ def measure_generation(job: Job, clock: Clock, tell: Tell) -> dict[str, Any]:
     """
     (name,) = job.contestants
     tokens = random_tokens(job.batch, job.length + job.steps).to(clock.device)
-    columns = [t.contiguous() for t in tokens[:, job.length :].unbind(1)]
+    prompt, columns = tokens[:, : job.length], tokens[:, job.length :].t().contiguous()
 
     def contestant() -> Contestant:
         one = build(name, config_of(job.shape), clock, job.batch, job.length)
         model = one.model.eval()
         decoder = Decoder(model)
-        state = decoder.prefill(tokens[:, : job.length], room=job.steps)
-        found: list[torch.Tensor] = []
+        state = decoder.prefill(prompt, room=job.steps)
 
-        def call() -> None:
+        def call() -> Tensor:
             branch = state.clone()
             for column in columns:
-                found[:] = [decoder.step(branch, column)]
+                logits = decoder.step(branch, column)
+            return logits
 
         def check() -> Row:
-            call()
+            found = call()[:2]
             with torch.inference_mode():
                 wanted = model(tokens[:2])[:, -1]
-            off = float((found[0][:2] - wanted).abs().max() / wanted.abs().max())
+            off = float((found - wanted).abs().max() / wanted.abs().max())
             if not off <= LIMIT:
                 raise InputError(f"wrong: logits after all steps are off by {off:.1e}")
             return {"value_error": off}
 
-        prompt = tokens[:, : job.length]
         prefill = min(
             clock.seconds(lambda: decoder.prefill(prompt, room=job.steps)) for _ in range(3)
         )

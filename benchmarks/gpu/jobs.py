@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import Final, Literal
+
+from benchmarks import measurements
 
 Part = Literal[
     "limits", "accuracy", "training", "large", "convolution", "suite", "profile", "launches",
@@ -35,7 +35,7 @@ MILLION: Final = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class Job(measurements.Job):
     """One measurement: some contestants on one input, in turns."""
 
     part: Part
@@ -52,23 +52,9 @@ class Job:
     steps: int = 0
     """Of training or generation."""
     contestants: tuple[str, ...] = ()
-    """`engine+precision`; see `benchmarks.gpu.contestants`."""
+    """`engine+precision`, or `engine+precision+graph`; see `benchmarks.gpu.contestants`."""
     guess: float = field(default=10.0, compare=False)
     """Seconds that it should take on an H200; not part of the key."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values by field name."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Job:
-        """The job of `to_dict`, also after a way through JSON."""
-        return cls(**{**values, "contestants": tuple(values["contestants"])})
-
-    def key(self) -> str:
-        """One line that is the same for the same measurement."""
-        values = {k: v for k, v in self.to_dict().items() if k != "guess"}
-        return json.dumps(values, sort_keys=True)
 
     def title(self) -> str:
         """The job in a few words."""
@@ -80,8 +66,21 @@ class Job:
         return f"{self.part}: {self.task}{shape}{size}{who}"
 
 
+def engine_of(name: str) -> str:
+    """`triton` of the contestant `triton+bf16+graph`."""
+    return name.partition("+")[0]
+
+
+def precision_of(name: str) -> str:
+    """`bf16` of the contestant `triton+bf16+graph`."""
+    return (name.split("+") + ["float32"])[1]
+
+
 def full_plan() -> list[Job]:
-    """All jobs for an H200, about eight minutes, in the order in which they are worth most."""
+    """All jobs for an H200 in the order in which they are worth most.
+
+    By their guesses a quarter of an hour; something of every part within eight minutes.
+    """
     return [
         Job(part="limits", task="rates", guess=10),
         _convolution_check(1_000, 20),
@@ -130,11 +129,10 @@ def toy_plan() -> list[Job]:
 
 def _toy(job: Job) -> Job:
     """A job of the same code that takes about a second on one core."""
-    shapes = {"suite": "", "limits": "", "convolution": ""}
     lengths = {1_000: 40, 1_024: 48, 65_536: 80, 262_144: 96, MILLION: 128}
     return replace(
         job,
-        shape=shapes.get(job.part, "toy" if job.shape else ""),
+        shape="toy" if job.shape else "",
         length=lengths.get(job.length, 64) if job.length else 0,
         batch=min(job.batch, 3),
         channels=min(job.channels, 4),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -33,7 +34,7 @@ def measure_kernels(job: Job, clock: Clock, tell: Tell) -> dict[str, Any]:
     return {"contestants": rows}
 
 
-def kernels(step: partial[torch.Tensor], clock: Clock) -> list[tuple[str, float, int]]:
+def kernels(step: Callable[[], object], clock: Clock) -> list[tuple[str, float, int]]:
     """Name, seconds and launches of the longest kernels of a step; of operators on a CPU."""
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if clock.gpu else [])]
     with profile(activities=activities) as found:

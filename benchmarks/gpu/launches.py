@@ -12,14 +12,16 @@ from typing import Any, Final
 
 import torch
 from benchmarks.gpu.contestants import Competitor, build, config_of, tokens_on
-from benchmarks.gpu.jobs import Job
+from benchmarks.gpu.jobs import Job, engine_of
 from benchmarks.gpu.race import Contestant, Row, Tell, race
 from benchmarks.gpu.roofline import model_work
 from benchmarks.gpu.timing import Clock
+from benchmarks.long_context.competitors import mean_nats
 from torch import Tensor
 from torch.nn import functional
 
 from hyenadna.errors import InputError
+from hyenadna.model.backbone import HyenaDNA
 
 CHECKED_STEPS: Final = 5
 LOSS_LIMIT: Final = 1e-2
@@ -29,52 +31,55 @@ LEARNING_RATE: Final = 1e-3
 
 
 def measure_short(job: Job, clock: Clock, tell: Tell) -> dict[str, Any]:
-    """Rows of steps, or of passes without gradients, with and without capturing them."""
-    config = config_of(job.shape)
-    wanted: dict[str, list[float]] = {}
+    """Rows of steps, or of passes without gradients, as they are, captured, or compiled.
 
-    def contestant(name: str) -> Contestant:
+    A compiled one has `compile_seconds` too, those of its first call.
+    """
+    config, training = config_of(job.shape), job.task != "infer"
+    wanted: list[float] = []
+
+    def walk(name: str) -> Walk:
         one = build(name, config, clock, job.batch, job.length)
         # checkpoints look at random states, which no graph can hold, and save nothing worth it here
         one.model.set_checkpointing(mixer=False, mlp=False)
-        work = Walk(one, clock, job, training=job.task == "step")
-        if name.endswith("+graph"):
-            work.capture()
-        return Contestant(work.call, partial(_right, work, job, wanted), one.notes)
-
-    rows = race({name: partial(contestant, name) for name in job.contestants}, clock, tell)
-    need = model_work(config, job.batch, job.length, training=job.task == "step")
-    return {"contestants": rows, "work": vars(need)}
-
-
-def measure_compiled(job: Job, clock: Clock, tell: Tell, *, backend: str) -> dict[str, Any]:
-    """Rows of a step of the plain modules as they are, and through torch.compile."""
-    config = config_of(job.shape)
-    wanted: dict[str, list[float]] = {}
+        return Walk(one, clock, job, training=training)
 
     def contestant(name: str) -> Contestant:
-        one = build(f"plain+{name.partition('+')[2]}", config, clock, job.batch, job.length)
-        one.model.set_checkpointing(mixer=False, mlp=False)
-        if name.startswith("compiled"):
-            nats = torch.compile(partial(bare_nats, one.model), backend=backend)
-            one.nats = nats
-        work = Walk(one, clock, job, training=True)
-        row: Row = {"compile_seconds": clock.seconds(work.call)}
-        return Contestant(work.call, partial(_right, work, job, wanted), one.notes | row)
+        work = walk(name.replace("compiled", "plain"))
+        notes = work.one.notes
+        if name.endswith("+graph"):
+            work.capture()
+        elif engine_of(name) == "compiled":
+            backend = "inductor" if clock.gpu else "eager"
+            work.one.nats = torch.compile(partial(bare_nats, work.one.model), backend=backend)
+            notes |= {"compile_seconds": clock.seconds(work.call)}
+        return Contestant(work.call, partial(check, work), notes)
+
+    def check(work: Walk) -> Row:
+        """The largest difference of a loss from that of the plain modules in float32."""
+        if not wanted:
+            wanted.extend(walk("plain+float32").losses())
+        off = max(abs(a - b) / abs(b) for a, b in zip(work.losses(), wanted, strict=True))
+        if not off <= LOSS_LIMIT:
+            raise InputError(f"wrong: after some steps a loss is off by {off:.1e} of itself")
+        return {"loss_error": off}
 
     rows = race({name: partial(contestant, name) for name in job.contestants}, clock, tell)
-    need = model_work(config, job.batch, job.length)
+    need = model_work(config, job.batch, job.length, training=training)
     return {"contestants": rows, "work": vars(need)}
 
 
-def bare_nats(model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
-    """The mean loss by the modules alone, without the questions whether an engine fits."""
+def bare_nats(model: HyenaDNA, inputs: Tensor, targets: Tensor) -> Tensor:
+    """The mean loss by the modules alone, without the questions whether an engine fits.
+
+    inputs, targets: (B, L).
+    """
     backbone = model.backbone
     h = backbone.embeddings(inputs)
     for block in backbone.layers:
         h = block(h)
-    logits = functional.linear(backbone.ln_f(h).float(), model.head_weight)
-    return functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+    logits = functional.linear(backbone.ln_f(h), model.head_weight)
+    return mean_nats(logits.float(), targets)
 
 
 class Walk:
@@ -98,8 +103,7 @@ class Walk:
 
     @torch.no_grad()
     def _pass(self) -> Tensor:
-        with self.one.precision():
-            return self.one.nats(self.inputs, self.targets)
+        return self.one.loss(self.inputs, self.targets)
 
     def capture(self) -> None:
         """From now on `call` replays a CUDA graph of itself; on a CPU it stays as it is."""
@@ -140,16 +144,3 @@ class Walk:
             self.inputs.copy_(moved)
             found.append(float(self.call()))
         return found
-
-
-def _right(work: Walk, job: Job, wanted: dict[str, list[float]]) -> Row:
-    """The largest difference of a loss from that of the plain modules in float32."""
-    if not wanted:
-        config = config_of(job.shape)
-        one = build("plain+float32", config, work.clock, job.batch, job.length)
-        wanted["losses"] = Walk(one, work.clock, job, training=work.training).losses()
-    found = work.losses()
-    off = max(abs(a - b) / abs(b) for a, b in zip(found, wanted["losses"], strict=True))
-    if not off <= LOSS_LIMIT:
-        raise InputError(f"wrong: after some steps a loss is off by {off:.1e} of itself")
-    return {"loss_error": off}

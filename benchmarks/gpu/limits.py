@@ -10,10 +10,12 @@ import torch
 from benchmarks.gpu.timing import Clock
 from benchmarks.long_context.limits import fft_flops
 
+from hyenadna.train.loop import PRECISIONS
+
 _PRODUCT: Final = 8_192
 _COPY_BYTES: Final = 4 << 30
-_FFT: Final = (1 << 28, (1 << 11, 1 << 16, 1 << 21))  # samples in all; lengths
-_TYPES: Final = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_FFT_SAMPLES: Final = 1 << 28
+_FFT_LENGTHS: Final = (1 << 11, 1 << 16, 1 << 21)
 
 
 @torch.inference_mode()
@@ -26,15 +28,15 @@ def rates(clock: Clock, *, scale: int = 1) -> dict[str, Any]:
     """
     device = clock.device
     products = {}
-    for name, dtype in _TYPES.items():
-        n = max(16, _PRODUCT // scale)
-        a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+    n = max(16, _PRODUCT // scale)
+    for name, dtype in PRECISIONS.items():
+        a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
         products[name] = 2 * n**3 / median(clock, lambda a=a, b=b: a @ b)  # type: ignore[misc]
     copied = _copy_rate(clock, _COPY_BYTES // 4 // scale**2)
     transforms = {}
-    for n in _FFT[1]:
-        length = max(16, n // scale)
-        x = torch.randn(max(1, _FFT[0] // scale**2 // length), length, device=device)
+    for whole in _FFT_LENGTHS:
+        length = max(16, whole // scale)
+        x = torch.randn(max(1, _FFT_SAMPLES // scale**2 // length), length, device=device)
         seconds = median(clock, lambda x=x: torch.fft.rfft(x))  # type: ignore[misc]
         transforms[str(length)] = len(x) * fft_flops(length) / seconds
     small = torch.zeros(1, device=device)

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from benchmarks.gpu.jobs import engine_of
 from benchmarks.gpu.summary import OURS, TWINS, Measured, name_of
-from benchmarks.long_context.plots import INK, frame, save, tokens
+from benchmarks.long_context.plots import INK, frame, logarithmic, save
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullFormatter
 
 # Okabe and Ito's colours, and told apart without colour too.
 STYLES: Final[Mapping[str, tuple[str, str, str]]] = {
@@ -20,13 +20,8 @@ STYLES: Final[Mapping[str, tuple[str, str, str]]] = {
     "original": ("#000000", "s", "-"),
     "attention2": ("#D55E00", "^", "-"),
     "attention8": ("#E69F00", "^", "--"),
-    "matrix": ("#0072B2", "o", "-"),
-    "fft": ("#009E73", "v", "-"),
-    "bf16": ("#0072B2", "", "-"),
-    "fp16": ("#D55E00", "", "-"),
-    "float32": ("#000000", "", "-"),
 }
-
+COLORS: Final[Mapping[str, str]] = {"bf16": "#0072B2", "fp16": "#D55E00", "float32": "#000000"}
 LINES: Final = ("-", "--", ":", "-.", (0, (6, 2)), (0, (1, 3)))
 
 
@@ -38,13 +33,12 @@ def steps(table: Sequence[Measured], path: Path) -> bool:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.6), layout="constrained")
     frame(left, "A training step", "length, tokens", "seconds")
     frame(right, "The fastest of ours: times as fast as", "length, tokens", "")
-    for name in sorted(names, key=lambda name: list(STYLES).index(name.partition("+")[0])):
+    for name in sorted(names, key=lambda name: list(STYLES).index(engine_of(name))):
         _line(left, name, [(m.job.length, m.seconds(name)) for m in table])
-        if name.partition("+")[0] in ("original", *TWINS):
+        if engine_of(name) in ("original", *TWINS):
             _line(right, name, [(m.job.length, ratio(m, name)) for m in table])
     right.axhline(1, color=INK, linewidth=0.8)
-    for axes in (left, right):
-        _logarithmic(axes)
+    logarithmic(left, right)
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     save(figure, path)
@@ -66,7 +60,7 @@ def curves(runs: Sequence[tuple[str, str, Sequence[Sequence[float]]]], path: Pat
     frame(axes, "Training on the generated genome", "step", "bits per base")
     for number, (label, precision, points) in enumerate(runs):
         line = LINES[number % len(LINES)]
-        axes.plot(*zip(*points, strict=True), color=STYLES[precision][0], linestyle=line,
+        axes.plot(*zip(*points, strict=True), color=COLORS[precision], linestyle=line,
                   linewidth=1.3, label=label)  # fmt: skip
     axes.legend(frameon=False, fontsize=9)
     save(figure, path)
@@ -76,15 +70,6 @@ def curves(runs: Sequence[tuple[str, str, Sequence[Sequence[float]]]], path: Pat
 def _line(axes: Axes, name: str, points: Sequence[tuple[int, float | None]]) -> None:
     found = [(x, y) for x, y in points if y is not None]
     if found:
-        color, marker, line = STYLES[name.partition("+")[0]]
+        color, marker, line = STYLES[engine_of(name)]
         axes.plot(*zip(*found, strict=True), color=color, marker=marker, linestyle=line,
                   markersize=5, linewidth=1.5, label=name_of(name))  # fmt: skip
-
-
-def _logarithmic(axes: Axes) -> None:
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(tokens))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_minor_formatter(NullFormatter())

@@ -90,7 +90,7 @@ def _take_turns(
     running: dict[str, Contestant], rows: dict[str, Row], clock: Clock, tell: Tell
 ) -> None:
     counts: dict[str, tuple[int, int]] = {}
-    for name, one in list(running.items()):
+    for name, one in running.items():
         tell(name)
         with caught(rows[name], clock):
             warm = clock.seconds(one.call)

@@ -11,19 +11,16 @@ from typing import Any, Final, cast
 
 import numpy as np
 import torch
-from benchmarks.gpu.accuracy import precision_of
-from benchmarks.gpu.contestants import Competitor, config_of, running
-from benchmarks.gpu.jobs import Job
+from benchmarks.gpu.contestants import config_of, fresh, running
+from benchmarks.gpu.jobs import Job, engine_of, precision_of
 from benchmarks.gpu.race import Row, Tell, caught
 from benchmarks.gpu.timing import Clock
 from torch import Tensor
 
 from hyenadna.alphabet import Ids
 from hyenadna.genome.synthetic import SyntheticGenome
-from hyenadna.model.backbone import HyenaDNA, rescale_filters
 from hyenadna.model.engine.choose import Choice
-from hyenadna.model.likelihood import target_nats
-from hyenadna.train.loop import PRECISIONS, StepReport, Trainer
+from hyenadna.train.loop import StepReport, Trainer
 from hyenadna.train.pretrain import pretrain
 from hyenadna.training_config import Precision, PretrainConfig
 
@@ -81,12 +78,8 @@ def measure_stability(job: Job, clock: Clock, tell: Tell, seconds: float) -> dic
 def train(job: Job, name: str, clock: Clock, seconds: float) -> Row:
     """The row of a run that goes to its end or to the end of the time."""
     trainer = make_trainer(job, name, clock)
-    config = trainer.model.config
-    probe = Competitor(
-        trainer.model, lambda x, y: target_nats(trainer.model, x, y).mean(), trainer.model.embed,
-        PRECISIONS[precision_of(name)],
-    )  # fmt: skip
-    kernels = running(probe, trainer.batch_size(job.length), job.length)
+    batch = trainer.batch_size(job.length)
+    kernels = running(trainer.model, trainer.precision, batch, job.length)
     reports: list[StepReport] = []
     begin, failure = time.monotonic(), Row()
     with caught(failure, clock):
@@ -98,8 +91,8 @@ def train(job: Job, name: str, clock: Clock, seconds: float) -> Row:
         "steps": len(reports),
         "wanted": job.steps,
         "stopped": failure.get("error", ""),
-        "tokens_per_step": trainer.batch_size(job.length) * job.length,
-        "parameters": config.num_parameters(),
+        "tokens_per_step": batch * job.length,
+        "parameters": trainer.model.config.num_parameters(),
         "not_finite": sum(not math.isfinite(x) for x in losses),
         "skipped": [r.step for r in reports if r.skipped][:100],
         "skipped_count": sum(r.skipped for r in reports),
@@ -115,29 +108,26 @@ def train(job: Job, name: str, clock: Clock, seconds: float) -> Row:
 
 def make_trainer(job: Job, name: str, clock: Clock) -> Trainer:
     """The package's trainer on the generated genome."""
-    engine, precision = name.partition("+")[0], precision_of(name)
-    torch.manual_seed(0)
-    model = HyenaDNA(config_of(job.shape))
-    rescale_filters(model)
-    model.set_engine(cast(Choice, engine))
+    model = fresh(config_of(job.shape), clock.device)
+    model.set_engine(cast(Choice, engine_of(name)))
     tokens = max(job.length, TOKENS if clock.gpu else 4 * job.length)
     options = PretrainConfig(
         steps=job.steps, length=job.length, tokens_per_step=tokens,
-        precision=cast(Precision, precision), stages="none", reverse_complement=False,
+        precision=cast(Precision, precision_of(name)), stages="none", reverse_complement=False,
     )  # fmt: skip
     stream = GeneratedStream(generated(max(BASES if clock.gpu else 50_000, 4 * job.length)))
-    return Trainer(model.to(clock.device), stream, options, final_length=job.length)
+    return Trainer(model, stream, options, final_length=job.length)
 
 
 def curve(losses: list[float]) -> list[list[float]]:
     """Points (last step, mean bits per base of the finite losses up to it), `POINTS` at most."""
     width = max(1, -(-len(losses) // POINTS))
-    points = []
+    points: list[list[float]] = []
     for start in range(0, len(losses), width):
         bits = mean_bits(losses[start : start + width])
         if bits is not None:
             points.append([min(start + width, len(losses)), bits])
-    return [[float(x), y] for x, y in points]
+    return points
 
 
 def mean_bits(losses: list[float]) -> float | None:

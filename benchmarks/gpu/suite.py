@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.processes import ROOT
+from benchmarks.processes import ROOT, python_path
 
 WANTED: Final[Mapping[str, tuple[str, str]]] = {
     "pytest": ("pytest.mark.gpu", "gpu"),
@@ -67,9 +67,3 @@ def summary(output: str, errors: str = "") -> dict[str, Any]:
         return {"error": f"pytest said: {text[0]}"}
     named = [line for line in lines if line.startswith(("FAILED", "ERROR", "SKIPPED"))]
     return {"counts": counts, "lines": named[:40], "last": last.strip("= ")}
-
-
-def python_path() -> str:
-    """Our source first, then what is on the path already."""
-    before = os.environ.get("PYTHONPATH", "")
-    return os.pathsep.join([str(ROOT / "src"), *([before] if before else [])])

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from benchmarks.gpu.__main__ import SAME
-from benchmarks.gpu.jobs import Job
+from benchmarks.gpu.jobs import Job, engine_of
 from benchmarks.gpu.roofline import Bound, Limits, Work, bound, measured_limits, sheet_limits
-from benchmarks.measurements import Record
+from benchmarks.measurements import Record, on_host
 
 NAMES: Final[Mapping[str, str]] = {
     "auto": "ours, as it chooses",
@@ -52,7 +52,7 @@ class Measured:
         found = [
             (name, seconds)
             for name in self.rows
-            if name.partition("+")[0] in engines and (seconds := self.seconds(name)) is not None
+            if engine_of(name) in engines and (seconds := self.seconds(name)) is not None
         ]
         return min(found, key=lambda item: item[1]) if found else None
 
@@ -64,11 +64,9 @@ def newest(records: Sequence[Record[Job]]) -> list[Measured]:
     """
     if not records:
         return []
-    last = records[-1].host
     found: dict[str, Measured] = {}
-    for record in records:
-        same = all(record.host.get(name) == last.get(name) for name in SAME)
-        if same and not (record.failed and record.job.key() in found):
+    for record in on_host(records, records[-1].host, by=SAME):
+        if not (record.failed and record.job.key() in found):
             found[record.job.key()] = Measured(record.job, record.result, record.host)
     return list(found.values())
 
@@ -96,11 +94,24 @@ def name_of(contestant: str) -> str:
     return ", ".join([NAMES.get(engine, engine), *(["CUDA graph"] if "graph" in rest else [])])
 
 
+def size(job: Job) -> str:
+    """Batch and length of a job, and its channels where it has some."""
+    channels = f" × {job.channels}" if job.channels else ""
+    return f"{job.batch} × {job.length:,}{channels}"
+
+
+def rates_of(measured: Sequence[Measured]) -> tuple[Mapping[str, Any], Limits | None] | None:
+    """The measured rates of the machine, and its data sheet where that is known."""
+    for each in reversed(measured):
+        if each.job.part == "limits" and "products" in each.result:
+            return each.result, sheet_limits(str(each.host["device"]))
+    return None
+
+
 def limits_of(measured: Sequence[Measured]) -> Limits | None:
-    """The measured rates of the machine, where it is known and they were measured."""
-    found = [m for m in measured if m.job.part == "limits" and "products" in m.result]
-    sheet = sheet_limits(str(found[-1].host["device"])) if found else None
-    return measured_limits(found[-1].result, sheet.vector) if sheet else None
+    """The measured rates of the machine, where its data sheet is known and they were measured."""
+    rates, sheet = rates_of(measured) or ({}, None)
+    return measured_limits(rates, sheet.vector) if sheet else None
 
 
 def work_of(each: Measured, name: str) -> Work | None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 
-from benchmarks.gpu.jobs import MILLION
+from benchmarks.gpu.jobs import MILLION, engine_of
 from benchmarks.gpu.published import (
     FLASH_FFT_CONV,
     FLASH_PYTORCH,
     PAPER_RATIO,
     PAPER_TOKENS_PER_SECOND,
 )
-from benchmarks.gpu.roofline import Limits, sheet_limits
+from benchmarks.gpu.roofline import Limits
 from benchmarks.gpu.summary import (
     OURS,
     TWINS,
@@ -19,25 +20,31 @@ from benchmarks.gpu.summary import (
     least,
     limits_of,
     name_of,
+    rates_of,
+    size,
     together,
     work_of,
 )
 from benchmarks.long_context.cells import cells, duration, figure, gib, table_head
 
 Lines = list[str]
+TASKS: Final[Mapping[str, str]] = {
+    "step": "training step",
+    "infer": "loss, no gradients",
+    "compile": "training step, no recomputing",
+}
 
 
 def limits(measured: Sequence[Measured]) -> Lines:
     """What the machine did at most beside its data sheet."""
-    found = [m for m in measured if m.job.part == "limits" and "products" in m.result]
+    found = rates_of(measured)
     if not found:
         return []
-    result, sheet = found[-1].result, sheet_limits(str(found[-1].host["device"]))
+    result, sheet = found
     lines = table_head(["", "measured", "data sheet"])
     for name, rate in result["products"].items():
-        peak = {"float32": "vector"}.get(name, "products")
-        known = tera(getattr(sheet, peak)) if sheet else ""
-        lines.append(cells([f"matrix products, {name}", tera(rate), known]))
+        peak = sheet and (sheet.vector if name == "float32" else sheet.products)
+        lines.append(cells([f"matrix products, {name}", tera(rate), tera(peak) if peak else ""]))
     bandwidth = f"{sheet.bandwidth / 1e12:.2f} TB/s" if sheet else ""
     lines.append(cells(["copy, bytes read and written", f"{result['copy'] / 1e12:.2f} TB/s",
                         bandwidth]))  # fmt: skip
@@ -95,7 +102,7 @@ def _twins(table: Sequence[Measured]) -> Lines:
     """What attention was the fastest, and how far the Transformer was measured."""
     lines = []
     for twin in TWINS:
-        rows = [(m, n) for m in table for n in m.rows if n.partition("+")[0] == twin]
+        rows = [(m, n) for m in table for n in m.rows if engine_of(n) == twin]
         timed = [(m, n) for m, n in rows if m.seconds(n) is not None]
         if not timed:
             continue
@@ -124,13 +131,12 @@ def large(measured: Sequence[Measured]) -> Lines:
     limits = limits_of(measured)
     for each in table:
         tokens = each.job.batch * each.job.length
-        task = {"step": "training step", "infer": "loss, no gradients"}[each.job.task]
         for name in each.rows:
             seconds = each.seconds(name)
             if seconds is not None:
                 lines.append(cells([
-                    f"{task}, {each.job.length:,}", name_of(name), duration(seconds),
-                    f"{tokens / seconds:,.0f}", gib(each.rows[name].get("peak")),
+                    f"{TASKS[each.job.task]}, {each.job.length:,}", name_of(name),
+                    duration(seconds), f"{tokens / seconds:,.0f}", gib(each.rows[name].get("peak")),
                     share(each, name, seconds, limits),
                 ]))  # fmt: skip
     return [
@@ -201,9 +207,8 @@ def roofline(measured: Sequence[Measured]) -> Lines:
         if work is None or found is None:
             continue
         what = f"{job.part}, {job.task} {job.shape}".strip()
-        size = f"{job.batch} × {job.length:,}" + (f" × {job.channels}" if job.channels else "")
         lines.append(cells([
-            f"{what}, {size}", giga(work.products), giga(work.transforms),
+            f"{what}, {size(job)}", giga(work.products), giga(work.transforms),
             gib(int(work.traffic)), duration(found.seconds), found.by,
             f"{name_of(best[0])}, {duration(best[1])}", f"{found.seconds / best[1]:.0%}",
         ]))  # fmt: skip
@@ -240,8 +245,7 @@ def kernels(measured: Sequence[Measured]) -> Lines:
                 *table_head(["kernel", "time", "share", "launches"]),
             ]  # fmt: skip
             for kernel, seconds, count in row["kernels"]:
-                shown = f"`{str(kernel).replace('|', chr(92) + '|')}`"
-                lines.append(cells([shown, duration(seconds), f"{seconds / total:.0%}",
+                lines.append(cells([f"`{kernel}`", duration(seconds), f"{seconds / total:.0%}",
                                     f"{count:,}"]))  # fmt: skip
             lines.append("")
     return lines[:-1]
@@ -254,17 +258,15 @@ def launches(measured: Sequence[Measured]) -> Lines:
         return []
     lines = table_head(["task", "tokens", "", "time", "tokens a second", "beside plain modules"])
     for each in table:
-        plain = next((s for n in each.rows if n == "plain+bf16" and (s := each.seconds(n))), None)
+        plain = each.seconds("plain+bf16")
         for name in each.rows:
             seconds = each.seconds(name)
             if seconds is None:
                 continue
             tokens = each.job.batch * each.job.length
-            task = {"step": "training step", "infer": "loss, no gradients",
-                    "compile": "training step, no recomputing"}[each.job.task]  # fmt: skip
             ratio = f"{figure(plain / seconds)}×" if plain else ""
             lines.append(cells([
-                f"{task}, {each.job.shape}", f"{each.job.batch} × {each.job.length:,}",
+                f"{TASKS[each.job.task]}, {each.job.shape}", size(each.job),
                 name_of(name), duration(seconds), f"{tokens / seconds:,.0f}", ratio,
             ]))  # fmt: skip
     return [

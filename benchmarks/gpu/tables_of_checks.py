@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.gpu.accuracy import GRADIENT_LIMIT, LOSS_LIMIT, precision_of
-from benchmarks.gpu.jobs import Job
-from benchmarks.gpu.summary import Measured, name_of, together
+from benchmarks.gpu.accuracy import is_right
+from benchmarks.gpu.jobs import precision_of
+from benchmarks.gpu.summary import Measured, name_of, size, together
 from benchmarks.gpu.tables import Lines
 from benchmarks.long_context.cells import cells, duration, table_head
 
@@ -36,26 +36,15 @@ def models(measured: Sequence[Measured]) -> Lines:
         for name, row in each.rows.items():
             where = [job.shape, f"{job.batch} × {job.length:,}", name_of(name), precision_of(name)]
             if "error" in row:
-                lines.append(cells([*where, "", "", _escaped(row["error"])]))
+                lines.append(cells([*where, "", "", row["error"]]))
             else:
                 figures = [f"{row['loss_error']:.1e}", f"{row['gradient_error']:.1e}"]
-                lines.append(cells([*where, *figures, _verdict(row, precision_of(name))]))
+                verdict = "" if is_right(row, precision_of(name)) else "**wrong**"
+                lines.append(cells([*where, *figures, verdict]))
     return [
         "Relative error of the mean loss, and of all gradients together as a share of their norm, "
         "beside the plain modules in float64 on the same GPU.", "", *lines,
     ]  # fmt: skip
-
-
-def _verdict(row: Mapping[str, Any], precision: str) -> str:
-    right = (
-        row["loss_error"] <= LOSS_LIMIT[precision]
-        and row["gradient_error"] <= GRADIENT_LIMIT[precision]
-    )
-    return "" if right else "**wrong**"
-
-
-def _escaped(text: object) -> str:
-    return str(text).replace("|", "\\|")
 
 
 def convolutions(measured: Sequence[Measured]) -> Lines:
@@ -70,7 +59,7 @@ def convolutions(measured: Sequence[Measured]) -> Lines:
             shown = "plain torch" if method == "plain" else name_of(method)
             where = [f"{each.job.length:,}", shown, precision_of(name)]
             if "error" in row:
-                lines.append(cells([*where, "", "", _escaped(row["error"])]))
+                lines.append(cells([*where, "", "", row["error"]]))
                 continue
             worst, off = max(row["gradient_errors"].items(), key=lambda item: item[1])
             lines.append(cells([*where, f"{row['value_error']:.1e}", f"{off:.1e} ({worst})", ""]))
@@ -94,7 +83,7 @@ def stability(measured: Sequence[Measured]) -> Lines:
             where = [f"{each.job.shape}, {each.job.length:,}", precision_of(name)]
             if "steps" not in row:
                 lines.append(cells([*where, name_of(name), "", "", "", "", "",
-                                    _escaped(row.get("error", ""))]))  # fmt: skip
+                                    row.get("error", "")]))  # fmt: skip
                 continue
             bits = row["final_bits"]
             lines.append(cells([
@@ -117,7 +106,7 @@ def _skipped(row: Mapping[str, Any]) -> str:
 
 def _ending(row: Mapping[str, Any]) -> str:
     if row["stopped"]:
-        return _escaped(row["stopped"])
+        return str(row["stopped"])
     return "" if row["steps"] == row["wanted"] else f"ended early, of {row['wanted']:,}"
 
 
@@ -133,13 +122,9 @@ def failures(measured: Sequence[Measured]) -> Lines:
             continue  # their tables say it
         for name, row in each.rows.items():
             if "error" in row:
-                rows.append((f"{each.job.part}, {_size(each.job)}: {name_of(name)}", row["error"]))
+                what = " ".join(filter(None, (each.job.task, each.job.shape, size(each.job))))
+                rows.append((f"{each.job.part}, {what}: {name_of(name)}", row["error"]))
     if not rows:
         return []
     lines = ["## Without a figure", "", *table_head(["", "why"])]
-    return [*lines, *(cells([_escaped(what), _escaped(why)]) for what, why in rows)]
-
-
-def _size(job: Job) -> str:
-    channels = f" × {job.channels}" if job.channels else ""
-    return f"{job.task} {job.shape} {job.batch} × {job.length:,}{channels}".replace("  ", " ")
+    return [*lines, *(cells([what, why]) for what, why in rows)]

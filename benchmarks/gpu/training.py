@@ -10,18 +10,17 @@ from benchmarks.gpu.accuracy import (
     Truth,
     check_attention,
     errors,
-    precision_of,
+    in_float64,
     require_right,
     truth,
 )
 from benchmarks.gpu.contestants import Competitor, build, config_of, tokens_on
-from benchmarks.gpu.jobs import Job
-from benchmarks.gpu.race import TOO_LONG, Contestant, Row, Tell, caught, race
+from benchmarks.gpu.jobs import Job, precision_of
+from benchmarks.gpu.race import TOO_LONG, Contestant, Row, Tell, race
 from benchmarks.gpu.roofline import model_work
 from benchmarks.gpu.timing import Clock
 from torch import Tensor
 
-from hyenadna.config import ModelConfig
 from hyenadna.errors import InputError
 
 GROWTH: Final = 4
@@ -88,7 +87,9 @@ def measure_inference(job: Job, clock: Clock, tell: Tell) -> dict[str, Any]:
     config = config_of(job.shape)
     inputs, targets = tokens_on(clock.device, job.batch, job.length)
     tell("the reference in float64")
-    exact = _exact_loss(config, clock, inputs, targets)
+    exact = in_float64(
+        lambda one, _: float(_loss(one, inputs, targets)), config, clock, *inputs.shape
+    )
 
     def contestant(name: str) -> Contestant:
         one = build(name, config, clock, job.batch, job.length)
@@ -103,17 +104,7 @@ def measure_inference(job: Job, clock: Clock, tell: Tell) -> dict[str, Any]:
 
 @torch.inference_mode()
 def _loss(one: Competitor, inputs: Tensor, targets: Tensor) -> Tensor:
-    with one.around(), one.precision():
-        return one.nats(inputs, targets)
-
-
-def _exact_loss(config: ModelConfig, clock: Clock, inputs: Tensor, targets: Tensor) -> float:
-    for dtype in ("float64", "float32"):
-        row: Row = {}
-        with caught(row, clock):
-            one = build(f"plain+{dtype}", config, clock, *inputs.shape)
-            return float(_loss(one, inputs, targets))
-    raise InputError(f"no loss to check against: {row['error']}")
+    return one.loss(inputs, targets)
 
 
 def _right_loss(call: Any, exact: float, precision: str) -> Row:

@@ -18,7 +18,7 @@ from benchmarks.gpu.convolution import check_convolution, measure_forward
 from benchmarks.gpu.generation import measure_generation
 from benchmarks.gpu.jobs import Job
 from benchmarks.gpu.kernel_shares import measure_kernels
-from benchmarks.gpu.launches import measure_compiled, measure_short
+from benchmarks.gpu.launches import measure_short
 from benchmarks.gpu.limits import rates
 from benchmarks.gpu.race import Broken, one_line
 from benchmarks.gpu.stability import measure_stability
@@ -65,7 +65,7 @@ def measure(job: Job, clock: Clock, seconds: float, *, toy: bool = False) -> dic
         case "limits", _:
             return rates(clock, scale=64 if toy else 1)
         case "accuracy", "model":
-            return {"contestants": check_models(job, clock, tell)}
+            return check_models(job, clock, tell)
         case "accuracy", "convolution":
             return check_convolution(job, clock, tell)
         case (("training" | "large"), "step"):
@@ -78,9 +78,6 @@ def measure(job: Job, clock: Clock, seconds: float, *, toy: bool = False) -> dic
             return run_suite(job.task, seconds, only_collect=toy)
         case "profile", _:
             return measure_kernels(job, clock, tell)
-        case "launches", "compile":
-            backend = "inductor" if clock.gpu else "eager"
-            return measure_compiled(job, clock, tell, backend=backend)
         case "launches", _:
             return measure_short(job, clock, tell)
         case "generation", _:

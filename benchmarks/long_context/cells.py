@@ -15,8 +15,8 @@ def table_head(columns: Sequence[str]) -> list[str]:
 
 
 def cells(values: Sequence[str]) -> str:
-    """One row of a table."""
-    return "| " + " | ".join(values) + " |"
+    """One row of a table; a `|` within a value is escaped."""
+    return "| " + " | ".join(value.replace("|", "\\|") for value in values) + " |"
 
 
 def case_cells(row: Row, *, batch: bool = True) -> list[str]:

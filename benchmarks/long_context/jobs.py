@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
+from benchmarks import measurements
 from hyenadna.config import PRESETS, preset
 
 Task = Literal["forward", "loss", "step", "limits", "parts"]
@@ -31,7 +31,7 @@ FLOAT32: Final = ("original", "native", "torch")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class Job(measurements.Job):
     """One measurement, made in one process of its own."""
 
     part: str
@@ -53,19 +53,6 @@ class Job:
     """One call and no warm-up at full length, for what takes long or is run for its memory."""
     repeat: int = 0
     """Tells apart repetitions of a job in alternation with others."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values by field name."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Job:
-        """The job of `to_dict`, also after a way through JSON."""
-        return cls(**{**values, "competitors": tuple(values["competitors"])})
-
-    def key(self) -> str:
-        """One line that is the same for the same measurement."""
-        return json.dumps(self.to_dict(), sort_keys=True)
 
     def title(self) -> str:
         """The job in a few words, for progress."""

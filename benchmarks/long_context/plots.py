@@ -42,13 +42,7 @@ def growth(rows: Sequence[Row], path: Path, *, title: str) -> None:
         _line(left, name, [(r.job.length, r.time(name)) for r in rows])
         gib = [(r.job.length, r.peak[name] / 2**30) for r in rows if name in r.peak]
         _line(right, name, gib)
-    for axes in (left, right):
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(tokens))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.xaxis.set_minor_formatter(NullFormatter())
+    logarithmic(left, right)
     right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
@@ -118,7 +112,19 @@ def _line(axes: Axes, name: str, points: Sequence[tuple[int, float | None]]) -> 
     )  # fmt: skip
 
 
+def logarithmic(*frames: Axes) -> None:
+    """Length in tokens against anything, both logarithmic."""
+    for axes in frames:
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(tokens))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+
+
 def tokens(value: float, _: object) -> str:
+    """A number of tokens as an axis shows it: 32k."""
     for size, unit in ((1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:g}{unit}"

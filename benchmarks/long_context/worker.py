@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.long_context.jobs import Job, rounds_for
+from benchmarks.processes import ROOT, resident_bytes
 
 if TYPE_CHECKING:
     from benchmarks.long_context.competitors import Competitor
     from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[2]
 WARM_LENGTH = 256
 SAMPLE_SECONDS = 0.05
 """A sample lasts at least this long: shorter calls are repeated inside it."""
@@ -163,19 +161,6 @@ def _step(competitor: Competitor, tokens: Tensor, *, rate: float) -> Callable[[]
         return loss.detach()
 
     return call
-
-
-def resident_bytes(field: str) -> int:
-    """Resident memory of this process: `VmRSS` now, `VmHWM` at its peak.
-
-    The peak is what `getrusage` calls ru_maxrss, but of this program alone: that one begins with
-    what the parent had when it started us.
-    """
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
-    return int(fields[field].split()[0]) * 1024
 
 
 def _process_settings() -> Any:

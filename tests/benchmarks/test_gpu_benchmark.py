@@ -20,10 +20,10 @@ from benchmarks.gpu.accuracy import Truth, errors, require_right
 from benchmarks.gpu.contestants import build, config_of, tokens_on
 from benchmarks.gpu.jobs import PARTS, Job, full_plan, toy_plan
 from benchmarks.gpu.launches import Walk
+from benchmarks.gpu.measuring_process import Worker
 from benchmarks.gpu.page import NOTHING, SECTIONS, write_page
 from benchmarks.gpu.race import Broken, Contestant
 from benchmarks.gpu.timing import Clock
-from benchmarks.gpu.workers import Worker
 from benchmarks.long_context.limits import fft_flops
 from benchmarks.measurements import Record, read, this_host
 

@@ -32,8 +32,9 @@ from benchmarks.long_context.limits import forward_work, machine_limits
 from benchmarks.long_context.original import Original
 from benchmarks.long_context.parts import OUTSIDE, part_of, profile_parts
 from benchmarks.long_context.summary import crossover, exponent, extrapolate, rows
-from benchmarks.long_context.worker import race, resident_bytes
+from benchmarks.long_context.worker import race
 from benchmarks.measurements import Record, append, finished, newest, read, this_host
+from benchmarks.processes import resident_bytes
 
 from benchmarks import processes
 from hyenadna.config import ModelConfig, preset

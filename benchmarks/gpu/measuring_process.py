@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.gpu.jobs import Job
-from benchmarks.gpu.suite import python_path
-from benchmarks.processes import ROOT, signal_name
+from benchmarks.processes import ROOT, python_path, signal_name
 
 START_SECONDS: Final = 180.0
 PATIENCE: Final = 4.0
