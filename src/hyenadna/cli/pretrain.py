@@ -88,7 +88,8 @@ def pretrain(
     d_model
         Width, instead of the preset's.
     n_layer
-        Number of blocks, instead of the preset's.
+        Number of blocks, instead of the preset's. With `--init` more than the checkpoint's: the new
+        ones lie on top and change nothing until they are trained.
     max_seq_len
         Longest sequence that the model can read, instead of the preset's. With `--init` more than
         the checkpoint's: it reads what it could as before, and learns the rest.
@@ -156,7 +157,8 @@ def pretrain(
     if not fasta:
         raise InputError("no FASTA file given; name one or more genomes")
     if init:
-        given.pop("max_seq_len", None)  # a checkpoint can be made longer
+        for name in ("n_layer", "max_seq_len"):  # a checkpoint can be made deeper and longer
+            given.pop(name, None)
     if init and given:
         raise InputError(
             f"--{_flag(next(iter(given)))} and --init exclude each other: "
@@ -168,6 +170,7 @@ def pretrain(
         weights=[_number(w) for w in comma_list(weights)],
         model=None if init else _model_config(given, embed_dropout),
         init=init,
+        n_layer=n_layer if init else None,
         max_seq_len=max_seq_len if init else None,
         embed_dropout=embed_dropout,
         options=options,
@@ -226,6 +229,8 @@ class Request:
     weights: Sequence[float] = ()
     init: str | None = None
     """Checkpoint to start from."""
+    n_layer: int | None = None
+    """More blocks than those of `init`, which then keeps what it has."""
     max_seq_len: int | None = None
     """Longer than that of `init`, which then goes on as it is."""
     embed_dropout: float | None = None
@@ -473,8 +478,8 @@ def _new_model(request: Request, where: torch.device, *, in_parts: bool) -> _New
 
     if request.init:
         new = _loaded(request.init, where, in_parts=in_parts)
-        if request.max_seq_len is not None:
-            new = _longer(new, request.max_seq_len)
+        if request.n_layer is not None or request.max_seq_len is not None:
+            new = _grown(new, request.n_layer, request.max_seq_len)
         if request.embed_dropout is not None:
             new.model.set_embed_dropout(request.embed_dropout)
         return new
@@ -508,16 +513,23 @@ def _loaded(source: str, where: torch.device, *, in_parts: bool) -> _NewModel:
     return _NewModel(model, Sharded(where, read_parts))
 
 
-def _longer(new: _NewModel, max_seq_len: int) -> _NewModel:
-    """The model with a longer reach."""
+def _grown(new: _NewModel, n_layer: int | None, max_seq_len: int | None) -> _NewModel:
+    """The model with more blocks, or a longer reach."""
+    from hyenadna.model.deeper import deeper
     from hyenadna.model.longer import longer
 
     if new.sharded:
+        option = "--max-seq-len" if n_layer is None else "--n-layer"
         raise InputError(
-            "--max-seq-len with --init and --fsdp: make the model longer in one process first "
+            f"{option} with --init and --fsdp: make the model larger in one process first "
             "(--steps 1 without --fsdp)"
         )
-    return _NewModel(longer(new.model, max_seq_len))
+    model = new.model
+    if n_layer is not None:
+        model = deeper(model, n_layer)
+    if max_seq_len is not None:
+        model = longer(model, max_seq_len)
+    return _NewModel(model)
 
 
 def _trainer(
