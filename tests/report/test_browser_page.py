@@ -20,12 +20,10 @@ from hyenadna.config import ModelConfig
 from hyenadna.errors import InputError
 from hyenadna.genome.fasta import Genome
 from hyenadna.genome.intervals import Interval
-from hyenadna.infer.run_record import read_record
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.report import browser_page
 from hyenadna.report.browser_page import Shown, browser_html, lower_case, running_mean, signals
 from hyenadna.report.browser_tracks import annotated
-from hyenadna.report.track_browser import write_stored_browser
 
 CONFIG = ModelConfig(d_model=8, n_layer=1, max_seq_len=34, filter_order=8)
 CHROMIUM = next(
@@ -156,16 +154,30 @@ def test_a_page_made_later_is_the_page_made_then(place, out):
     assert run([*words, "--contigs", "chr9"]) == 0
     if out == "x.bw":
         pytest.importorskip("pyBigWig")
-    record = read_record(place / out)
-    later = place / "later.html"
-    write_stored_browser(later, place / out, record, "9:11-90", [Path("b.bed")])
-    pages = [re.sub("<footer>.*</footer>", "", p.read_text()) for p in (place / "p.html", later)]
+    later = ["report", out, "--browser-region", "9:11-90", "--annotation", "b.bed"]
+    assert run(later) == 0
+    made = (place / "p.html", place / f"{out}.browser.html")
+    pages = [re.sub("<footer>.*</footer>", "", page.read_text()) for page in made]
     assert pages[0] == pages[1]
+    assert run([*later, "-o", "later.html"]) == 0
+    assert made[1].read_bytes() == (place / "later.html").read_bytes()
     assert run([*words, "--contigs", "chr9"]) == 2  # the page exists, as the tracks do
-    text = place / "x.tsv"
-    assert run(["track", "model", "g.fa", "-o", str(text), "--threads", "1"]) == 0
-    with pytest.raises(InputError, match=r"read back from bigWig and \.parquet"):
-        write_stored_browser(later, text, read_record(text), "9:11-90")
+
+
+def test_no_page_of_what_was_not_written_by_track_or_not_read(place, capsys):
+    words = ["track", "model", "g.fa", "--threads", "1", "--contigs", "chr9", "-o"]
+    assert run([*words, "x.parquet"]) == run([*words, "x.tsv"]) == 0
+    assert run(["embed", "model", "g.fa", "-o", "x.npz", "--threads", "1"]) == 0
+    others = [name for name in Genome.open("g.fa").contigs if name != "chr9"]
+    for words, said in (
+        (["x.tsv", "--browser-region", "9:11-90"], "read back from bigWig and .parquet"),
+        (["x.npz", "--browser-region", "9:11-90"], "of hyenadna embed; a browser page shows track"),
+        (["x.parquet", "--browser-region", f"{others[0]}:1-4"], "has a value; give a region that"),
+        (["x.parquet", "--annotation", "b.bed"], "give --browser-region as well"),
+    ):
+        capsys.readouterr()
+        assert run(["report", *words]) == 2
+        assert said in " ".join(capsys.readouterr().err.split())
 
 
 def shown(length: int = 50) -> Shown:

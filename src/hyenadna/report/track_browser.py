@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from hyenadna.errors import InputError
 from hyenadna.genome.fasta import Genome
 from hyenadna.genome.intervals import Interval
 from hyenadna.infer.run_record import RunRecord
@@ -65,16 +68,21 @@ def write_stored_browser(
     """Write the page of a run that is done, from its bigWig or Parquet files.
 
     region: such as `chr1:1-20000`, up to 200,000 bases. The genome is read from where the run read
-    it. Raises InputError where a file is gone or cannot be read back, and as `write_track_browser`
-    does.
+    it. Raises InputError for a run of another verb, where a file is gone or cannot be read back,
+    where no base of the region has a value, and as `write_track_browser` does.
     """
+    if record.verb != "track":
+        raise InputError(f"{out}: is of hyenadna {record.verb}; a browser page shows tracks")
     genome = Genome.open(record.inputs["genome"])
     at = read_region(region, genome, [])
+    values = values_in(out, record, list(stored_tracks(out, record)), at)
+    if all(np.isnan(row).all() for row in values.values()):
+        raise InputError(f"{out}: no base of {at} has a value; give a region that the run read")
     write_track_browser(
         path,
         genome,
         at,
-        values_in(out, record, list(stored_tracks(out, record)), at),
+        values,
         [annotated(file, at, genome) for file in annotation],
         model=record.model["name"],
         context=record.settings["context"],
