@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -72,27 +74,37 @@ def assert_close_runs(one: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def alone(genome, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("alone") / "run"
-    done = pretrain(1, genome, out)
-    assert done.returncode == 0, done.stderr
-    return out
+def alone(genome, tmp_path_factory) -> Callable[[str], Path]:
+    """The run of one rank with an optimiser."""
+
+    @cache
+    def run(optimizer: str) -> Path:
+        out = tmp_path_factory.mktemp("alone") / "run"
+        done = pretrain(1, genome, out, "--optimizer", optimizer)
+        assert done.returncode == 0, done.stderr
+        return out
+
+    return run
 
 
 @pytest.mark.parametrize(
-    ("ranks", "words"),
+    ("ranks", "words", "optimizer"),
     [
-        (2, ""),
-        (2, "--fsdp"),
-        (2, "--context-ranks 2"),
-        pytest.param(4, "--fsdp --context-ranks 2", marks=pytest.mark.slow),
+        (2, "", "adamw"),
+        (2, "", "muon"),
+        (2, "--fsdp", "adamw"),
+        (2, "--context-ranks 2", "adamw"),
+        pytest.param(4, "--fsdp --context-ranks 2", "adamw", marks=pytest.mark.slow),
+        pytest.param(4, "--context-ranks 2", "muon", marks=pytest.mark.slow),
     ],
 )
-def test_a_run_does_not_depend_on_the_number_of_ranks(ranks, words, alone, genome, tmp_path):
+def test_a_run_does_not_depend_on_the_number_of_ranks(
+    ranks, words, optimizer, alone, genome, tmp_path
+):
     out = tmp_path / "run"
-    done = pretrain(ranks, genome, out, *words.split())
+    done = pretrain(ranks, genome, out, "--optimizer", optimizer, *words.split())
     assert done.returncode == 0, done.stderr
-    assert_close_runs(out, alone)
+    assert_close_runs(out, alone(optimizer))
     assert f"{ranks} ranks" in done.stdout and done.stdout.count("done. Curve") == 1
     load(str(out))
     # and goes on with another number of ranks: here one, which finds nothing left to do
