@@ -339,7 +339,11 @@ def write_page(rungs: Sequence[Rung], genomes: Path, out: Path, docs: Path) -> N
     sections = [
         _head(rungs),
         _table(rungs, rows),
-        ["![errors and log-loss by length](species.png)"],
+        [
+            "![errors and log-loss by length](species.png)",
+            "",
+            "Hollow: no window was wrong; drawn where half a window would be. Bars are intervals.",
+        ],
         _longer(rows),
         _beside_kmers(rows["each length"], rows["k-mers"]),
         _warm_up(rungs, rows["each length"], plain),

@@ -36,7 +36,9 @@ def _head(model: Path, host: dict[str, Any], note: str) -> list[str]:
         "[soft prompts](../prompts.md), [few shots](../fewshot.md). The model is frozen but where "
         "a row says otherwise; what is learned is chosen on valid rows, and test rows are met "
         "once. Near duplicates between the parts are left out (`--drop-leaks`), and rows without a "
-        "published split are split by families of similar sequences.",
+        "published split are split by families of similar sequences. The constant answer names the "
+        "largest class of the training rows; chance, in the pictures, is the share of the largest "
+        "class of the rows measured.",
         "",
         f"{host['processor']}, {host['cores']} cores, torch {host['torch']}. {note}".strip(),
     ]

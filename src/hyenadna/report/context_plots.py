@@ -63,5 +63,7 @@ def context_plot(
         )  # fmt: skip
     if chance is not None:
         axes.axhline(chance, color=GREY, linewidth=1, linestyle=":", label=f"chance: {chance:.3f}")
-    axes.legend(frameon=False, fontsize=8)
+    # below the plot: inside it the lines of the levels would run through the names
+    figure.set_figheight(4.8)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return figure
