@@ -103,11 +103,14 @@ class PretrainConfig:
     final_lr: float = 0.1
     """Learning rate at the end as a share of lr."""
     weight_decay: float = 0.1
+    """Weight decay; `parameter_groups` says of what."""
     parameter_groups: ParameterGroups = "standard"
     """`standard`: decay on projection, MLP and token-table matrices only. `paper`: on everything
     but the filter network, biases and norms included."""
     beta1: float = 0.9
+    """AdamW's first decay."""
     beta2: float = 0.99
+    """AdamW's second decay."""
     clip: float = 1.0
     """Largest global gradient norm."""
     precision: Precision = "float32"
@@ -126,6 +129,7 @@ class PretrainConfig:
     save_every: int | None = None
     """Steps between checkpoints; as evaluate_every when left out."""
     seed: int = 0
+    """Seed of the first weights, the windows and dropout."""
     reverse_complement: bool = True
     """Read the other strand in half of the windows."""
     max_n_fraction: float = 0.5
