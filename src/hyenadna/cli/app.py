@@ -43,7 +43,7 @@ COMMANDS = {
     "benchmark": "Run a published benchmark suite: models beside baselines and published figures.",
     "report": "Show what a run was and what came out, on one page: pictures, figures, caveats.",
     "plan": "Say what a model takes on a machine: memory, time, network, price.",
-    "models": "List the shapes of models: parameters, longest input, memory.",
+    "models": "List the models: those of this package, and the published shapes.",
     "convert": "Rewrite a checkpoint, or a soft prompt, in another layout.",
     "demo": "Train a small model in about a minute and show what it learned.",
 }
