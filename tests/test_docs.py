@@ -48,6 +48,8 @@ def test_commands_can_be_parsed(page):
     for block in blocks(page, "console") + blocks(page, "sh") + blocks(page, "bash"):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line.removeprefix("$ "), comments=True)
+            if words[:1] == ["torchrun"]:
+                words = words[words.index("-m") + 1 :]
             if words[:1] != ["hyenadna"] or len(words) < 3 or "COMMAND" in words:
                 continue
             if page.name == "cli.md":  # usage lines, not commands
@@ -81,11 +83,33 @@ def test_recipes_for_clusters_name_their_shards():
         app.parse_args(words, exit_on_error=False, print_error=False)
 
 
-def test_links_lead_somewhere():
-    for page in PAGES:
-        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-            if "://" not in target:
-                assert (page.parent / target).exists(), f"{page.name}: {target}"
+def links(page: Path) -> list[tuple[Path, str]]:
+    """Files that a page links to, and the headings in them (or nothing)."""
+    targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    parts = [target.partition("#") for target in targets if "://" not in target]
+    return [(page if not file else (page.parent / file).resolve(), at) for file, _, at in parts]
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page, as GitHub makes them."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target, heading in links(page):
+        assert target.exists(), target
+        assert not heading or heading in headings(target), f"{target.name}#{heading}"
+
+
+def test_every_page_can_be_reached_from_the_readme():
+    found, new = set(), {ROOT / "README.md"}
+    while new:
+        found |= new
+        new = {target for page in new for target, _ in links(page) if target in PAGES} - found
+    assert not [page for page in PAGES if page not in found]
 
 
 def test_the_command_page_is_current():
