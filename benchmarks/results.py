@@ -37,8 +37,10 @@ def main() -> None:
             picture = f"{run.name}.{row['genome']}.png"
             source = run / "evaluation" / f"{row['genome']}.{row['part']}.png"
             shutil.copyfile(source, options.out / picture)
-        first = entry["genomes"][0]["genome"]
+        first, *others = (row["genome"] for row in entry["genomes"])
         page += [f"![bits per base by context]({run.name}.{first}.png)", ""]
+        others = [f"[{genome}]({run.name}.{genome}.png)" for genome in others]
+        page += [f"Others: {', '.join(others)}.", ""] if others else []
     (options.out / "README.md").write_text("\n".join(page))
 
 

@@ -58,6 +58,8 @@ def frames_picture(
         axis.set_title(f"{each.cell.title} (MCC {mcc:.3f})", loc="left", fontsize=9)
     where = f"{genome}, bases {span.start + 1:,} to {span.stop:,}"
     axes[-1].set_xlabel(where)
+    axes[-1].xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    figure.supylabel("probability of each reading frame", fontsize=9)
     beside = path.with_name(f".{path.name}.part.png")
     figure.savefig(beside, dpi=130)
     beside.replace(path)
