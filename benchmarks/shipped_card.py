@@ -75,7 +75,8 @@ def _entries(run: Path) -> list[dict[str, Any]]:
 
 def _trained(run: Path) -> dict[str, Any]:
     """What one run did: its lengths with the steps at each, bases, seconds, options."""
-    options = json.loads((run / "run.json").read_text())["options"]
+    described = json.loads((run / "run.json").read_text())
+    options = described["options"]
     default = PretrainConfig().to_dict()
     steps = [entry for entry in _entries(run) if "loss" in entry]
     lengths: list[list[int]] = []
@@ -85,6 +86,7 @@ def _trained(run: Path) -> dict[str, Any]:
         lengths[-1][1] += 1
     return {
         "run": run.name,
+        "n_layer": described["model"]["n_layer"],
         "lengths": lengths,
         "steps": len(steps),
         "tokens": steps[-1]["tokens"],
@@ -218,15 +220,19 @@ def card_text(card: Mapping[str, Any]) -> str:
 
 def _trainings(card: Mapping[str, Any]) -> str:
     """What was trained, run by run."""
-    text, before = "", 0
+    parts: list[str] = []
+    longest, blocks = 0, card["runs"][0]["n_layer"]
     for run in card["runs"]:
         lengths = " and ".join(f"{steps:,} of {length:,}" for length, steps in run["lengths"])
-        longest = run["lengths"][-1][0]
-        if text:
-            text += ", then, made longer, " if longest > before else ", then again "
-        text += f"{run['steps']:,} steps ({lengths} bases), {bases(run['tokens'])}"
-        before = longest
-    return text
+        changes = []
+        if parts and run["lengths"][-1][0] > longest:
+            changes.append("longer")
+        if run["n_layer"] > blocks:
+            changes.append(f"deeper ({run['n_layer']} layers)")
+        begins = f"made {' and '.join(changes)}, " if changes else "again " if parts else ""
+        parts.append(f"{begins}{run['steps']:,} steps ({lengths} bases), {bases(run['tokens'])}")
+        longest, blocks = run["lengths"][-1][0], run["n_layer"]
+    return "; then ".join(parts)
 
 
 def models_page(cards: Sequence[Mapping[str, Any]]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from ranks import on_ranks
+from tests.parallel.ranks import on_ranks
 
 from hyenadna.alphabet import IGNORED, PAD
 from hyenadna.config import ModelConfig

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ranks import on_ranks
+from tests.parallel.ranks import on_ranks
 
 from hyenadna.alphabet import IGNORED, A, C, G, T, decode
 from hyenadna.checkpoint.save import save

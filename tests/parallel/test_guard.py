@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ranks import on_ranks
+from tests.parallel.ranks import on_ranks
 
 from hyenadna.config import ModelConfig
 from hyenadna.model.backbone import HyenaDNA

@@ -13,8 +13,8 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 import torch.multiprocessing as mp
-from ranks import on_ranks
 from safetensors.torch import load_file
+from tests.parallel.ranks import on_ranks
 
 from hyenadna.alphabet import IGNORED
 from hyenadna.checkpoint import convert, load

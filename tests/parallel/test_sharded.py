@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from ranks import on_ranks
+from tests.parallel.ranks import on_ranks
 
 from hyenadna.config import ModelConfig
 from hyenadna.model.backbone import HyenaDNA, rescale_filters
