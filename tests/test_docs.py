@@ -112,6 +112,16 @@ def test_every_page_can_be_reached_from_the_readme():
     assert not [page for page in PAGES if page not in found]
 
 
+def test_files_and_tests_that_are_named_exist():
+    text = (ROOT / "docs" / "changing.md").read_text()
+    named = re.findall(r"`(tests/\S+?\.py)::(\w+)`", text)
+    assert len(named) > 12
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
+    for file in re.findall(r"`([a-z]+/[a-z_/]+\.py)", text):
+        assert (ROOT / file).exists() or (ROOT / "src" / "hyenadna" / file).exists(), file
+
+
 def test_the_command_page_is_current():
     if cyclopts.__version__ not in (ROOT / "constraints.txt").read_text():
         pytest.skip(f"docs/cli.md is made with the pinned cyclopts, not {cyclopts.__version__}")
