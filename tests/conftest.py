@@ -14,8 +14,8 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 # Without a GPU Triton's kernels run in its interpreter, which must be known before anything imports
-# Triton.
-if shutil.which("nvidia-smi") is None:
+# Triton. (A container may have the driver's devices and not its tools.)
+if shutil.which("nvidia-smi") is None and not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

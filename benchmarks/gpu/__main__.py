@@ -108,7 +108,7 @@ def measure(jobs: Sequence[Job], options: argparse.Namespace) -> int:
             print(f"[{number}/{len(jobs)}, {left:.0f} s left] {job.title()}", flush=True)
             start = time.monotonic()
             most = min(left, PATIENCE * job.guess)
-            result = worker.measure(job, min(60 + most, left + 10), most)
+            result = worker.measure(job, 60 + most, most, left + 10)
             seconds = round(time.monotonic() - start, 1)
             append(Record(job=job, host=host, result=result, seconds=seconds), path)
             for line in outcome(result):

@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 from benchmarks.gpu.contestants import Competitor, build, config_of, tokens_on
 from benchmarks.gpu.jobs import Job, engine_of
-from benchmarks.gpu.race import Contestant, Row, Tell, race
+from benchmarks.gpu.race import Broken, Contestant, Row, Tell, one_line, race
 from benchmarks.gpu.roofline import model_work
 from benchmarks.gpu.timing import Clock
 from benchmarks.long_context.competitors import mean_nats
@@ -106,7 +106,10 @@ class Walk:
         return self.one.loss(self.inputs, self.targets)
 
     def capture(self) -> None:
-        """From now on `call` replays a CUDA graph of itself; on a CPU it stays as it is."""
+        """From now on `call` replays a CUDA graph of itself; on a CPU it stays as it is.
+
+        Raises Broken where it cannot be captured.
+        """
         plain = self.call
         if not self.clock.gpu:
             return
@@ -117,8 +120,13 @@ class Walk:
                 plain()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            out = plain()
+        try:
+            with torch.cuda.graph(graph):
+                out = plain()
+        except Exception as error:
+            # torch 2.11 takes a capture that failed for one that goes on, and frees no memory any
+            # more (pytorch/pytorch#180395)
+            raise Broken(f"no graph: {one_line(error.__context__ or error)}") from error
 
         def replay() -> Tensor:
             graph.replay()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import queue
 import subprocess
@@ -23,7 +24,7 @@ from benchmarks.processes import ROOT, python_path, signal_name
 
 START_SECONDS: Final = 180.0
 PATIENCE: Final = 4.0
-"""A job may take so many times as long as guessed, and a minute more."""
+"""A try of a job may take so many times as long as guessed, and a minute more."""
 COMMAND: Final = (sys.executable, "-m", "benchmarks.gpu.worker")
 
 
@@ -92,16 +93,20 @@ class Worker:
         self._process.kill()
         self._process.wait()
 
-    def measure(self, job: Job, patience: float, seconds: float) -> dict[str, Any]:
+    def measure(
+        self, job: Job, patience: float, seconds: float, room: float = math.inf
+    ) -> dict[str, Any]:
         """The result of the job; `{"error": one line}` where there is none.
 
-        Contestants that end the process get an error each, and the job goes on without them.
-        patience: seconds until the process is killed. seconds: that the job may take where it can
-        choose.
+        Contestants that end the process, or hang, get an error each, and the job begins again
+        without them. patience: seconds of a try until its process is killed. seconds: that a try
+        may take where it can choose. room: seconds of all tries.
         """
         lost: dict[str, dict[str, Any]] = {}
-        end = time.monotonic() + patience
+        end = time.monotonic() + room
         while True:
+            if self._process.poll() is not None:
+                self._start()
             names = tuple(name for name in job.contestants if name not in lost)
             if job.contestants and not names:
                 return {"contestants": lost}
@@ -109,13 +114,12 @@ class Worker:
             self.at = ""
             try:
                 self._ask(asked, seconds)
-                result: dict[str, Any] = self._await("RESULT", max(1.0, end - time.monotonic()))
+                most = min(patience, max(1.0, end - time.monotonic()))
+                result: dict[str, Any] = self._await("RESULT", most)
             except Lost as error:
-                culprit, message = self.at, str(error)
-                self._start()
-                if culprit not in names or time.monotonic() > end:
-                    return {"error": message, **({"contestants": lost} if lost else {})}
-                lost[culprit] = {"error": message}
+                if self.at not in names or time.monotonic() > end:
+                    return {"error": str(error), **({"contestants": lost} if lost else {})}
+                lost[self.at] = {"error": str(error)}
                 continue
             if lost and "contestants" in result:
                 result["contestants"] |= lost

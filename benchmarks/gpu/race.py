@@ -119,6 +119,8 @@ def caught(row: Row, clock: Clock) -> Iterator[None]:
     try:
         yield
         return
+    except Broken:
+        raise
     except Exception as error:
         message = one_line(error)
         traceback.clear_frames(error.__traceback__)  # they hold tensors

@@ -15,10 +15,12 @@ from benchmarks.processes import ROOT, python_path
 
 WANTED: Final[Mapping[str, tuple[str, str]]] = {
     "pytest": ("pytest.mark.gpu", "gpu"),
-    "kernels": ('"cuda" if torch.cuda.is_available()', "not slow and not gpu"),
+    "kernels": ("import tests.conv.interpreter", "not slow and not gpu"),
 }
 """By task: text of the files with such tests, and pytest's expression of markers. Tests of kernels
 run in Triton's interpreter where there is no GPU, so they have no marker."""
+PROCESSES: Final = 8
+"""Most processes that run tests: most of their time is compiling."""
 
 
 def files_with(task: str, root: Path = ROOT) -> list[Path]:
@@ -38,14 +40,17 @@ def run_suite(
     if not files:
         return {"error": "there are no such tests"}
     command = [
-        sys.executable, "-m", "pytest", "-m", WANTED[task][1], "-q", "-p", "no:cacheprovider",
+        sys.executable, "-m", "pytest", "-m", WANTED[task][1], "-v", "-p", "no:cacheprovider",
         "--tb=line", "--continue-on-collection-errors", *map(str, files),
     ]  # fmt: skip
     if only_collect:
         command.append("--collect-only")
-    elif task == "kernels" and find_spec("xdist"):  # most of their time is compiling
-        command += ["-n", "4"]
-    environment = os.environ | {"PYTHONPATH": python_path(), "MPLBACKEND": "Agg"}
+    elif find_spec("xdist"):
+        command += ["-n", str(min(PROCESSES, os.cpu_count() or 1))]
+    environment = os.environ | {
+        "PYTHONPATH": python_path(), "MPLBACKEND": "Agg",
+        "PYTHONUNBUFFERED": "1",  # what a pytest that is killed has said is not lost
+    }  # fmt: skip
     try:
         done = subprocess.run(
             command, cwd=root, env=environment, capture_output=True, text=True, timeout=seconds
@@ -53,8 +58,19 @@ def run_suite(
     except subprocess.TimeoutExpired as error:
         text = error.stdout or b""
         shown = text.decode(errors="replace") if isinstance(text, bytes) else text
-        return {"error": f"stopped after {seconds:.0f} s", "lines": shown.splitlines()[-20:]}
+        return cut_short(shown, seconds)
     return summary(done.stdout, done.stderr)
+
+
+def cut_short(output: str, seconds: float) -> dict[str, Any]:
+    """What is known of a pytest that was stopped: lines of tests that failed, and the last ones."""
+    lines = output.splitlines()
+    bad = [line for line in lines if "FAILED" in line or "ERROR" in line]
+    passed = sum("PASSED" in line for line in lines)
+    return {
+        "error": f"stopped after {seconds:.0f} s: {passed} passed, {len(bad)} did not",
+        "lines": [*bad[:20], *lines[-20:]],
+    }
 
 
 def summary(output: str, errors: str = "") -> dict[str, Any]:

@@ -17,7 +17,7 @@ import torch
 from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import convolution, race, roofline, suite, worker
 from benchmarks.gpu.accuracy import Truth, errors, require_right
-from benchmarks.gpu.contestants import build, config_of, tokens_on
+from benchmarks.gpu.contestants import TOY, build, config_of, tokens_on
 from benchmarks.gpu.jobs import PARTS, Job, full_plan, toy_plan
 from benchmarks.gpu.launches import Walk
 from benchmarks.gpu.measuring_process import Worker
@@ -327,6 +327,36 @@ def test_capturing_warms_up_and_then_replays(fake_cuda, monkeypatch):
     assert told[-1] == "replay" and float(out) == float(plain())
 
 
+def test_after_a_capture_that_failed_nothing_goes_on_in_the_process(fake_cuda, monkeypatch):
+    class Capture:
+        def __init__(self, graph: object) -> None:
+            pass
+
+        def __enter__(self) -> None:
+            pass
+
+        def __exit__(self, *error: object) -> None:
+            raise RuntimeError("CUDA error: the capture was invalidated")
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    for name in ("Stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda: stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
+    monkeypatch.setattr(torch.cuda, "graph", Capture)
+    job = next(j for j in toy_plan() if j.part == "launches" and j.task == "infer")
+    walk = Walk(build("plain+float32", TOY, CLOCK, 1, 8), CLOCK, job, training=False)
+    walk.clock, calls = fake_cuda, iter([1, 2, 3])
+
+    def build_graph() -> Contestant:
+        walk.call = lambda: next(calls)  # the fourth call, which is captured, has an error
+        walk.capture()
+        raise AssertionError
+
+    with pytest.raises(Broken, match="no graph: StopIteration"):
+        race.race({"a": build_graph}, fake_cuda, lambda name: None)
+
+
 def test_methods_of_the_convolution_are_the_direct_sum():
     given = convolution.Input.random(CLOCK.device, 2, 3, 17, torch.float64)
     u = given.v * given.before
@@ -352,8 +382,14 @@ def test_what_pytest_said_is_read():
     assert suite.summary("", "ERROR: file not found")["error"] == (
         "pytest said: ERROR: file not found"
     )
+    begun = "[gw0] [ 3%] PASSED tests/a.py::a\n[gw1] [ 6%] FAILED tests/a.py::b\n"
+    cut = suite.cut_short(begun + "[gw0] [ 9%] PASSED tests/a.py::c\n" * 30, 240)
+    assert cut["error"] == "stopped after 240 s: 31 passed, 1 did not"
+    assert cut["lines"][0].endswith("::b") and len(cut["lines"]) == 21
     files = suite.files_with("pytest")
     assert files and not any(file == Path(__file__) for file in files)
+    names = {path.name for path in suite.files_with("kernels")}
+    assert names >= {"test_gated_convolution.py", "test_triton_kernels.py"}
 
 
 def test_the_suite_runs(tmp_path):
@@ -404,8 +440,11 @@ def test_a_process_that_dies_costs_only_who_ran(fake, tmp_path):
     assert rows["triton+bf16"] == {"seconds": [0.5]}
     assert rows["original+bf16"] == {"error": "CUDA error: illegal"}
     assert "SIGKILL" in rows["attention8+bf16"]["error"]
-    hanging = Job(part="accuracy", task="model", contestants=("plain+fp16",))
-    assert worker.measure(hanging, 1.0, 1.0)["error"].startswith("stopped after")
+    hanging = Job(part="accuracy", task="model", contestants=("plain+bf16", "plain+fp16"))
+    rows = worker.measure(hanging, 1.0, 1.0, 30.0)["contestants"]
+    assert rows["plain+bf16"] == {"seconds": [0.5]}
+    assert rows["plain+fp16"]["error"].startswith("stopped after 1 s")
+    assert worker.measure(hanging, 30.0, 1.0, 1.0) == {"error": "stopped after 1 s"}
     assert worker.measure(Job(part="limits", task="rates"), 60, 60) == {"contestants": {}}
     worker.close()
 

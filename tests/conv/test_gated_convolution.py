@@ -218,6 +218,30 @@ def test_gradients_of_the_short_filter(batch, length):
     assert max(errors(found, wanted)) < 1e-6
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("inner", [None, 256])
+def test_kernels_meet_no_float64_whatever_torch_takes_by_default(inner, dtype, monkeypatch):
+    """The compiler refuses to add it to float32; the interpreter does not."""
+    v, k, _, before, after = (x if x.dim() < 3 else x.transpose(0, 1)
+                              for x in inputs(1, 2, 600, dtype))  # fmt: skip
+    seen: set[torch.dtype] = set()
+    monkeypatch.setattr(
+        matrix_fft, "launch",
+        lambda *given, **_: seen.update(x.dtype for x in given if isinstance(x, torch.Tensor)),
+    )  # fmt: skip
+    torch.set_default_dtype(torch.float64)
+    try:
+        shape, signals = shape_of(600, inner), matrix_fft.Signals(v, before, after)
+        spectra = matrix_fft.spectrum(k, shape)
+        matrix_fft.convolve(shape, spectra, signals, torch.empty_like(v))
+        matrix_fft.gradients(
+            shape, spectra, signals, v, torch.empty_like(v[None].repeat(3, 1, 1, 1))
+        )
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.float32 in seen and torch.float64 not in seen
+
+
 def test_only_the_gradients_asked_for():
     v, k, *_ = inputs(1, 1, 20, torch.float32)
     v.requires_grad_()

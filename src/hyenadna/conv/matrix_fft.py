@@ -303,7 +303,7 @@ def _gradients(
     rows = _rows(channels, batch)
     parts = -(-batch // rows)
     tables = inner_tables(shape, grad.device)
-    sums = torch.empty(channels * parts, 4 * shape.m, device=grad.device)
+    sums = torch.empty(channels * parts, 4 * shape.m, dtype=torch.float32, device=grad.device)
     options = _inner_options(shape, signals.split)
     d_v = into[0]
     assert d_v is not None and d_v.stride(2) == 1
@@ -340,11 +340,14 @@ class _Between:
         channels, batch, _ = signals.v.shape
         size = (channels, batch, 2 * shape.m)
         if signals.split:
-            return cls.of(torch.empty(size, device=signals.v.device))
+            return cls.of(torch.empty(size, dtype=torch.float32, device=signals.v.device))
         tiles = shape.side // shape.outer_tile * (shape.inner // shape.outer_columns)
-        scales = torch.empty(channels * batch, tiles + shape.n1, device=signals.v.device).flatten()
+        rows = channels * batch
+        scales = torch.empty(
+            rows * (tiles + shape.n1), dtype=torch.float32, device=signals.v.device
+        )
         z = torch.empty(size, dtype=torch.float16, device=signals.v.device)
-        return cls(z, scales[: channels * batch * tiles], scales[channels * batch * tiles :])
+        return cls(z, scales[: rows * tiles], scales[rows * tiles :])
 
     @property
     def half(self) -> bool:
@@ -388,7 +391,7 @@ def _long_gradients(
 
     channels, batch, _ = grad.shape
     z, g = _Between.make(shape, signals), _Between.make(shape, signals)
-    sums, stash = torch.empty(2, channels, 2 * shape.m, device=grad.device)
+    sums, stash = torch.empty(2, channels, 2 * shape.m, dtype=torch.float32, device=grad.device)
     _outer(shape, signals, "v", "before", z)
     incoming = Signals(grad, None, signals.after, signals.short)
     _outer(shape, incoming, "v", "after", g, plain=True)
