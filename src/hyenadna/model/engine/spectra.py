@@ -13,6 +13,7 @@ from torch import Tensor
 from hyenadna.model.engine.filter_passes import FilterNetwork
 from hyenadna.model.engine.kernels import Kernels
 from hyenadna.model.engine.weights import BlockWeights, FilterWindow
+from hyenadna.model.filter import no_tf32
 
 Key = tuple[int, *tuple[Hashable, ...]]
 """Layer, length, ... of a spectrum."""
@@ -223,7 +224,8 @@ class LayerSpectra:
         """Output of the filter network's last sine, (L, F), computed when first asked for."""
         if self._hidden is None:
             length = len(self.tables.window.t)
-            self._hidden = self.kernels.hidden(self.network, self.tables.z[0], length)
+            with no_tf32(self.tables.z.device):
+                self._hidden = self.kernels.hidden(self.network, self.tables.z[0], length)
         return self._hidden
 
     def __call__(self, channels: slice) -> Tensor:
@@ -243,7 +245,8 @@ class LayerSpectra:
 
     def _compute(self, channels: slice, *, kept: bool) -> Tensor:
         window = self.tables.window
-        return self.kernels.spectrum(self.hidden, self.weights, window, channels, kept=kept)
+        with no_tf32(window.t.device):
+            return self.kernels.spectrum(self.hidden, self.weights, window, channels, kept=kept)
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:
