@@ -9,8 +9,9 @@ import torch
 
 from hyenadna.alphabet import IGNORED
 from hyenadna.config import ModelConfig, preset
-from hyenadna.model.backbone import HyenaDNA
+from hyenadna.model.backbone import HyenaDNA, rescale_filters
 from hyenadna.model.decoding.trunk import TrunkReader
+from hyenadna.model.engine.spectra import SpectrumCache
 from hyenadna.model.likelihood import target_nats
 
 pytestmark = [
@@ -146,6 +147,50 @@ def test_a_changed_filter_is_seen():
         model.set_engine("plain")
         torch.testing.assert_close(after, model.embed(tokens), atol=1e-4, rtol=1e-4)
     assert (after - before).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_a_cuda_graph_still_finds_its_spectra_after_other_lengths():
+    model, tokens = make(preset("tiny-1k")).eval(), random_tokens(2, 1000)
+    expected = model.embed(tokens)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = model.embed(tokens)
+    for length in (500, 700, 900):
+        model.embed(random_tokens(2, length))
+    graph.replay()
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_a_spectrum_of_another_stream_is_waited_for():
+    cache, other = SpectrumCache(), torch.cuda.Stream()
+    with torch.cuda.stream(other):
+        torch.cuda._sleep(200_000_000)  # cycles: about a tenth of a second
+        cache.put((0, "a spectrum"), torch.ones(1 << 20, device="cuda"), 1 << 30)
+    spectrum = cache.get((0, "a spectrum"))
+    assert spectrum is not None and bool((spectrum == 1).all())
+
+
+@torch.no_grad()
+def test_more_rows_than_a_grid_has_along_its_second_axis():
+    model, tokens = make(preset("tiny-1k")).eval(), random_tokens(70_000, 17)
+    torch.testing.assert_close(
+        model.embed(tokens)[-3:], model.embed(tokens[-3:]), atol=1e-5, rtol=0
+    )
+
+
+@torch.no_grad()
+def test_filters_have_no_tf32():
+    model = make(preset("medium-160k").replace(n_layer=1))
+    rescale_filters(model)
+    filter_fn = model.backbone.layers[0].mixer.filter_fn
+    exact = copy.deepcopy(filter_fn).double()(100_000)
+    torch.set_float32_matmul_precision("high")
+    try:
+        found = filter_fn(100_000)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert (found - exact).abs().max() < 1e-4 * exact.abs().max()
 
 
 def test_a_training_step_never_waits_for_the_gpu():

@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import json
 import sys
+from unittest.mock import patch
 
 import torch
 from tests.ahead_of_time import Recorder
 
 from hyenadna.config import ModelConfig, preset
+from hyenadna.conv import matrix_fft
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.engine import (
     triton_ends,
     triton_filters,
     triton_gates,
     triton_gates_backward,
+    triton_kernels,
     triton_norms,
     triton_products,
 )
@@ -36,10 +39,22 @@ MODULES = (
 
 
 def record(config: ModelConfig, batch: int, length: int, products: torch.dtype | None) -> Recorder:
-    """The launches of a training step and of a pass behind others, of one layer."""
+    """The launches of a training step and of a pass behind others, of one layer.
+
+    With the long convolution by cuFFT, and by matrix products.
+    """
     recorder = Recorder()
     for module in MODULES:
         module.launch = recorder.launch
+    for reason in ("no matrix products", None):
+        triton_kernels.convolution.cache_clear()
+        with patch.object(triton_kernels, "why_no_triton", lambda device, reason=reason: reason):
+            _launch_all(config, batch, length, products)
+    triton_kernels.convolution.cache_clear()
+    return recorder
+
+
+def _launch_all(config: ModelConfig, batch: int, length: int, products: torch.dtype | None) -> None:
     with torch.device("meta"):
         model = HyenaDNA(config.replace(n_layer=1))
         h = torch.empty(batch, length, config.d_model)
@@ -69,10 +84,10 @@ def record(config: ModelConfig, batch: int, length: int, products: torch.dtype |
         halo = torch.empty(batch, config.short_filter_order - 1, 3 * config.d_model, device="meta")
         past = Past(halo, h, torch.empty_like(halo), lambda channels, samples: None)
         kernels.mix(h, w, 1e-5, spectrum, every, y, past)
-    return recorder
 
 
 if __name__ == "__main__":
+    matrix_fft.launch = lambda *args, **meta: None  # see tests.conv.ahead_of_time
     large = preset("large-1m")
     cases = [(large, 1, 999_999, torch.bfloat16)]
     if sys.argv[1:] != ["short"]:

@@ -6,6 +6,7 @@ With a GPU at hand the same tests run there, see tests/gpu/test_triton_engine.py
 from __future__ import annotations
 
 import importlib.util
+import weakref
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ if importlib.util.find_spec("triton") is None:
 
 import tests.conv.interpreter  # noqa: F401 - before the kernels are imported
 from tests.ahead_of_time import lines_of
+from tests.model import ahead_of_time
 
 from hyenadna.alphabet import IGNORED
 from hyenadna.config import ModelConfig, preset
@@ -27,7 +29,13 @@ from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.decoding.decoder import Decoder
 from hyenadna.model.decoding.trunk import TrunkReader
-from hyenadna.model.engine import plan, triton_convolution, triton_ends, triton_norms
+from hyenadna.model.engine import (
+    plan,
+    spectra,
+    triton_convolution,
+    triton_ends,
+    triton_norms,
+)
 from hyenadna.model.engine.choose import require_triton
 from hyenadna.model.engine.plan import gpu_rooms, make_plan
 from hyenadna.model.engine.run import layer_of
@@ -386,6 +394,50 @@ def test_filters_of_all_layers_are_compared_at_once():
     assert check() == states and cache.bytes == 16
     model.backbone.layers[1].mixer.filter_fn.bias.data[3] += 1
     assert check()[1] is not states[1] and cache.bytes == 0
+
+
+def test_a_cuda_graph_keeps_the_spectra_it_reads_and_leaves_none(monkeypatch):
+    cache, layer = SpectrumCache(), layer_of(0, make().backbone.layers[0], 9)
+    spectrum = torch.zeros(4)
+    last = weakref.ref(spectrum)
+    cache.check_together([(layer.tables, layer.trained)])
+    cache.put((0, "warm-up"), spectrum, 16)
+    monkeypatch.setattr(spectra, "capturing", lambda t: True)
+    assert cache.get((0, "warm-up")) is spectrum
+    cache.put((0, "of the graph"), torch.zeros(4), 32)
+    assert cache.get((0, "of the graph")) is None  # void before the graph is replayed
+    monkeypatch.undo()
+    cache.shrink(0)
+    assert cache.get((0, "warm-up")) is None
+    del spectrum
+    assert last() is not None  # replays will read it
+    del cache
+    assert last() is None
+
+
+WIDE = preset("large-1m").replace(d_model=768, d_inner=3072, max_seq_len=1 << 22)
+
+
+@pytest.mark.parametrize(
+    ("config", "batch", "length"),
+    [(preset("tiny-1k"), 1 << 20, 1), (preset("tiny-1k"), 70_000, 17), (WIDE, 1, 1 << 22)],
+)
+def test_every_grid_is_one_that_cuda_can_start(config, batch, length, monkeypatch):
+    grids = {}
+
+    class Grids:
+        def launch(self, kernel, grid, *args, **meta):
+            grids.setdefault(kernel.fn.__name__, []).append(grid)
+
+    monkeypatch.setattr(ahead_of_time, "Recorder", Grids)
+    for module in ahead_of_time.MODULES:
+        monkeypatch.setattr(module, "launch", module.launch)
+    monkeypatch.setattr(matrix_fft, "launch", Grids().launch)
+    ahead_of_time.record(config, batch, length, torch.bfloat16)
+    assert len(grids) > 20
+    for kernel, found in grids.items():
+        for first, *others in found:
+            assert 1 <= first < 1 << 31 and max(others, default=1) <= 65_535, kernel
 
 
 def test_the_plan_of_a_gpu():

@@ -21,6 +21,7 @@ from hyenadna.model.engine.offload import OffloadedTensor
 from hyenadna.model.engine.plan import Plan
 from hyenadna.model.engine.spectra import FilterState, FilterTables, LayerSpectra, SpectrumCache
 from hyenadna.model.engine.weights import BlockWeights
+from hyenadna.model.filter import no_tf32
 
 _NAMES = [each.name for each in fields(BlockWeights)]
 _COUNT, _FILTER = len(_NAMES), _NAMES.index("last_weight")  # skip follows last_weight
@@ -155,11 +156,13 @@ def _backward(
     for channels in blocks:
         k = kernels.mix_backward(h, w, run.eps, spectra(channels), channels, grad_y, grad_n, sums)
         if grad_hidden is not None:
-            kernels.filters_backward(
-                k, spectra.hidden, w, tables.window, channels, sums, grad_hidden
-            )
+            with no_tf32(h.device):
+                kernels.filters_backward(
+                    k, spectra.hidden, w, tables.window, channels, sums, grad_hidden
+                )
     kernels.norm_backward(h, run.eps, grad_n, grad)
     del grad_n, grad_y
     if grad_hidden is None:
         return grad, sums, layer.network
-    return grad, sums, kernels.hidden_backward(layer.network, tables.z[0], grad_hidden)
+    with no_tf32(h.device):
+        return grad, sums, kernels.hidden_backward(layer.network, tables.z[0], grad_hidden)

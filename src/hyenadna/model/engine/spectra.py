@@ -13,6 +13,10 @@ from torch import Tensor
 from hyenadna.model.engine.filter_passes import FilterNetwork
 from hyenadna.model.engine.kernels import Kernels
 from hyenadna.model.engine.weights import BlockWeights, FilterWindow
+from hyenadna.model.filter import no_tf32
+
+Key = tuple[int, *tuple[Hashable, ...]]
+"""Layer, length, ... of a spectrum."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +52,46 @@ class FilterState:
         )
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """A spectrum; of one on a GPU also the stream that makes it, and when it will be there."""
+
+    spectrum: Tensor
+    stream: torch.cuda.Stream | None = None
+    made: torch.cuda.Event | None = None
+
+    @classmethod
+    def of(cls, spectrum: Tensor) -> _Kept:
+        if not spectrum.is_cuda:
+            return cls(spectrum)
+        stream = torch.cuda.current_stream(spectrum.device)
+        return cls(spectrum, stream, stream.record_event())
+
+    def here(self) -> Tensor:
+        """The spectrum for the present stream, which waits until it is there, and then holds it."""
+        if self.stream is not None and self.made is not None:
+            here = torch.cuda.current_stream(self.spectrum.device)
+            if here != self.stream:
+                here.wait_event(self.made)
+                self.spectrum.record_stream(here)
+        return self.spectrum
+
+    @property
+    def bytes(self) -> int:
+        return self.spectrum.numel() * self.spectrum.element_size()
+
+
 class SpectrumCache:
     """Spectra by layer, length, block and provider; the least used go first when room is short.
 
-    A copied or pickled cache is empty. Several threads may use one.
+    A copied or pickled cache is empty. Several threads may use one, and several streams of a GPU.
     """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._states: dict[int, FilterState] = {}
-        self._spectra: OrderedDict[tuple[Hashable, ...], Tensor] = OrderedDict()
+        self._spectra: OrderedDict[Key, _Kept] = OrderedDict()
+        self._in_graphs: list[Tensor] = []
 
     def __deepcopy__(self, memo: object) -> SpectrumCache:
         return SpectrumCache()
@@ -69,7 +103,7 @@ class SpectrumCache:
     def bytes(self) -> int:
         """Memory of the spectra held."""
         with self._lock:
-            return sum(_bytes(t) for t in self._spectra.values())
+            return sum(kept.bytes for kept in self._spectra.values())
 
     def confirm(
         self, tables: FilterTables, trained: Sequence[Tensor], checked: dict[int, FilterState]
@@ -95,7 +129,8 @@ class SpectrumCache:
         """The states by layer of these tables and tensors, compared by one look at the device.
 
         Drops the spectra of all these layers if the filters of one have changed. While a CUDA graph
-        is captured nothing can be looked at, and spectra that are there are taken to hold.
+        is captured nothing can be looked at, and spectra that are there are taken to hold: capture
+        it again when the filters have changed.
         """
         now = [torch.cat([t.detach().flatten() for t in trained]) for _, trained in layers]
         with self._lock:
@@ -110,7 +145,7 @@ class SpectrumCache:
             if len(known) == len(layers):
                 before = torch.cat([v for state in known for v in state.values or ()])
                 after = torch.cat(now)
-                if after.is_cuda and torch.cuda.is_current_stream_capturing():
+                if capturing(after):
                     same = True
                 else:
                     same = _alike(before, after) and torch.equal(before, after)
@@ -128,26 +163,44 @@ class SpectrumCache:
         self._states[state.tables.layer] = state
         return state
 
-    def get(self, key: tuple[Hashable, ...]) -> Tensor | None:
-        """The spectrum of a key that starts with the layer, if it is there."""
+    def get(self, key: Key) -> Tensor | None:
+        """The spectrum of a key that starts with the layer, if it is there.
+
+        One that a CUDA graph is captured with stays in memory as long as this cache: the graph will
+        read it there, whatever is dropped.
+        """
         with self._lock:
             found = self._spectra.get(key)
-            if found is not None:
-                self._spectra.move_to_end(key)
-            return found
+            if found is None:
+                return None
+            self._spectra.move_to_end(key)
+            if self._in_inference_graph(key, found.spectrum):
+                self._in_graphs.append(found.spectrum)
+                return found.spectrum
+            return found.here()
 
-    def put(self, key: tuple[Hashable, ...], spectrum: Tensor, limit: int) -> None:
-        """Keep a spectrum within `limit` bytes in all."""
+    def put(self, key: Key, spectrum: Tensor, limit: int) -> None:
+        """Keep a spectrum within `limit` bytes in all.
+
+        Not one of inference that is captured in a CUDA graph: there is nothing in it before the
+        graph is replayed.
+        """
         with self._lock:
-            self._spectra[key] = spectrum
-            self.shrink(limit)
+            if not self._in_inference_graph(key, spectrum):
+                self._spectra[key] = _Kept.of(spectrum)
+                self.shrink(limit)
+
+    def _in_inference_graph(self, key: Key, spectrum: Tensor) -> bool:
+        """Spectra of training, whose states have no values, serve their own pass alone."""
+        state = self._states.get(key[0])
+        return state is not None and state.values is not None and capturing(spectrum)
 
     def shrink(self, limit: int) -> None:
         """Drop the least used spectra until `limit` bytes are left at most."""
         with self._lock:
             held = self.bytes
             while held > limit:
-                held -= _bytes(self._spectra.popitem(last=False)[1])
+                held -= self._spectra.popitem(last=False)[1].bytes
 
 
 class LayerSpectra:
@@ -171,7 +224,8 @@ class LayerSpectra:
         """Output of the filter network's last sine, (L, F), computed when first asked for."""
         if self._hidden is None:
             length = len(self.tables.window.t)
-            self._hidden = self.kernels.hidden(self.network, self.tables.z[0], length)
+            with no_tf32(self.tables.z.device):
+                self._hidden = self.kernels.hidden(self.network, self.tables.z[0], length)
         return self._hidden
 
     def __call__(self, channels: slice) -> Tensor:
@@ -180,7 +234,7 @@ class LayerSpectra:
             return self._compute(channels, kept=False)
         length = len(self.tables.window.t)
         dtype = self.weights.last_weight.dtype
-        key = (
+        key: Key = (
             self.tables.layer, length, channels.start, channels.stop, self.kernels.layout, dtype,
         )  # fmt: skip
         spectrum = self.cache.get(key)
@@ -191,12 +245,14 @@ class LayerSpectra:
 
     def _compute(self, channels: slice, *, kept: bool) -> Tensor:
         window = self.tables.window
-        return self.kernels.spectrum(self.hidden, self.weights, window, channels, kept=kept)
+        with no_tf32(window.t.device):
+            return self.kernels.spectrum(self.hidden, self.weights, window, channels, kept=kept)
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
 
 
-def _bytes(t: Tensor) -> int:
-    return t.numel() * t.element_size()
+def capturing(t: Tensor) -> bool:
+    """Whether work on this tensor is being captured in a CUDA graph."""
+    return t.is_cuda and torch.cuda.is_current_stream_capturing()

@@ -118,9 +118,11 @@ def gate_out_kernel(
     written along channels.
     """
     across = (C + BC - 1) // BC  # programs beside each other write the same lines of y
-    t = tl.program_id(0) // across * BT + tl.arange(0, BT)
+    tiles = (length + BT - 1) // BT
+    tile = tl.program_id(0) // across
+    t = tile % tiles * BT + tl.arange(0, BT)
     channel = tl.program_id(0) % across * BC + tl.arange(0, BC)
-    batch = tl.program_id(1)
+    batch = tile // tiles
     here = channel < C
     inside = here[:, None] & (t < length)[None, :]
     row = (channel * B + batch).to(tl.int64)[:, None]
@@ -248,8 +250,10 @@ def gate_out(
         settled = settled if settled.stride(2) == 1 else settled.contiguous()
         across = (0 if len(settled) == 1 else settled.stride(0), settled.stride(1))
     shape = {"BC": min(32, at_least(width, 16)), "BT": min(32, at_least(length, 16))}
+    # a grid's second axis ends at 65,535, fewer than a batch of short sequences may have
+    programs = batch * -(-length // shape["BT"]) * -(-width // shape["BC"])
     launch(
-        gate_out_kernel, (-(-length // shape["BT"]) * -(-width // shape["BC"]), batch), z,
+        gate_out_kernel, (programs,), z,
         gated.p, gated.taps, gated.shift, gated.bias, halo,
         z if twist is None else _pairs(twist), z if twist is None else _pairs(z),
         halo if settled is None else settled[..., halo_first:], y,

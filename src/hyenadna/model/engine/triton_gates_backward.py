@@ -40,15 +40,15 @@ def _turned_gradient(grad_at, t, length, width, here):
 
 @triton.jit
 def gate_out_backward_kernel(
-    p, taps, shift, bias, twist, z, grad_y, dp, zg, sums, B, C, length, m, width, first,
+    p, taps, shift, bias, twist, z, grad_y, dp, zg, sums, B, C, length, m, width, first, chunks,
     steps: tl.constexpr,
     K: tl.constexpr, KP: tl.constexpr, BC: tl.constexpr, BT: tl.constexpr,
 ):  # fmt: skip
     """dp of x0 from the mixed signal z; zg, twisted and 0 from L on, = gradient of that signal."""
     across = (C + BC - 1) // BC
     channel = tl.program_id(0) % across * BC + tl.arange(0, BC)
-    chunk = tl.program_id(0) // across
-    batch = tl.program_id(1)
+    chunk = tl.program_id(0) // across % chunks
+    batch = tl.program_id(0) // across // chunks
     here = channel < C
     safe = tl.where(here, channel, 0)
     row = (channel * B + batch).to(tl.int64)[:, None]
@@ -188,10 +188,10 @@ def gate_out_backward(
     zg = torch.empty(width, batch, m, 2, dtype=torch.float32, device=z.device)
     sums = zg.new_empty(count, width, batch, columns)
     launch(
-        gate_out_backward_kernel, (count * -(-width // shape["BC"]), batch), z,
+        gate_out_backward_kernel, (batch * count * -(-width // shape["BC"]),), z,
         gated.p, gated.taps, gated.shift, gated.bias, torch.view_as_real(twist),
         torch.view_as_real(z), grad_y, dp, zg, sums, batch, width, length, m, grad_y.shape[2],
-        first, steps, K=taps, KP=columns, **shape,
+        first, count, steps, K=taps, KP=columns, **shape,
     )  # fmt: skip
     return torch.view_as_complex(zg), sums.sum((0, 2))[:, : taps + 2]
 
