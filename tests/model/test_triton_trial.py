@@ -47,6 +47,13 @@ def test_the_kernels_pass_whatever_torch_takes_by_default():
         torch.set_default_dtype(torch.float32)
 
 
+def test_a_capture_without_a_pass_before_is_refused_and_not_remembered(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    with pytest.raises(RuntimeError, match="run the model once before a CUDA graph captures it"):
+        why_wrong(SMALL, None, torch.device("cuda"))
+    assert not triton_trial._tried.cache_info().currsize
+
+
 def test_a_full_gpu_is_no_fault_of_the_kernels(monkeypatch):
     from hyenadna.model.engine.triton_kernels import TritonKernels
 

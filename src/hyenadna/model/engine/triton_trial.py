@@ -38,7 +38,8 @@ def why_wrong(config: ModelConfig, gemm: torch.dtype | None, device: torch.devic
     """What is wrong with the kernels on this device; None where nothing is. Warns once.
 
     gemm: type of the products, None for float32. Waits for the GPU the first time. Raises
-    torch.OutOfMemoryError where even the trial finds no room.
+    torch.OutOfMemoryError where even the trial finds no room, RuntimeError where the first pass of
+    such a model is one that a CUDA graph captures, which may wait for nothing.
     """
     return _tried(_Case.of(config), gemm, device)
 
@@ -69,6 +70,8 @@ class _Case:
 def _tried(case: _Case, gemm: torch.dtype | None, device: torch.device) -> str | None:
     from hyenadna.model.engine.triton_kernels import TritonKernels
 
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError("the engine: run the model once before a CUDA graph captures it")
     try:
         with (
             torch.inference_mode(False),
