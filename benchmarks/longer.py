@@ -2,8 +2,9 @@
 
     python -m benchmarks.longer ../shared/data/yeast_R64/Sac….fa.gz VI
 
-starter-1k; the same made longer, untrained; starter-16k, which went on from there. Windows do not
-overlap, and every base but the first of a window counts. Writes docs/benchmarks/longer.md.
+starter-1k; the same made longer, untrained; starter-16k, which was made longer half-way and trained
+on windows of up to 16,384 bases. They do not overlap here, and every base but the first of a window
+counts. Writes docs/benchmarks/longer.md.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def main() -> None:
     models = {
         "starter-1k": short,
         "starter-1k, made longer and not trained": longer(short, 16386),
-        "starter-16k": hyenadna.load("starter-16k"),
+        "starter-16k, made longer and trained": hyenadna.load("starter-16k"),
     }
     lines = [
         "# A model made longer",
