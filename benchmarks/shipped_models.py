@@ -47,10 +47,11 @@ RUNS: Final = {
         "--length 16384 --stages 2048:300,8192:300 --steps 850 --lr 0.0004 "
         f"--evaluate-every 425 {SHARED_OPTIONS}"
     ),
-    "starter-1k": (
+    "deep-1k": (
         "--n-layer 3 --stages none --steps 6400 --lr 0.001 --save-every 400 "
         f"--evaluate-every 1600 {SHARED_OPTIONS}"
     ),
+    "starter-1k": f"--stages none --steps 1300 --lr 0.0003 --evaluate-every 650 {SHARED_OPTIONS}",
     "starter-16k": (
         "--n-layer 3 --length 16384 --stages 2048:1500,8192:1400 --steps 3600 --lr 0.001 "
         f"--save-every 400 --evaluate-every 900 {SHARED_OPTIONS}"
@@ -60,26 +61,29 @@ RUNS: Final = {
 INIT: Final = {
     "short": "base",
     "shallow-1k": "short",
-    "starter-1k": "shallow-1k",
+    "deep-1k": "shallow-1k",
+    "starter-1k": "deep-1k",
     "long": "base",
     "shallow-16k": "long",
     "starter-16k": "shallow-16k",
 }
-"""The run that each goes on from; `long` is made longer, the last two deeper."""
+"""The run that each goes on from; `long` is made longer, `deep-1k` and `starter-16k` deeper."""
 MODELS: Final = ("starter-1k", "starter-16k")
 """The runs that ship."""
 _FIRST: Final = (3.0, 4.5, 1.2, 1.6, 1.6, 1.2, 0.4, 0.1)
 _LATER: Final = (1.5, 6.5, 1.2, 2.6, 2.6, 1.2, 0.9, 0.5)
 _THIRD: Final = (1.5, 8.0, 1.0, 3.0, 4.0, 2.5, 0.6, 0.4)
-_LAST: Final = (3.0, 8.0, 1.2, 2.0, 2.0, 1.5, 0.5, 0.9)
+_FOURTH: Final = (3.0, 8.0, 1.2, 2.0, 2.0, 1.5, 0.5, 0.9)
+_LAST: Final = (3.0, 10.0, 1.2, 2.0, 2.4, 1.6, 0.5, 0.9)
 WEIGHTS: Final = {
     "base": _FIRST,
     "short": _LATER,
     "shallow-1k": _THIRD,
+    "deep-1k": _FOURTH,
     "starter-1k": _LAST,
     "long": _LATER,
     "shallow-16k": _THIRD,
-    "starter-16k": _LAST,
+    "starter-16k": _FOURTH,
 }
 """Relative chances of the sources' windows: later more of what was still far from its best, and at
 the end more again of what had been forgotten."""
