@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("fasta", type=Path)
     parser.add_argument("--valid-contigs", default="")
     parser.add_argument("--test-contigs", default="")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     options = parser.parse_args()
     prepare_process()
@@ -46,9 +46,9 @@ def main() -> None:
 
 
 def variants(steps: int) -> Iterator[PretrainConfig]:
-    """AdamW at three learning rates, Muon at two of its matrices."""
+    """AdamW at four learning rates, Muon at two of its matrices."""
     shared = PretrainConfig(steps=steps, stages="none", final_lr=0.02, evaluate_every=steps)
-    for lr in (1.5e-3, 3e-3, 6e-3):
+    for lr in (7.5e-4, 1.5e-3, 3e-3, 6e-3):
         yield replace(shared, lr=lr)
     for matrix_lr in (3e-3, 6e-3):
         yield replace(shared, optimizer="muon", matrix_lr=matrix_lr)
