@@ -19,16 +19,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.gpu.jobs import PARTS, Job, full_plan, toy_plan
+from benchmarks.gpu.jobs import FILE, PARTS, SAME, Job, full_plan, toy_plan
 from benchmarks.gpu.measuring_process import PATIENCE, Lost, Worker
 from benchmarks.measurements import Record, append, finished, read, this_host
 
 from hyenadna.errors import InputError
 
-FILE: Final = "gpu.jsonl"
 LOG: Final = "gpu.log"
-SAME: Final = ("device", "torch", "toy")
-"""What a measurement must share with this run to count as made."""
 BUDGET: Final = 540.0
 
 

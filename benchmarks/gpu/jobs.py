@@ -32,6 +32,10 @@ STEPPED: Final = (
 CHECKED: Final = tuple(f"{e}+{p}" for p in ("float32", "bf16", "fp16") for e in ENGINES)
 CONVOLVED: Final = ("matrix", "fft", "plain")
 MILLION: Final = 1_000_000
+FILE: Final = "gpu.jsonl"
+"""Where measurements stand, one a line."""
+SAME: Final = ("device", "torch", "toy")
+"""What a measurement must share with a run to count as made."""
 
 
 @dataclass(frozen=True, kw_only=True)

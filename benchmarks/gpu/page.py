@@ -15,8 +15,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 from benchmarks.gpu import plots, tables, tables_of_checks
-from benchmarks.gpu.__main__ import FILE
-from benchmarks.gpu.jobs import Job, full_plan, precision_of, toy_plan
+from benchmarks.gpu.jobs import FILE, Job, full_plan, precision_of, toy_plan
 from benchmarks.gpu.summary import Measured, name_of, newest, together
 from benchmarks.measurements import Record, read
 from benchmarks.pages import write_sections

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from benchmarks.gpu.__main__ import SAME
-from benchmarks.gpu.jobs import Job, engine_of
+from benchmarks.gpu.jobs import SAME, Job, engine_of
 from benchmarks.gpu.roofline import Bound, Limits, Work, bound, measured_limits, sheet_limits
 from benchmarks.measurements import Record, on_host
 

@@ -18,7 +18,7 @@ from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import convolution, race, roofline, suite, worker
 from benchmarks.gpu.accuracy import Truth, errors, require_right
 from benchmarks.gpu.contestants import TOY, build, config_of, tokens_on
-from benchmarks.gpu.jobs import PARTS, Job, full_plan, toy_plan
+from benchmarks.gpu.jobs import FILE, PARTS, Job, full_plan, toy_plan
 from benchmarks.gpu.launches import Walk
 from benchmarks.gpu.measuring_process import Worker
 from benchmarks.gpu.page import NOTHING, SECTIONS, write_page
@@ -457,7 +457,7 @@ def test_the_command_resumes_keeps_its_budget_and_says_what_it_left_out(
     assert command.main([*words, "--budget", "14"]) == 0
     said = capsys.readouterr().out
     assert "left out for lack of time (35 s): training: step figure-4.1 1 x 1,000,000" in said
-    path = tmp_path / "out" / command.FILE
+    path = tmp_path / "out" / FILE
     first = read(path, Job.from_dict)
     assert first and all(r.job.guess <= 14 for r in first)
     with path.open("a") as file:
