@@ -16,6 +16,8 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -35,58 +37,62 @@ LARGEST: Final = 4 * 2**20
 
 
 SHARED_OPTIONS: Final = "--optimizer muon --embed-dropout 0 --final-lr 0.02 --evaluate-bases 60000"
-RUNS: Final = {
-    "base": f"--preset tiny-1k --stages none --steps 10000 --evaluate-every 1000 {SHARED_OPTIONS}",
-    "short": f"--stages none --steps 2500 --lr 0.0007 --evaluate-every 500 {SHARED_OPTIONS}",
-    "shallow-1k": f"--stages none --steps 1400 --lr 0.0004 --evaluate-every 700 {SHARED_OPTIONS}",
-    "long": (
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of `hyenadna pretrain`."""
+
+    options: str
+    weights: tuple[float, ...]
+    """Relative chances of the windows of SOURCES, in their order."""
+    init: str | None = None
+    """The run that it goes on from."""
+
+
+_LATER: Final = (1.5, 6.5, 1.2, 2.6, 2.6, 1.2, 0.9, 0.5)  # more of what was far from its best
+_THIRD: Final = (1.5, 8.0, 1.0, 3.0, 4.0, 2.5, 0.6, 0.4)
+_FOURTH: Final = (3.0, 8.0, 1.2, 2.0, 2.0, 1.5, 0.5, 0.9)  # again of what had been forgotten
+RUNS: Final[Mapping[str, Run]] = {
+    "base": Run(
+        "--preset tiny-1k --stages none --steps 10000 --evaluate-every 1000",
+        (3.0, 4.5, 1.2, 1.6, 1.6, 1.2, 0.4, 0.1),
+    ),
+    "short": Run("--stages none --steps 2500 --lr 0.0007 --evaluate-every 500", _LATER, "base"),
+    "shallow-1k": Run(
+        "--stages none --steps 1400 --lr 0.0004 --evaluate-every 700", _THIRD, "short"
+    ),
+    "long": Run(
         "--max-seq-len 16386 --length 16384 --stages 2048:300,8192:300 --steps 1000 --lr 0.0007 "
-        f"--evaluate-every 250 {SHARED_OPTIONS}"
+        "--evaluate-every 250",
+        _LATER,
+        "base",
     ),
-    "shallow-16k": (
-        "--length 16384 --stages 2048:300,8192:300 --steps 850 --lr 0.0004 "
-        f"--evaluate-every 425 {SHARED_OPTIONS}"
+    "shallow-16k": Run(
+        "--length 16384 --stages 2048:300,8192:300 --steps 850 --lr 0.0004 --evaluate-every 425",
+        _THIRD,
+        "long",
     ),
-    "deep-1k": (
-        "--n-layer 3 --stages none --steps 6400 --lr 0.001 --save-every 400 "
-        f"--evaluate-every 1600 {SHARED_OPTIONS}"
+    "deep-1k": Run(
+        "--n-layer 3 --stages none --steps 6400 --lr 0.001 --save-every 400 --evaluate-every 1600",
+        _FOURTH,
+        "shallow-1k",
     ),
-    "starter-1k": f"--stages none --steps 1300 --lr 0.0003 --evaluate-every 650 {SHARED_OPTIONS}",
-    "starter-16k": (
+    "starter-1k": Run(
+        "--stages none --steps 1300 --lr 0.0003 --evaluate-every 650",
+        (3.0, 10.0, 1.2, 2.0, 2.4, 1.6, 0.5, 0.9),
+        "deep-1k",
+    ),
+    "starter-16k": Run(
         "--n-layer 3 --length 16384 --stages 2048:1500,8192:1400 --steps 3600 --lr 0.001 "
-        f"--save-every 400 --evaluate-every 900 {SHARED_OPTIONS}"
+        "--save-every 400 --evaluate-every 900",
+        _FOURTH,
+        "shallow-16k",
     ),
 }
-"""Options of `hyenadna pretrain`, in the order of training."""
-INIT: Final = {
-    "short": "base",
-    "shallow-1k": "short",
-    "deep-1k": "shallow-1k",
-    "starter-1k": "deep-1k",
-    "long": "base",
-    "shallow-16k": "long",
-    "starter-16k": "shallow-16k",
-}
-"""The run that each goes on from; `long` is made longer, `deep-1k` and `starter-16k` deeper."""
+"""In the order of training."""
 MODELS: Final = ("starter-1k", "starter-16k")
 """The runs that ship."""
-_FIRST: Final = (3.0, 4.5, 1.2, 1.6, 1.6, 1.2, 0.4, 0.1)
-_LATER: Final = (1.5, 6.5, 1.2, 2.6, 2.6, 1.2, 0.9, 0.5)
-_THIRD: Final = (1.5, 8.0, 1.0, 3.0, 4.0, 2.5, 0.6, 0.4)
-_FOURTH: Final = (3.0, 8.0, 1.2, 2.0, 2.0, 1.5, 0.5, 0.9)
-_LAST: Final = (3.0, 10.0, 1.2, 2.0, 2.4, 1.6, 0.5, 0.9)
-WEIGHTS: Final = {
-    "base": _FIRST,
-    "short": _LATER,
-    "shallow-1k": _THIRD,
-    "deep-1k": _FOURTH,
-    "starter-1k": _LAST,
-    "long": _LATER,
-    "shallow-16k": _THIRD,
-    "starter-16k": _FOURTH,
-}
-"""Relative chances of the sources' windows: later more of what was still far from its best, and at
-the end more again of what had been forgotten."""
 
 
 def main() -> None:
@@ -154,11 +160,12 @@ def train(name: str, genomes: Path, runs: Path, *, threads: int) -> None:
     if (out / "last").exists():
         command = ["pretrain", "--out", str(out), "--resume", "--threads", str(threads)]
     else:
+        run = RUNS[name]
         command = ["pretrain", *(str(genomes / f"{s.name}.fa.gz") for s in SOURCES.values())]
-        command += ["--out", str(out), "--threads", str(threads), *RUNS[name].split()]
-        if name in INIT:
-            command += ["--init", str(runs / INIT[name])]
-        command += ["--weights", ",".join(map(str, WEIGHTS[name]))]
+        command += ["--out", str(out), "--threads", str(threads), *run.options.split()]
+        command += [*SHARED_OPTIONS.split(), "--weights", ",".join(map(str, run.weights))]
+        if run.init:
+            command += ["--init", str(runs / run.init)]
         for source in SOURCES.values():
             command += ["--bed", str(genomes / f"{source.name}.bed")]
     hyenadna(*command)
