@@ -51,7 +51,7 @@ class BrowserJob:
                 raise InputError("--browser-region is the region of a page; give --browser as well")
             return None
         from hyenadna.infer.track_regions import read_region
-        from hyenadna.report.browser_page import MOST_BASES, require_igv
+        from hyenadna.report.browser_page import MOST_BASES, require_igv, require_shown
         from hyenadna.report.browser_tracks import annotated
 
         if path.suffix.casefold() not in (".html", ".htm"):
@@ -65,11 +65,7 @@ class BrowserJob:
             region = _first_bases(reader, regions, MOST_BASES)
         else:
             region = read_region(text, reader, [])
-        if region.length > MOST_BASES:
-            raise InputError(
-                f"--browser-region {region} has {region.length:,} bases; a page shows up to "
-                f"{MOST_BASES:,}"
-            )
+        require_shown(region)
         if overlap([region], regions) is None:
             raise InputError(
                 f"--browser-region {region}: no base of it is in the regions of --bed or --region"

@@ -162,6 +162,14 @@ def require_igv() -> Path:
     return path
 
 
+def require_shown(region: Interval) -> None:
+    """Raises InputError for a region without bases, or of more than a page shows."""
+    if not 0 < region.length <= MOST_BASES:
+        raise InputError(
+            f"browser page: {region} has {region.length:,} bases; it shows 1 to {MOST_BASES:,}"
+        )
+
+
 def browser_html(
     title: str,
     shown: Shown,
@@ -177,10 +185,7 @@ def browser_html(
     Raises InputError for a region without bases or of too many, and without igv-notebook.
     """
     region = shown.region
-    if not 0 < region.length <= MOST_BASES:
-        raise InputError(
-            f"browser page: {region} has {region.length:,} bases; it shows 1 to {MOST_BASES:,}"
-        )
+    require_shown(region)
     script = require_igv().read_text(encoding="utf-8")
     own = resources.files("hyenadna.report").joinpath("browser.js").read_text(encoding="utf-8")
     spec = json.dumps(_spec(shown, signals, annotations)).replace("<", "\\u003c")

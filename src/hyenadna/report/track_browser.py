@@ -13,7 +13,15 @@ from hyenadna.genome.intervals import Interval
 from hyenadna.infer.run_record import RunRecord
 from hyenadna.infer.track_read import Floats, stored_tracks, values_in
 from hyenadna.infer.track_regions import read_region
-from hyenadna.report.browser_page import Annotated, Shown, browser_html, lower_case, signals
+from hyenadna.report.browser_page import (
+    Annotated,
+    Shown,
+    browser_html,
+    lower_case,
+    require_igv,
+    require_shown,
+    signals,
+)
 from hyenadna.report.browser_tracks import annotated
 from hyenadna.report.page import paragraph, write_text
 
@@ -75,6 +83,8 @@ def write_stored_browser(
         raise InputError(f"{out}: is of hyenadna {record.verb}; a browser page shows tracks")
     genome = Genome.open(record.inputs["genome"])
     at = read_region(region, genome, [])
+    require_igv()
+    require_shown(at)
     values = values_in(out, record, list(stored_tracks(out, record)), at)
     if all(np.isnan(row).all() for row in values.values()):
         raise InputError(f"{out}: no base of {at} has a value; give a region that the run read")
