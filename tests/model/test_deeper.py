@@ -32,7 +32,7 @@ def tokens(length: int = 34) -> torch.Tensor:
     return torch.randint(7, 11, (2, length), generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("kernels", ["plain", "torch"])
+@pytest.mark.parametrize("kernels", ["plain", "torch", "auto"])
 @pytest.mark.parametrize("mixer", ["hyena", "attention"])
 def test_it_computes_the_same_to_the_bit(mixer, kernels):
     model = made(SMALL.replace(mixer=mixer, num_heads=2))
