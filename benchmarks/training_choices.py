@@ -74,7 +74,7 @@ def main() -> None:
 
 def jobs(options: argparse.Namespace, work: Path) -> Iterator[Job]:
     """The embedded genome, and the real one if there is one."""
-    from hyenadna.genome.synthetic import write_fasta
+    from hyenadna.genome.write_fasta import write_fasta
 
     shared = PretrainConfig(
         steps=options.steps, stages="none", warmup_length=64, evaluate_every=options.steps

@@ -18,8 +18,8 @@ from hyenadna.genome.synthetic import (
     SegmentKind,
     SyntheticContig,
     SyntheticGenome,
-    write_fasta,
 )
+from hyenadna.genome.write_fasta import write_fasta
 
 TOY = SyntheticGenome(
     (

@@ -104,7 +104,8 @@ def _own_genome(fasta: Path, out: Path, options: PretrainConfig) -> int:
 def _embedded_genome(out: Path, options: PretrainConfig) -> int:
     prepare_process()
     from hyenadna.data.corpus import SplitRule
-    from hyenadna.genome.synthetic import SyntheticGenome, write_fasta
+    from hyenadna.genome.synthetic import SyntheticGenome
+    from hyenadna.genome.write_fasta import write_fasta
 
     console = make_console()
     source = SyntheticGenome()

@@ -81,7 +81,7 @@ def _made_inputs(out: Path) -> Inputs:
     """Genes, windows of three kinds, variants with their effects; and the start of a gene."""
     from hyenadna.alphabet import reverse_complement
     from hyenadna.genome.made_genes import make_genes
-    from hyenadna.genome.synthetic import write_fasta
+    from hyenadna.genome.write_fasta import write_fasta
 
     contig = make_genes(GENES, codons=CODONS)
     rng = np.random.default_rng(1)

@@ -16,17 +16,14 @@ bits per base for any reader that sees only the last c bases and is told the par
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from hyenadna.alphabet import A, Ids, decode
+from hyenadna.alphabet import A, Ids
 from hyenadna.errors import InputError
 from hyenadna.genome.markov import context_limits
 
@@ -287,37 +284,6 @@ class SyntheticGenome:
                     chance = self.weights[fits].sum() / self.weights[seen].sum()
                     out[index, i, m] = -np.log2(chance) + 0.0  # + 0.0: no negative zero
         return out
-
-
-class Named(Protocol):
-    """A sequence with a name."""
-
-    @property
-    def name(self) -> str:
-        """Its name, without blanks."""
-
-    @property
-    def ids(self) -> Ids:
-        """Its token ids, (L,)."""
-
-
-def write_fasta(contigs: Iterable[Named], path: Path, *, width: int = 80) -> Path:
-    """`path`, once the contigs stand there as FASTA, `width` letters a line.
-
-    The file is written beside its place and renamed, so that a broken run leaves no half file.
-    """
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("w", encoding="ascii", newline="\n") as out:
-            for contig in contigs:
-                text = decode(contig.ids)
-                out.write(f">{contig.name}\n")
-                out.writelines(text[i : i + width] + "\n" for i in range(0, len(text), width))
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    return path
 
 
 def _fill(kind: SegmentKind, fresh: Ids, rng: np.random.Generator) -> Ids:
