@@ -22,12 +22,14 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.shipped_card import card_of, card_text, draw_pictures, models_page
+from benchmarks.shipped_relatives import relatives
 from benchmarks.shipped_sources import SOURCES, Source
 
 from hyenadna.checkpoint import load, save
 from hyenadna.data.corpus import split_as_bed
 from hyenadna.data.windows import default_split, split_by_contigs
 from hyenadna.genome.fasta import Genome
+from hyenadna.genome.write_fasta import write_fasta
 from hyenadna.shipped import SHIPPED, card, shipped_names
 
 PICTURES: Final = Path("docs/pictures")
@@ -45,14 +47,20 @@ class Run:
 
     options: str
     weights: tuple[float, ...]
-    """Relative chances of the windows of SOURCES, in their order."""
+    """Relative chances of the windows of the first so many SOURCES, in their order."""
     init: str | None = None
     """The run that it goes on from."""
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """What it reads."""
+        return tuple(SOURCES.values())[: len(self.weights)]
 
 
 _LATER: Final = (1.5, 6.5, 1.2, 2.6, 2.6, 1.2, 0.9, 0.5)  # more of what was far from its best
 _THIRD: Final = (1.5, 8.0, 1.0, 3.0, 4.0, 2.5, 0.6, 0.4)
 _FOURTH: Final = (3.0, 8.0, 1.2, 2.0, 2.0, 1.5, 0.5, 0.9)  # again of what had been forgotten
+_FIFTH: Final = (3.0, 9.5, 1.3, 2.0, 2.0, 1.6, 0.6, 0.5, 2.0)  # with relatives of mitochondria
 RUNS: Final[Mapping[str, Run]] = {
     "base": Run(
         "--preset tiny-1k --stages none --steps 10000 --evaluate-every 1000",
@@ -78,16 +86,27 @@ RUNS: Final[Mapping[str, Run]] = {
         _FOURTH,
         "shallow-1k",
     ),
-    "starter-1k": Run(
+    "polished-1k": Run(
         "--stages none --steps 1300 --lr 0.0003 --evaluate-every 650",
         (3.0, 10.0, 1.2, 2.0, 2.4, 1.6, 0.5, 0.9),
         "deep-1k",
     ),
-    "starter-16k": Run(
+    "deep-16k": Run(
         "--n-layer 3 --length 16384 --stages 2048:1500,8192:1400 --steps 3600 --lr 0.001 "
         "--save-every 400 --evaluate-every 900",
         _FOURTH,
         "shallow-16k",
+    ),
+    "starter-1k": Run(
+        "--n-layer 4 --stages none --steps 6200 --lr 0.001 --save-every 400 --evaluate-every 1550",
+        _FIFTH,
+        "polished-1k",
+    ),
+    "starter-16k": Run(
+        "--n-layer 4 --length 16384 --stages 2048:1300,8192:1200 --steps 3100 --lr 0.001 "
+        "--save-every 200 --evaluate-every 775",
+        _FIFTH,
+        "deep-16k",
     ),
 }
 """In the order of training."""
@@ -131,14 +150,18 @@ def main() -> None:
 
 
 def prepare(data: Path, genomes: Path) -> None:
-    """Writes GENOMES/NAME.fa.gz and GENOMES/NAME.bed for each source."""
+    """Writes the FASTA and GENOMES/NAME.bed of each source."""
     genomes.mkdir(parents=True, exist_ok=True)
     for source in SOURCES.values():
-        fasta = genomes / f"{source.name}.fa.gz"
-        with fasta.open("wb") as out:  # gzip files behind each other are one gzip file
-            for file in source.files:
-                with (data / file).open("rb") as part:
-                    shutil.copyfileobj(part, out)
+        fasta = genomes / source.fasta
+        if source.relatives_of:
+            whose = Genome.open(genomes / SOURCES[source.relatives_of].fasta)
+            write_fasta(relatives(whose, source.contigs), fasta)
+        else:
+            with fasta.open("wb") as out:  # gzip files behind each other are one gzip file
+                for file in source.files:
+                    with (data / file).open("rb") as part:
+                        shutil.copyfileobj(part, out)
         bed = genomes / f"{source.name}.bed"
         bed.write_text(source.bed or _split(source, fasta))
         print(f"{fasta}  {bed}")
@@ -147,6 +170,8 @@ def prepare(data: Path, genomes: Path) -> None:
 def _split(source: Source, fasta: Path) -> str:
     """The split of a genome as BED."""
     genome = Genome.open(fasta)
+    if source.relatives_of:
+        return "".join(f"{name}\t0\t{size}\ttrain\n" for name, size in genome.contigs.items())
     if not source.test:
         return split_as_bed(default_split(genome))
     split = split_by_contigs(genome, valid=list(source.valid), test=list(source.test))
@@ -161,12 +186,12 @@ def train(name: str, genomes: Path, runs: Path, *, threads: int) -> None:
         command = ["pretrain", "--out", str(out), "--resume", "--threads", str(threads)]
     else:
         run = RUNS[name]
-        command = ["pretrain", *(str(genomes / f"{s.name}.fa.gz") for s in SOURCES.values())]
+        command = ["pretrain", *(str(genomes / s.fasta) for s in run.sources)]
         command += ["--out", str(out), "--threads", str(threads), *run.options.split()]
         command += [*SHARED_OPTIONS.split(), "--weights", ",".join(map(str, run.weights))]
         if run.init:
             command += ["--init", str(runs / run.init)]
-        for source in SOURCES.values():
+        for source in run.sources:
             command += ["--bed", str(genomes / f"{source.name}.bed")]
     hyenadna(*command)
 

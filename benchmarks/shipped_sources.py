@@ -22,6 +22,15 @@ class Source:
     """Contigs for validation, where contigs for test are named."""
     test: tuple[str, ...] = ()
     leave_out: tuple[str, ...] = ()
+    relatives_of: str = ""
+    """The source of which copies with substitutions are made, to train on."""
+    contigs: tuple[str, ...] = ()
+    """Those that are copied."""
+
+    @property
+    def fasta(self) -> str:
+        """The name of its file once it is prepared."""
+        return f"{self.name}.fa" if self.relatives_of else f"{self.name}.fa.gz"
 
 
 HUMAN_BED: Final = """\
@@ -99,6 +108,17 @@ _ALL: Final = (
         "INSDC",
         valid=("cattle",),
         test=("mouse", "rat"),
+    ),
+    Source(
+        "relatives",
+        (),
+        (
+            "made relatives of the mitochondria of the train part: copies in which up to a fifth "
+            "of the bases is substituted, never measured on"
+        ),
+        "made by `benchmarks/shipped_relatives.py`",
+        relatives_of="mitochondria",
+        contigs=("human", "orangutan", "chimpanzee", "cat", "sheep", "wolf"),
     ),
 )
 SOURCES: Final[Mapping[str, Source]] = {source.name: source for source in _ALL}
