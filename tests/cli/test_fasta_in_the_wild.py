@@ -168,6 +168,24 @@ def test_several_genomes_with_weights_and_held_out_contigs(tmp_path):
     assert sorted(p.name for p in (out / "splits").iterdir()) == ["0.a.bed", "1.b.bed"]
 
 
+def test_a_genome_that_is_only_learned_from_is_not_measured(tmp_path, capsys):
+    parts = {"a": "one\t0\t6000\ttrain\ntwo\t0\t5000\ttest\n", "b": "one\t0\t6000\ttrain\n"}
+    words = []
+    for name, rows in parts.items():
+        (tmp_path / f"{name}.fa").write_text(GOOD)
+        (tmp_path / f"{name}.bed").write_text(rows)
+        words += [str(tmp_path / f"{name}.fa"), "--bed", str(tmp_path / f"{name}.bed")]
+    out = tmp_path / "run"
+    assert run(["pretrain", *words, "--out", str(out), *SMALL]) == 0
+    quick = ["--markov", "1", "--no-compression", "--threads", "1"]
+    assert run(["evaluate", str(out), *quick]) == 0
+    assert "b.fa: no valid part" in " ".join(capsys.readouterr().out.split())
+    (row,) = json.loads((out / "evaluation" / "evaluation.json").read_text())["genomes"]
+    assert (row["genome"], row["part"]) == ("a", "test")
+    assert run(["evaluate", str(out), "--part", "valid", *quick]) == 2
+    assert "none of the 2 genomes has a valid part" in one_line(capsys)
+
+
 def test_brackets_and_colons_in_names_are_only_letters(tmp_path, capsys):
     fasta = tmp_path / "g[bold].fa"
     fasta.write_text(GOOD.replace("one", "one[/red]:x:"))

@@ -29,6 +29,7 @@ from hyenadna.training_config import Precision, SoftMasked
 
 if TYPE_CHECKING:
     from hyenadna.data.corpus import CorpusGenome, SplitRule
+    from hyenadna.data.windows import Part
     from hyenadna.infer.evaluate import Evaluation
     from hyenadna.train.run_folder import RunFolder
 
@@ -65,7 +66,8 @@ def evaluate(
     fasta
         Genomes; those of the run when left out.
     part
-        Part of the split to measure on; test when left out, valid where there is no test part.
+        Part of the split to measure on; test when left out, valid where there is no test part. Of
+        several genomes, those without it only teach the Markov models.
     bed
         Regions with train, valid or test in the 4th column; one file for all genomes or one each.
     valid_contigs
@@ -126,10 +128,7 @@ def evaluate(
     corpus = _corpus(run, list(fasta), rule, console)
     _, need = fit_batch(network, window, BATCH_TOKENS, precision=dtype)
     note_no_effect(console, max_memory, engine=need is not None)
-    parts = [part or ("test" if g.split.test.bases > 1 else "valid") for g in corpus]
-    for genome, chosen in zip(corpus, parts, strict=True):
-        if genome.split.part(chosen).bases < 2:
-            raise InputError(f"{genome.reader.path}: no {chosen} part ({genome.split.rule})")
+    held_out = _held_out(corpus, part, console)
     fit = partial(
         fit_markov,
         order=markov,
@@ -138,7 +137,7 @@ def evaluate(
     if markov >= 0 and not any(genome.split.train.bases for genome in corpus):
         raise InputError("no train part for the Markov models to learn from; give --markov=-1")
     measured = []
-    for genome, chosen in zip(corpus, parts, strict=True):
+    for genome, chosen in held_out:
         batch_tokens, _ = fit_batch(network, window, BATCH_TOKENS, precision=dtype)
         with (
             progress_bar(console, f"{genome.name} ({chosen})") as show,
@@ -165,7 +164,7 @@ def evaluate(
         with console.status(f"fitting Markov models of order 0 to {markov} …"):
             together = fit([(g.reader, g.split.train) for g in corpus])
     results = []
-    for genome, chosen, result in zip(corpus, parts, measured, strict=True):
+    for (genome, chosen), result in zip(held_out, measured, strict=True):
         with console.status(f"yardsticks on {genome.name} …"):
             alone = markov >= 0 and len(corpus) > 1 and genome.split.train.bases > 0
             own = fit([(genome.reader, genome.split.train)]) if alone else None
@@ -229,6 +228,31 @@ def _corpus(
     for genome in corpus:
         console.print(f"{genome.name}: {genome.split.rule}")
     return corpus
+
+
+def _held_out(
+    corpus: Sequence[CorpusGenome], part: Part | None, console: Console
+) -> list[tuple[CorpusGenome, Part]]:
+    """The genomes that have something to be measured on, each with its part.
+
+    part: of all of them; where None, test, and valid where there is no test part.
+
+    Those that a run only learned from are left out, and that is said. Raises InputError where none
+    is left.
+    """
+    found: list[tuple[CorpusGenome, Part]] = []
+    for genome in corpus:
+        chosen: Part = part or ("test" if genome.split.test.bases > 1 else "valid")
+        if genome.split.part(chosen).bases > 1:
+            found.append((genome, chosen))
+        else:
+            missing = f"{genome.reader.path}: no {chosen} part ({genome.split.rule})"
+            if len(corpus) == 1:
+                raise InputError(missing)
+            console.print(f"{missing}, so it is not measured")
+    if not found:
+        raise InputError(f"none of the {len(corpus)} genomes has a {part or 'valid'} part")
+    return found
 
 
 def show_evaluation(console: Console, part: str, result: Evaluation) -> None:
