@@ -155,7 +155,7 @@ def card_text(card: Mapping[str, Any]) -> str:
         "",
         f"A HyenaDNA model of {card['parameters']:,} parameters ({model['n_layer']} layers of "
         f"width {model['d_model']}) that reads up to {card['max_seq_len'] - 2:,} bases and "
-        f"predicts the next. Trained by us on eight small genomes with `hyenadna pretrain`: "
+        f"predicts the next. Trained by us on small genomes with `hyenadna pretrain`: "
         f"{_trainings(card)}; half of the windows from the other strand; "
         f"{duration(card['seconds'])} of steps on {card['threads']} thread of a {card['device']} "
         f"that did other work besides, torch {card['torch']}, seed {card['seed']}.",
@@ -166,6 +166,9 @@ def card_text(card: Mapping[str, Any]) -> str:
         f'model = hyenadna.load("{name}")  # no network',
         'hidden = model.embed(hyenadna.encode("ACGTACGT"))  # (1, 8, 128)',
         "```",
+        "",
+        f"The file holds no tables of lags, which follow from its configuration; `hyenadna convert "
+        f"{name} OUT` writes them for the published code.",
         "",
         "## How good it is",
         "",

@@ -201,7 +201,7 @@ def package(name: str, run: Path) -> None:
     folder = SHIPPED / name
     values = card_of(name, run)
     texts = {"card.json": json.dumps(values, indent=2) + "\n", "README.md": card_text(values)}
-    save(load(run), folder, extra_files=texts)
+    save(load(run), folder, tables=False, extra_files=texts)
     draw_pictures(name, run, PICTURES)
     size = sum(file.stat().st_size for file in folder.iterdir())
     print(f"{folder}  {size / 2**20:.2f} MiB")

@@ -1,4 +1,4 @@
-"""What Triton kernels take on an H200, from their compiler and assembler, without a GPU.
+"""What Triton kernels take on a GPU, from their compiler and assembler, without that GPU.
 
 Launches are recorded on tensors without memory, and each kernel is compiled once for every kind of
 arguments. `tests/conv/ahead_of_time.py` and `tests/model/ahead_of_time.py` record theirs with this.
@@ -6,6 +6,7 @@ arguments. `tests/conv/ahead_of_time.py` and `tests/model/ahead_of_time.py` reco
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -13,8 +14,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import torch
@@ -31,6 +33,35 @@ _TYPES = {
     torch.float16: "*fp16",
     torch.int64: "*i64",
 }
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A kind of GPU (CUDA C++ Programming Guide, technical specifications by capability)."""
+
+    capability: int
+    assembled_for: str
+    shared: int
+    """Most bytes of shared memory that a block can have."""
+
+
+GPUS: Final = {
+    "h200": Gpu(90, "sm_90a", 227 << 10),
+    "a100": Gpu(80, "sm_80", 163 << 10),
+    "rtx3090": Gpu(86, "sm_86", 99 << 10),
+    "rtx4090": Gpu(89, "sm_89", 99 << 10),
+    "b200": Gpu(100, "sm_100a", 227 << 10),
+    "rtx5090": Gpu(120, "sm_120a", 99 << 10),
+}
+
+
+def chosen() -> tuple[Gpu, bool]:
+    """The GPU of the command line, and whether only the quick kernels are wanted."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--gpu", choices=list(GPUS), default="h200")
+    parser.add_argument("--short", action="store_true")
+    words = parser.parse_args()
+    return GPUS[words.gpu], words.short
 
 
 class Recorder:
@@ -72,29 +103,38 @@ class Recorder:
         key = repr((kernel.fn.__name__, signature, fixed, sorted(divisible), options))
         self.seen[key] = (kernel, signature, fixed, divisible, options)
 
-    def compiled(self) -> Iterator[dict[str, Any]]:
-        """Of each kernel, compiled for compute capability 9.0: registers, bytes that spill, ..."""
+    def compiled(self, gpu: Gpu) -> Iterator[dict[str, Any]]:
+        """Of each kernel, compiled for a GPU: registers, bytes that spill, ..."""
         for kernel, signature, fixed, divisible, options in self.seen.values():
             source = ASTSource(kernel, signature, constexprs=fixed, attrs=divisible)
-            built = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+            target = GPUTarget("cuda", gpu.capability, 32)
+            built = triton.compile(source, target=target, options=options)
             halves = [t[1:] for t in signature.values() if t in ("*bf16", "*fp16")]
             yield {
                 "kernel": kernel.fn.__name__,
                 "products": halves[0] if halves else "fp32",
                 "warps": options["num_warps"],
                 "shared": built.metadata.shared,
-                **_assembled(built.asm["ptx"]),
+                **_assembled(built.asm["ptx"], gpu),
                 "constants": {n: v for n, v in fixed.items() if n.isupper() or n == "steps"},
             }
 
 
-def _assembled(ptx: str) -> dict[str, int]:
+def _assembled(ptx: str, gpu: Gpu) -> dict[str, int]:
     """Registers of a thread and bytes that spill, as the assembler says."""
-    ptxas = Path(nvidia.__file__).parent / "bin" / "ptxas"
+    name = "ptxas-blackwell" if gpu.capability >= 100 else "ptxas"
+    ptxas = Path(nvidia.__file__).parent / "bin" / name
     with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
         file.write(ptx)
         file.flush()
-        command = [str(ptxas), "-v", "--gpu-name=sm_90a", file.name, "-o", "/dev/null"]
+        command = [
+            str(ptxas),
+            "-v",
+            f"--gpu-name={gpu.assembled_for}",
+            file.name,
+            "-o",
+            "/dev/null",
+        ]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     registers = re.search(r"Used (\d+) registers", said)
     spilled = re.search(r"(\d+) bytes spill stores", said)

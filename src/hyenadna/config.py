@@ -30,8 +30,11 @@ class ModelConfig:
     d_inner: int | None = None
     """Hidden width of the MLP; 4 * d_model when left out."""
     max_seq_len: int = 1024
-    """Longest sequence in tokens, M. The filter's lag axis is scaled by it: it is part of the
-    function, not only a limit."""
+    """Longest sequence in tokens, M. The filter's lag axis is scaled by it where `lag_scale` is
+    left out: then it is part of the function, not only a limit."""
+    lag_scale: int | None = None
+    """Tokens that the filter's lag axis is scaled by; `max_seq_len` when left out. A model that was
+    made longer keeps that of the model it was made from."""
     vocab_size: int = 12
     """Number of tokens before padding."""
     pad_vocab_size_multiple: int = 8
@@ -85,6 +88,7 @@ class ModelConfig:
         need(self.d_inner is None or self.d_inner >= 1, "d_inner", "it must be at least 1")
         need(self.num_inner_mlps >= 0, "num_inner_mlps", "it must be at least 0")
         need(self.max_seq_len >= 2, "max_seq_len", "it must be at least 2")
+        need(self.lag_scale is None or self.lag_scale >= 2, "lag_scale", "it must be at least 2")
         need(self.layer_norm_epsilon > 0, "layer_norm_epsilon", "it must be positive")
         need(self.mixer in ("hyena", "attention"), "mixer", "it is 'hyena' or 'attention'")
         need(self.hyena_order >= 2, "hyena_order", "it must be at least 2")

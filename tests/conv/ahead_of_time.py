@@ -1,28 +1,28 @@
-"""Compiles the kernels of the gated convolution for an H200, without a GPU.
+"""Compiles the kernels of the gated convolution for a GPU, without having one.
 
-    python -m tests.conv.ahead_of_time [short]
+    python -m tests.conv.ahead_of_time [--gpu h200] [--short]
 
 Arguments are those of real calls. One line of JSON for each kernel: registers of a thread, bytes
-that spill, shared memory. `short`: the quick ones alone.
+that spill, shared memory. `--short`: the quick ones alone.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from typing import Any
 
 import torch
-from tests.ahead_of_time import Recorder
+from tests.ahead_of_time import Gpu, Recorder, chosen
 
 from hyenadna.conv import matrix_fft, triton_fft, triton_long_fft, triton_short
 from hyenadna.conv.matrix_tables import shape_of
 
 
-def run(length: int, batch: int, dtype: torch.dtype, taps: int, inner: int | None = None) -> None:
+def run(
+    gpu: Gpu, length: int, batch: int, dtype: torch.dtype, taps: int, inner: int | None = None
+) -> None:
     """Spectrum, convolution and gradients as the engine calls them, on nothing."""
-    largest = 4096 if dtype == torch.float32 else 8192
-    shape = shape_of(length, inner, largest)
+    shape = shape_of(length, inner, matrix_fft.most_points(gpu.shared, dtype))
     channels = 32
     with torch.device("meta"):
         p, into = torch.empty(2, 3, channels, batch, length, dtype=dtype)
@@ -54,13 +54,14 @@ if __name__ == "__main__":
         for name, value in list(vars(module).items()):
             if name.endswith("_kernel"):
                 setattr(module, name, recorder.kernel(value))
-    run(200, 1, torch.bfloat16, 3)
-    run(3000, 1, torch.bfloat16, 0, inner=256)
-    if sys.argv[1:] != ["short"]:
+    gpu, short = chosen()
+    run(gpu, 200, 1, torch.bfloat16, 3)
+    run(gpu, 3000, 1, torch.bfloat16, 0, inner=256)
+    if not short:
         for length in (512, 1024, 2048, 4096, 8192, 32_000, 1 << 20):
-            run(length, 64, torch.bfloat16, 0)
-            run(length, 1, torch.bfloat16, 3)
+            run(gpu, length, 64, torch.bfloat16, 0)
+            run(gpu, length, 1, torch.bfloat16, 3)
             if length in (512, 1024, 4096, 1 << 20):
-                run(length, 64, torch.float32, 0)
-    for line in recorder.compiled():
+                run(gpu, length, 64, torch.float32, 0)
+    for line in recorder.compiled(gpu):
         print(json.dumps(line | summary(line.pop("constants"))), flush=True)

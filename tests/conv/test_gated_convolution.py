@@ -313,7 +313,7 @@ def test_tables_are_made_once_for_all_lengths_that_share_them():
 
 
 def test_the_compiler_takes_the_kernels():
-    kernels = lines_of("tests.conv.ahead_of_time", "short")
+    kernels = lines_of("tests.conv.ahead_of_time", "--short")
     assert {x["kernel"] for x in kernels} == {
         f"{name}_kernel"
         for name in (

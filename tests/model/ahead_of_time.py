@@ -1,20 +1,19 @@
-"""Compiles every Triton kernel of the engine for an H200, without a GPU, and prints what it takes.
+"""Compiles every Triton kernel of the engine for a GPU, without having one: prints what it takes.
 
-    python -m tests.model.ahead_of_time [short]
+    python -m tests.model.ahead_of_time [--gpu h200] [--short]
 
 The kernels and their arguments are those of a training step of large-1m at a million tokens in
 bf16 and in float32, an inference pass behind others, and a step at 1,024 tokens: the launches are
-recorded. One line of JSON each. `short` takes the bf16 step alone.
+recorded. One line of JSON each. `--short` takes the bf16 step alone.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from unittest.mock import patch
 
 import torch
-from tests.ahead_of_time import Recorder
+from tests.ahead_of_time import Recorder, chosen
 
 from hyenadna.config import ModelConfig, preset
 from hyenadna.conv import matrix_fft
@@ -90,12 +89,13 @@ if __name__ == "__main__":
     matrix_fft.launch = lambda *args, **meta: None  # see tests.conv.ahead_of_time
     large = preset("large-1m")
     cases = [(large, 1, 999_999, torch.bfloat16)]
-    if sys.argv[1:] != ["short"]:
+    gpu, short = chosen()
+    if not short:
         cases += [
             (large, 1, 999_999, None),
             (preset("tiny-1k"), 16, 1024, torch.float16),
             (large.replace(d_model=1024, d_inner=4096, short_filter_order=5), 2, 4097, None),
         ]
     for case in cases:
-        for line in record(*case).compiled():
+        for line in record(*case).compiled(gpu):
             print(json.dumps(line), flush=True)

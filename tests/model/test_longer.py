@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from hyenadna.alphabet import decode
-from hyenadna.checkpoint import load, save
+from hyenadna.checkpoint import load, load_with_report, save
 from hyenadna.cli.app import run
 from hyenadna.config import ModelConfig
 from hyenadna.errors import InputError
@@ -35,7 +38,7 @@ def tokens(length: int) -> torch.Tensor:
 @pytest.mark.parametrize("length", [1, 33, 34])
 def test_it_reads_the_same_up_to_the_old_length_to_the_bit(model, length, kernels):
     made = longer(model, 100)
-    assert made.config == SMALL.replace(max_seq_len=100)
+    assert made.config == SMALL.replace(max_seq_len=100, lag_scale=34)
     for each in (model, made):
         each.set_engine(kernels)
     with torch.inference_mode():
@@ -69,6 +72,27 @@ def test_it_is_saved_and_read_again(model, tmp_path):
         save(made, tmp_path / "model", tables=tables)
         with torch.inference_mode():
             assert torch.equal(load(tmp_path / "model")(tokens(100)), made(tokens(100)))
+
+
+def test_tables_are_needed_by_published_loaders_alone(model, tmp_path):
+    made = longer(model, 100)
+    save(made, tmp_path / "model", tables=False)
+    saved, report = load_with_report(tmp_path / "model")
+    assert saved.config.lag_scale == 34 and report.kept_tables == ()
+    with safe_open(tmp_path / "model" / "model.safetensors", "pt") as file:
+        assert not [name for name in file.keys() if "pos_emb" in name]  # noqa: SIM118
+    save(made, tmp_path / "model", tables=True)
+    config = tmp_path / "model" / "config.json"
+    values = json.loads(config.read_text())
+    assert values.pop("lag_scale") == 34
+    config.write_text(json.dumps(values))  # as a loader sees it that knows no scale
+    read, report = load_with_report(tmp_path / "model")
+    assert read.config.lag_scale is None and len(report.kept_tables) == 4
+    with torch.inference_mode():
+        assert torch.equal(read(tokens(100)), made(tokens(100)))
+    for table, value in longer(read, 150).backbone.layers[1].mixer.filter_fn.tables().items():
+        again = longer(made, 150).backbone.layers[1].mixer.filter_fn.tables()[table]
+        assert torch.equal(value, again)
 
 
 def test_what_cannot_be_made_longer(model):

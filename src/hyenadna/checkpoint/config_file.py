@@ -126,10 +126,11 @@ def _from_original(values: Mapping[str, Any]) -> ModelConfig:
 def flat_values(config: ModelConfig, *, torch_dtype: str) -> dict[str, Any]:
     """The flat `config.json` of a model: every published field, then ours.
 
-    The published code knows no `window_shift` (it computes with 0.05 whatever the file says) and no
-    attention mixer; for the latter no `architectures` is named, so that it does not try.
+    The published code knows no `window_shift` (it computes with 0.05 whatever the file says), no
+    `lag_scale` (it reads the tables of the filters instead) and no attention mixer; for the latter
+    no `architectures` is named, so that it does not try.
     """
-    own = ("mixer", "window_shift", "num_heads", "resid_dropout")
+    own = ("mixer", "window_shift", "num_heads", "resid_dropout", "lag_scale")
     values = config.to_dict()
     published = {name: value for name, value in values.items() if name not in own}
     hyena = config.mixer == "hyena"
@@ -142,7 +143,7 @@ def flat_values(config: ModelConfig, *, torch_dtype: str) -> dict[str, Any]:
         "hyena_filter_dropout": 0.0,
         "pad_token_id": PAD,
         "torch_dtype": torch_dtype,
-        **{name: values[name] for name in own},
+        **{name: values[name] for name in own if values[name] is not None},
     }
 
 

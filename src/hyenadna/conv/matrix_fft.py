@@ -51,20 +51,25 @@ def shape_for(length: int, dtype: torch.dtype, device: torch.device) -> Shape:
             f"matrix convolution: {length:,} samples; 1 to {LONGEST:,} are possible, "
             "take method='fft'"
         )
+    return shape_of(length, largest=most_points(_shared_bytes(device), dtype))
+
+
+def most_points(shared: int, dtype: torch.dtype) -> int:
+    """Most points that a program with so many bytes of shared memory transforms."""
+    points = 8192 if shared >= 160 << 10 else SMALL
     # split factors need twice the shared memory
-    largest = min(_largest(device), 4096) if dtype == torch.float32 else _largest(device)
-    return shape_of(length, largest=largest)
+    return min(points, 4096) if dtype == torch.float32 else points
 
 
 @lru_cache(maxsize=16)
-def _largest(device: torch.device) -> int:
-    """Most points that one program transforms there."""
+def _shared_bytes(device: torch.device) -> int:
+    """Most shared memory of a block there; that of an H200 where no GPU is."""
     if device.type != "cuda":
-        return 8192
+        return 227 << 10
     from triton.runtime import driver
 
-    properties = driver.active.utils.get_device_properties(device.index)
-    return 8192 if properties["max_shared_mem"] >= 160 << 10 else SMALL
+    bytes_: int = driver.active.utils.get_device_properties(device.index)["max_shared_mem"]
+    return bytes_
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,7 @@ def make_mixer(config: ModelConfig) -> nn.Module:
     filter_fn = ImplicitFilter(
         config.filter_channels,
         max_seq_len=config.max_seq_len,
+        lag_scale=config.lag_scale,
         emb_dim=config.emb_dim,
         width=config.filter_order,
         num_inner_mlps=config.num_inner_mlps,

@@ -31,7 +31,7 @@ def deeper(model: HyenaDNA, n_layer: int) -> HyenaDNA:
     made.load_state_dict(dict(model.named_parameters()), strict=False)
     below = list(model.backbone.layers)
     for at, block in enumerate(made.backbone.layers):
-        # All filters read positions on one scale, also where the model keeps its own.
+        # All filters read positions alike, also where the model keeps its own tables.
         _keep_tables(block, below[min(at, old - 1)])
         if at >= old:
             _silence(block)
@@ -41,10 +41,8 @@ def deeper(model: HyenaDNA, n_layer: int) -> HyenaDNA:
 def _keep_tables(block: nn.Module, like: nn.Module) -> None:
     filters = ([m for m in x.modules() if isinstance(m, ImplicitFilter)] for x in (block, like))
     for filter_fn, source in zip(*filters, strict=True):
-        tables = source.tables()
-        for name, stored in source.named_buffers():
-            if name in tables:
-                filter_fn.keep_table(name, stored)
+        for name, stored in source.stored().items():
+            filter_fn.keep_table(name, stored)
 
 
 def _silence(block: nn.Module) -> None:

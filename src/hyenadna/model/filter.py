@@ -39,7 +39,7 @@ def lag_features(
     f evenly spaced from 1e-4. They depend on M and not on the length of the input. Computed in
     float64 and rounded once; all layers of all models of this shape share the one table.
 
-    scale: another M in these formulas than the number of lags (see `hyenadna.model.longer`).
+    scale: another M in these formulas than the number of lags (`ModelConfig.lag_scale`).
     """
     bands, scale = (emb_dim - 1) // 2, scale or max_seq_len
     lag = torch.arange(max_seq_len, dtype=torch.float64, device="cpu")
@@ -115,6 +115,7 @@ class ImplicitFilter(nn.Module):
         channels: int,
         *,
         max_seq_len: int,
+        lag_scale: int | None = None,
         emb_dim: int,
         width: int,
         num_inner_mlps: int,
@@ -124,6 +125,7 @@ class ImplicitFilter(nn.Module):
     ) -> None:
         super().__init__()
         self.max_seq_len, self.emb_dim, self.channels = max_seq_len, emb_dim, channels
+        self.lag_scale = lag_scale
         self.window_shift = window_shift
         self.bias = nn.Parameter(torch.randn(channels))
         sine = Sine(width, activation_freq, train=train_freq)
@@ -139,11 +141,15 @@ class ImplicitFilter(nn.Module):
         """The tables in effect: `pos_emb.z` (1, M, E), `pos_emb.t` (1, M, 1), `modulation.deltas`
         (1, 1, C); computed by formula unless a checkpoint stored others."""
         device = self.bias.device
-        z, t = lag_features(self.max_seq_len, self.emb_dim, device)
+        z, t = lag_features(self.max_seq_len, self.emb_dim, device, scale=self.lag_scale)
         formula = {"pos_emb.z": z, "pos_emb.t": t}
         formula["modulation.deltas"] = _rates_on(self.channels, device)
-        stored = {k: v for k, v in self.named_buffers() if k in formula}
-        return formula | stored
+        return formula | self.stored()
+
+    def stored(self) -> dict[str, Tensor]:
+        """The tables that are kept instead of the formula's (see `keep_table`), by name."""
+        rooms = {"pos_emb": self.pos_emb, "modulation": self.modulation}
+        return {f"{room}.{key}": v for room in rooms for key, v in rooms[room].named_buffers()}
 
     def keep_table(self, name: str, value: Tensor) -> None:
         """Use the stored `value` for the table `name` (see `tables`) instead of the formula.

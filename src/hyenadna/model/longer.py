@@ -1,20 +1,21 @@
 """A model that reads longer sequences than the one it was made from, and the same shorter ones.
 
 The filters' features depend on the longest sequence M: a network that is simply told another M
-computes other filters, longer and coarser ones. Here the tables of features go on beyond M on the
-same scale, and are kept with the model as its own. Filters then keep their values at lags 0..M-1,
-to the bit, so the model reads up to M tokens as before. At lags from M on the window is at its
-floor, and the network gives what it happens to: train on long sequences to make use of them.
+computes other filters, longer and coarser ones. So the lag axis keeps its scale and goes on beyond
+M. Filters then keep their values at lags 0..M-1, to the bit, and the model reads up to M tokens as
+before. At lags from M on the window is at its floor, and the network gives what it happens to:
+train on long sequences to make use of them.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
 from hyenadna.model.filter import ImplicitFilter, lag_features
+
+_RATES = "modulation.deltas"
 
 
 def longer(model: HyenaDNA, max_seq_len: int) -> HyenaDNA:
@@ -29,22 +30,34 @@ def longer(model: HyenaDNA, max_seq_len: int) -> HyenaDNA:
             f"--max-seq-len is {max_seq_len:,}, but the model reads {old:,} tokens already; give "
             "more, or leave it out"
         )
-    made = HyenaDNA(model.config.replace(max_seq_len=max_seq_len)).to(model.head_weight)
+    config = model.config.replace(max_seq_len=max_seq_len, lag_scale=_lag_scale(model))
+    made = HyenaDNA(config).to(model.head_weight)
     made.load_state_dict(dict(model.named_parameters()), strict=False)
-    filters = ([m for m in x.modules() if isinstance(m, ImplicitFilter)] for x in (model, made))
-    for before, after in zip(*filters, strict=True):
-        for name, table in _continued(before, max_seq_len).items():
-            after.keep_table(name, table)
+    for before, after in zip(_filters(model), _filters(made), strict=True):
+        if _RATES in before.stored():  # a table of channels, not of lags
+            after.keep_table(_RATES, before.tables()[_RATES])
     return made.eval()
 
 
-def _continued(before: ImplicitFilter, max_seq_len: int) -> dict[str, Tensor]:
-    """The tables at lags 0..max_seq_len-1. Raises InputError as `longer` does."""
-    own = before.tables()
-    z, t = own["pos_emb.z"], own["pos_emb.t"]
-    scale = round(1 / float(t[0, 1, 0])) + 1  # t = lag / (M - 1)
-    expected = lag_features(before.max_seq_len, before.emb_dim, t.device, scale=scale)
-    if not (torch.allclose(z, expected[0]) and torch.allclose(t, expected[1])):
-        raise InputError("the positions of this model follow no formula that goes on; train anew")
-    z, t = lag_features(max_seq_len, before.emb_dim, t.device, scale=scale)
-    return {"pos_emb.z": z, "pos_emb.t": t, "modulation.deltas": own["modulation.deltas"]}
+def _lag_scale(model: HyenaDNA) -> int:
+    """The scale of all lag axes: the configuration's, or that of tables which the model keeps.
+
+    Raises InputError as `longer` does.
+    """
+    length = model.config.max_seq_len
+    scale = model.config.lag_scale or length
+    kept = [m.tables() for m in _filters(model) if {"pos_emb.z", "pos_emb.t"} & set(m.stored())]
+    if kept:
+        scale = round(1 / float(kept[0]["pos_emb.t"][0, 1, 0])) + 1  # t = lag / (scale - 1)
+    for own in kept:
+        z, t = own["pos_emb.z"], own["pos_emb.t"]
+        expected = lag_features(length, z.shape[-1], t.device, scale=scale)
+        if not (torch.allclose(z, expected[0]) and torch.allclose(t, expected[1])):
+            raise InputError(
+                "the positions of this model follow no formula that goes on; train anew"
+            )
+    return scale
+
+
+def _filters(model: HyenaDNA) -> list[ImplicitFilter]:
+    return [m for m in model.modules() if isinstance(m, ImplicitFilter)]

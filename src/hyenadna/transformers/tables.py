@@ -60,7 +60,7 @@ def mark_absent(module: nn.Module) -> None:
 def settle_tables(model: nn.Module, config: ModelConfig) -> None:
     """Keep only the tables that a file held and that differ from their formula."""
     for filter_fn in filters(model).values():
-        held = {n: b for n, b in filter_fn.named_buffers() if n in TABLES}
+        held = filter_fn.stored()
         for name in held:
             _drop(filter_fn, name)
         formula = filter_fn.tables()
