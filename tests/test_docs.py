@@ -112,6 +112,24 @@ def test_every_page_can_be_reached_from_the_readme():
     assert not [page for page in PAGES if page not in found]
 
 
+@pytest.mark.parametrize("folder", ["benchmarks", "decisions"])
+def test_an_index_lists_every_page_of_its_folder(folder):
+    index = ROOT / "docs" / folder / "README.md"
+    listed = {target for target, _ in links(index)} | {index}
+    assert not set(index.parent.glob("*.md")) - listed
+
+
+def test_commands_of_benchmarks_exist():
+    text = (ROOT / "docs" / "benchmarks" / "README.md").read_text()
+    modules = re.findall(r"python -m benchmarks\.(\w+)`", text)
+    assert len(modules) > 10
+    for name in modules:
+        place = ROOT / "benchmarks" / name
+        assert place.is_dir() or place.with_suffix(".py").exists(), name
+    for file in re.findall(r"`python (benchmarks/\w+\.py)", text):
+        assert (ROOT / file).exists(), file
+
+
 def test_files_and_tests_that_are_named_exist():
     text = (ROOT / "docs" / "changing.md").read_text()
     named = re.findall(r"`(tests/\S+?\.py)::(\w+)`", text)
