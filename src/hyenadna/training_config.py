@@ -87,7 +87,7 @@ class PretrainConfig:
     """Peak learning rate of the filter network; lr when left out."""
     optimizer: Optimizer = "adamw"
     """`muon`: the matrices of projections and MLP by momentum made orthogonal, the rest by AdamW.
-    Learns more from each base, and takes some 10 % more time; not with --fsdp."""
+    Learns more from each base, and takes some 10 % more time."""
     matrix_lr: float | None = None
     """Peak learning rate of the matrices under `muon`; 4 lr when left out."""
     filter_init: FilterInit = "scaled"

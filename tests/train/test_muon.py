@@ -10,7 +10,6 @@ import torch
 from hyenadna.config import ModelConfig
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
-from hyenadna.train.loop import Trainer
 from hyenadna.train.muon import UPDATE_SIZE, MuonAdamW, orthogonal
 from hyenadna.train.optim import make_optimizer, parameter_groups
 from hyenadna.training_config import PretrainConfig
@@ -119,9 +118,3 @@ def test_which_parameters_are_matrices():
 def test_options_that_do_not_go_together(options, message):
     with pytest.raises(InputError, match=message):
         PretrainConfig(**options)
-
-
-def test_a_model_in_parts_is_refused():
-    config = PretrainConfig(optimizer="muon", steps=1, stages="none")
-    with pytest.raises(InputError, match="--fsdp with --optimizer muon"):
-        Trainer(HyenaDNA(SMALL), None, config, final_length=16, sharded=object())

@@ -93,6 +93,7 @@ def alone(genome, tmp_path_factory) -> Callable[[str], Path]:
         (2, "", "adamw"),
         (2, "", "muon"),
         (2, "--fsdp", "adamw"),
+        (2, "--fsdp", "muon"),
         (2, "--context-ranks 2", "adamw"),
         pytest.param(4, "--fsdp --context-ranks 2", "adamw", marks=pytest.mark.slow),
         pytest.param(4, "--context-ranks 2", "muon", marks=pytest.mark.slow),

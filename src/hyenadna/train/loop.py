@@ -83,8 +83,6 @@ class Trainer:
         self.ranks = ranks
         if sharded and config.precision == "fp16":
             raise InputError("--fsdp with --precision fp16: take bf16")
-        if sharded and config.optimizer == "muon":
-            raise InputError("--fsdp with --optimizer muon, which needs whole matrices: take adamw")
         self.parallel = Parallel(model, ranks, sharded)
         self.device = model.head_weight.device
         self.stages = config.length_stages(final_length)

@@ -3,10 +3,11 @@
 Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks", with the scale of Liu
 et al. 2025, arXiv 2502.16982, which gives the updates of a matrix the size that AdamW's have.
 
-The same as `torch.optim.Muon(adjust_lr_fn="match_rms_adamw")`, its twin in the tests, but for three
-things: matrices that lie stacked in one parameter are turned each by itself, the iteration is in
-float32 (torch's in bf16, slow on CPUs without it), and one optimiser holds AdamW's groups too, so
-that schedule, loss scale and resumption need not know of two.
+The same as `torch.optim.Muon(adjust_lr_fn="match_rms_adamw")`, its twin in the tests, but for four
+things: matrices that lie stacked in one parameter are turned each by itself, parameters may lie in
+parts on several ranks (FSDP2), the iteration is in float32 (torch's in bf16, slow on CPUs without
+it), and one optimiser holds AdamW's groups too, so that schedule, loss scale and resumption need
+not know of two.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
+
+from hyenadna.model.parallel.parts import parts_like, whole
 
 NEWTON_SCHULZ: Final = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration (Jordan et al. 2024): fast, to singular values near 1."""
@@ -74,8 +77,9 @@ class MuonAdamW(torch.optim.AdamW):
             state["momentum"] = torch.zeros_like(parameter)
         state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
         ahead = parameter.grad.lerp(state["momentum"], MOMENTUM)  # Nesterov's
-        blocks = ahead.unflatten(0, (group["blocks"], -1)).float()
+        # where rows lie on several ranks, each makes the whole of it and takes its own
+        blocks = whole(ahead).unflatten(0, (group["blocks"], -1)).float()
         size = UPDATE_SIZE * max(blocks.shape[-2:]) ** 0.5
         update = orthogonal(blocks).flatten(0, 1).to(parameter.dtype)
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(update, alpha=-group["lr"] * size)
+        parameter.add_(parts_like(parameter, update.__getitem__), alpha=-group["lr"] * size)
