@@ -110,10 +110,10 @@ RUNS: Final[Mapping[str, Run]] = {
         "deep-16k",
     ),
     "starter-1k": Run(
-        "--stages none --steps 1000 --lr 0.0005 --evaluate-every 500", _SIXTH, "deeper-1k"
+        "--stages none --steps 1200 --lr 0.0005 --evaluate-every 600", _SIXTH, "deeper-1k"
     ),
     "starter-16k": Run(
-        "--length 16384 --stages 4096:240 --steps 480 --lr 0.0005 --evaluate-every 240",
+        "--length 16384 --stages 4096:320 --steps 620 --lr 0.0005 --evaluate-every 310",
         _SIXTH,
         "deeper-16k",
     ),
