@@ -116,7 +116,7 @@ _ALL: Final = (
             "made relatives of the mitochondria of the train part: copies in which up to a fifth "
             "of the bases is substituted, never measured on"
         ),
-        "made by `benchmarks/shipped_relatives.py`",
+        "Made by `benchmarks/shipped_relatives.py`",
         relatives_of="mitochondria",
         contigs=("human", "orangutan", "chimpanzee", "cat", "sheep", "wolf"),
     ),
