@@ -251,7 +251,8 @@ def table_formulas(config: ModelConfig) -> dict[str, Tensor]:
     Float32, on the CPU; shapes as `ImplicitFilter.tables` says.
     """
     cpu = torch.device("cpu")
-    z, t = lag_features(config.max_seq_len, config.emb_dim, cpu, scale=config.lag_scale)
+    scale = config.lag_scale or config.max_seq_len
+    z, t = lag_features(config.max_seq_len, config.emb_dim, cpu, scale)
     return dict(zip(TABLES, (z, t, decay_rates(config.filter_channels)), strict=True))
 
 

@@ -31,17 +31,16 @@ def _rates_on(channels: int, device: torch.device) -> Tensor:
 @lru_cache(maxsize=8)
 @torch.inference_mode(False)  # cached: a table made inside inference mode could never train
 def lag_features(
-    max_seq_len: int, emb_dim: int, device: torch.device, *, scale: int | None = None
+    max_seq_len: int, emb_dim: int, device: torch.device, scale: int, /
 ) -> tuple[Tensor, Tensor]:
     """Features z (1, M, E) and normalised lags t (1, M, 1), float32, of the lags 0..M-1.
 
-    `t = l / (M-1)`; `z = [t, cos(f w), -sin(f w)]` with `w = 2 pi l / M` and `(E-1)/2` frequencies
-    f evenly spaced from 1e-4. They depend on M and not on the length of the input. Computed in
-    float64 and rounded once; all layers of all models of this shape share the one table.
-
-    scale: another M in these formulas than the number of lags (`ModelConfig.lag_scale`).
+    `t = l / (S-1)`; `z = [t, cos(f w), -sin(f w)]` with `w = 2 pi l / S` and `(E-1)/2` frequencies
+    f evenly spaced from 1e-4. The scale S is M but in a model that was made longer
+    (`ModelConfig.lag_scale`); the length of the input does not matter. Computed in float64 and
+    rounded once; all layers of all models of this shape share the one table.
     """
-    bands, scale = (emb_dim - 1) // 2, scale or max_seq_len
+    bands = (emb_dim - 1) // 2
     lag = torch.arange(max_seq_len, dtype=torch.float64, device="cpu")
     t = (lag / (scale - 1))[:, None]
     frequencies = torch.linspace(1e-4, bands - 1, bands, dtype=torch.float64, device="cpu")
@@ -125,7 +124,7 @@ class ImplicitFilter(nn.Module):
     ) -> None:
         super().__init__()
         self.max_seq_len, self.emb_dim, self.channels = max_seq_len, emb_dim, channels
-        self.lag_scale = lag_scale
+        self.lag_scale = lag_scale or max_seq_len
         self.window_shift = window_shift
         self.bias = nn.Parameter(torch.randn(channels))
         sine = Sine(width, activation_freq, train=train_freq)
@@ -141,7 +140,7 @@ class ImplicitFilter(nn.Module):
         """The tables in effect: `pos_emb.z` (1, M, E), `pos_emb.t` (1, M, 1), `modulation.deltas`
         (1, 1, C); computed by formula unless a checkpoint stored others."""
         device = self.bias.device
-        z, t = lag_features(self.max_seq_len, self.emb_dim, device, scale=self.lag_scale)
+        z, t = lag_features(self.max_seq_len, self.emb_dim, device, self.lag_scale)
         formula = {"pos_emb.z": z, "pos_emb.t": t}
         formula["modulation.deltas"] = _rates_on(self.channels, device)
         return formula | self.stored()

@@ -51,7 +51,7 @@ def _lag_scale(model: HyenaDNA) -> int:
         scale = round(1 / float(kept[0]["pos_emb.t"][0, 1, 0])) + 1  # t = lag / (scale - 1)
     for own in kept:
         z, t = own["pos_emb.z"], own["pos_emb.t"]
-        expected = lag_features(length, z.shape[-1], t.device, scale=scale)
+        expected = lag_features(length, z.shape[-1], t.device, scale)
         if not (torch.allclose(z, expected[0]) and torch.allclose(t, expected[1])):
             raise InputError(
                 "the positions of this model follow no formula that goes on; train anew"
