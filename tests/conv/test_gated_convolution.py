@@ -17,7 +17,7 @@ if importlib.util.find_spec("triton") is None:
     pytest.skip("no Triton", allow_module_level=True)
 
 import tests.conv.interpreter  # noqa: F401 - before the kernels are imported
-from tests.ahead_of_time import lines_of
+from tests.ahead_of_time import GPUS, lines_of
 from tests.conv.gated import (
     DEVICE,
     LEAST,
@@ -323,6 +323,15 @@ def test_the_compiler_takes_the_kernels():
         )
     }  # fmt: skip
     assert not any(x["spilled"] for x in kernels)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gpu", ["a100", "rtx4090"])
+def test_the_compiler_takes_the_kernels_for_other_gpus(gpu):
+    kernels = lines_of("tests.conv.ahead_of_time", "--short", "--gpu", gpu)
+    assert len({x["kernel"] for x in kernels}) == 11
+    for x in kernels:
+        assert x["shared"] <= GPUS[gpu].shared and x["spilled"] <= 64, x
 
 
 @pytest.mark.slow

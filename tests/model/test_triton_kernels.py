@@ -16,7 +16,7 @@ if importlib.util.find_spec("triton") is None:
     pytest.skip("no Triton", allow_module_level=True)
 
 import tests.conv.interpreter  # noqa: F401 - before the kernels are imported
-from tests.ahead_of_time import lines_of
+from tests.ahead_of_time import GPUS, lines_of
 from tests.model import ahead_of_time
 
 from hyenadna.alphabet import IGNORED
@@ -495,3 +495,12 @@ def test_every_kernel_compiles_for_an_h200():
     assert len({kernel["kernel"] for kernel in kernels}) >= 20
     for kernel in kernels:
         assert kernel["shared"] <= 232_448 and kernel["spilled"] <= 64, kernel
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gpu", ["a100", "rtx4090"])
+def test_the_kernels_of_a_step_compile_for_other_gpus(gpu):
+    kernels = lines_of("tests.model.ahead_of_time", "--short", "--gpu", gpu)
+    assert len({kernel["kernel"] for kernel in kernels}) >= 20
+    for kernel in kernels:
+        assert kernel["shared"] <= GPUS[gpu].shared and not kernel["spilled"], kernel
