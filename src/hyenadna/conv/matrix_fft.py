@@ -68,8 +68,7 @@ def _shared_bytes(device: torch.device) -> int:
         return 227 << 10
     from triton.runtime import driver
 
-    bytes_: int = driver.active.utils.get_device_properties(device.index)["max_shared_mem"]
-    return bytes_
+    return int(driver.active.utils.get_device_properties(device.index)["max_shared_mem"])
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from hyenadna.model.parallel.parts import parts_like, whole
+from hyenadna.model.parallel.parts import dealt, whole
 
 NEWTON_SCHULZ: Final = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration (Jordan et al. 2024): fast, to singular values near 1."""
@@ -82,4 +82,4 @@ class MuonAdamW(torch.optim.AdamW):
         size = UPDATE_SIZE * max(blocks.shape[-2:]) ** 0.5
         update = orthogonal(blocks).flatten(0, 1).to(parameter.dtype)
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(parts_like(parameter, update.__getitem__), alpha=-group["lr"] * size)
+        parameter.add_(dealt(update, parameter), alpha=-group["lr"] * size)

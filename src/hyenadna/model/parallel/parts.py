@@ -15,16 +15,23 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def own_rows(tensor: Tensor) -> slice:
-    """The rows of a tensor in parts that this rank holds; there may be none."""
+def dealt(value: Tensor, like: Tensor) -> Tensor:
+    """`value`, which every rank has whole, in parts as `like` is: without a word to the others."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
+    if not isinstance(like, DTensor):
+        return value
+    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+
+
+def own_rows(tensor: Tensor) -> slice:
+    """The rows of a tensor in parts that this rank holds; there may be none."""
+    from torch.distributed.tensor import DTensor
+
     assert isinstance(tensor, DTensor)
-    # dealt out as the tensor is, without a word to the others
-    numbers = torch.arange(tensor.shape[0], device=tensor.device)
-    mine = distribute_tensor(
-        numbers, tensor.device_mesh, tensor.placements, src_data_rank=None
-    ).to_local()
+    numbers = dealt(torch.arange(tensor.shape[0], device=tensor.device), tensor)
+    assert isinstance(numbers, DTensor)
+    mine = numbers.to_local()
     return slice(int(mine[0]), int(mine[-1]) + 1) if len(mine) else slice(0, 0)
 
 
