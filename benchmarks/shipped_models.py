@@ -5,7 +5,7 @@
     python -m benchmarks.shipped_models evaluate RUNS [--only NAME]       # on held-out bases
     python -m benchmarks.shipped_models package RUNS                      # into src and docs
 
-Each step is a few commands of `hyenadna`, which it prints. Training takes some three and a half
+Each step is a few commands of `hyenadna`, which it prints. Training takes some five
 hours on a core for each model, and goes on where it was when it is started again.
 """
 

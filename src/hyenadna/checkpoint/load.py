@@ -17,10 +17,10 @@ from hyenadna.checkpoint.layouts import TABLES, first_freq, is_freq_copy
 from hyenadna.checkpoint.reading import (
     LoadReport,
     Reading,
-    filters,
     open_checkpoint,
 )
 from hyenadna.model.backbone import HyenaDNA
+from hyenadna.model.filter import filters
 from hyenadna.model.parallel.parts import put
 
 

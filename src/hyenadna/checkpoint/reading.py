@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hyenadna.checkpoint import hub
 from hyenadna.checkpoint.config_file import model_block, model_config, read_config
@@ -32,7 +32,7 @@ from hyenadna.checkpoint.layouts import (
 from hyenadna.config import ModelConfig
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
-from hyenadna.model.filter import ImplicitFilter, decay_rates, lag_features
+from hyenadna.model.filter import decay_rates, lag_features
 from hyenadna.shipped import shipped_folder, shipped_names
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -282,11 +282,6 @@ def rounding(config: ModelConfig) -> float:
     z can have (1e-5) is more than that, and rounding to half precision (2e-4) far more.
     """
     return 2e-6 * max(2, (config.emb_dim - 1) // 2)
-
-
-def filters(model: nn.Module) -> dict[str, ImplicitFilter]:
-    """The implicit filters of a model by their names; none in an attention model."""
-    return {n: m for n, m in model.named_modules() if isinstance(m, ImplicitFilter)}
 
 
 def _shapes(

@@ -12,7 +12,6 @@ from torch import Tensor
 from hyenadna.checkpoint.config_file import flat_values
 from hyenadna.checkpoint.folder import replace
 from hyenadna.checkpoint.layouts import HEAD, file_name, is_freq_copy
-from hyenadna.checkpoint.reading import filters
 from hyenadna.checkpoint.safetensors_file import (
     INDEX,
     Content,
@@ -22,6 +21,7 @@ from hyenadna.checkpoint.safetensors_file import (
 )
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
+from hyenadna.model.filter import filters
 
 _OWN_FILES = ("config.json", "model.safetensors", INDEX)
 SHARD_BYTES: Final = 5 * 10**9

@@ -41,7 +41,7 @@ from hyenadna.model.engine.run import (
 )
 from hyenadna.model.engine.sizes import Workload
 from hyenadna.model.engine.spectra import SpectrumCache
-from hyenadna.model.filter import ImplicitFilter, Sine, StoredTables
+from hyenadna.model.filter import ImplicitFilter, Sine, StoredTables, filters
 from hyenadna.model.operator import HyenaOperator, ShortFilter
 
 
@@ -514,8 +514,7 @@ def rescale_filters(model: nn.Module) -> None:
     docs/decisions/filter-initialisation.md for the measured gain.
     A model without implicit filters is left as it is.
     """
-    for module in model.modules():
-        if isinstance(module, ImplicitFilter):
-            for layer in module.implicit_filter:
-                if isinstance(layer, nn.Linear):
-                    nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+    for filter_fn in filters(model).values():
+        for layer in filter_fn.implicit_filter:
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=layer.in_features**-0.5)

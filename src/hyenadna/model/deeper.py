@@ -11,7 +11,7 @@ from torch import nn
 
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA, rescale_filters
-from hyenadna.model.filter import ImplicitFilter
+from hyenadna.model.filter import filters
 
 
 def deeper(model: HyenaDNA, n_layer: int) -> HyenaDNA:
@@ -39,8 +39,7 @@ def deeper(model: HyenaDNA, n_layer: int) -> HyenaDNA:
 
 
 def _keep_tables(block: nn.Module, like: nn.Module) -> None:
-    filters = ([m for m in x.modules() if isinstance(m, ImplicitFilter)] for x in (block, like))
-    for filter_fn, source in zip(*filters, strict=True):
+    for filter_fn, source in zip(filters(block).values(), filters(like).values(), strict=True):
         for name, stored in source.stored().items():
             filter_fn.keep_table(name, stored)
 

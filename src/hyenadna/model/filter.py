@@ -200,3 +200,8 @@ class ImplicitFilter(nn.Module):
             t = tables["pos_emb.t"][0, start : start + len(hidden), 0].to(self.dtype)
             rate = tables["modulation.deltas"][0, 0, channels].to(self.dtype).abs()
             return network * torch.exp(-rate[:, None] * t).add_(self.window_shift)
+
+
+def filters(model: nn.Module) -> dict[str, ImplicitFilter]:
+    """The implicit filters of a model, or a part of one, by name; none in an attention model."""
+    return {n: m for n, m in model.named_modules() if isinstance(m, ImplicitFilter)}

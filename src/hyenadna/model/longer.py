@@ -13,7 +13,7 @@ import torch
 
 from hyenadna.errors import InputError
 from hyenadna.model.backbone import HyenaDNA
-from hyenadna.model.filter import ImplicitFilter, lag_features
+from hyenadna.model.filter import filters, lag_features
 
 _RATES = "modulation.deltas"
 
@@ -33,7 +33,7 @@ def longer(model: HyenaDNA, max_seq_len: int) -> HyenaDNA:
     config = model.config.replace(max_seq_len=max_seq_len, lag_scale=_lag_scale(model))
     made = HyenaDNA(config).to(model.head_weight)
     made.load_state_dict(dict(model.named_parameters()), strict=False)
-    for before, after in zip(_filters(model), _filters(made), strict=True):
+    for before, after in zip(filters(model).values(), filters(made).values(), strict=True):
         if _RATES in before.stored():  # a table of channels, not of lags
             after.keep_table(_RATES, before.tables()[_RATES])
     return made.eval()
@@ -46,7 +46,8 @@ def _lag_scale(model: HyenaDNA) -> int:
     """
     length = model.config.max_seq_len
     scale = model.config.lag_scale or length
-    kept = [m.tables() for m in _filters(model) if {"pos_emb.z", "pos_emb.t"} & set(m.stored())]
+    lags = {"pos_emb.z", "pos_emb.t"}
+    kept = [own.tables() for own in filters(model).values() if lags & set(own.stored())]
     if kept:
         scale = round(1 / float(kept[0]["pos_emb.t"][0, 1, 0])) + 1  # t = lag / (scale - 1)
     for own in kept:
@@ -57,7 +58,3 @@ def _lag_scale(model: HyenaDNA) -> int:
                 "the positions of this model follow no formula that goes on; train anew"
             )
     return scale
-
-
-def _filters(model: HyenaDNA) -> list[ImplicitFilter]:
-    return [m for m in model.modules() if isinstance(m, ImplicitFilter)]

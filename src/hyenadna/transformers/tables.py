@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from hyenadna.checkpoint.layouts import TABLES, first_freq, is_freq_copy
-from hyenadna.checkpoint.reading import filters, rounding
+from hyenadna.checkpoint.reading import rounding
 from hyenadna.config import ModelConfig
-from hyenadna.model.filter import ImplicitFilter
+from hyenadna.model.filter import ImplicitFilter, filters
 
 
 def all_tables(model: nn.Module) -> dict[str, Tensor]:
