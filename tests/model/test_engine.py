@@ -467,10 +467,11 @@ def test_settings_are_checked(tmp_path):
         make(SMALL.replace(d_model=20)).set_engine("native")
 
 
-def test_too_little_memory_says_what_would_do(kernels):
+def test_too_little_memory_says_what_would_do(kernels, monkeypatch):
+    held = 2**30
+    monkeypatch.setattr("hyenadna.model.engine.run.resident_bytes", lambda: held)
     model = make(preset("tiny-16k-d128").replace(n_layer=1)).eval()
     tokens = random_tokens(1, 16000)
-    held = resident_bytes()
     model.set_engine(kernels, held + 2**27)
     message = r"max_memory is .*, but training on 1 x 16,000 tokens .* at least .*for 1 x [\d,]+$"
     with pytest.raises(InputError, match=message) as caught:
