@@ -12,12 +12,14 @@ from hyenadna.config import ModelConfig, preset
 
 
 def test_a_gpu_plan_says_memory_time_and_price(capsys):
-    assert run(["plan", "large-1m", "--length", "1000000", "--device", "h100"]) == 0
+    words = ["plan", "large-1m", "--length", "1000000", "--device", "h100"]
+    assert run([*words, "--batch", "8"]) == 0
     said = capsys.readouterr().out
     assert "6,550,528 parameters" in said and "kept activations" in said
-    assert "does not fit" in said and "it fits with --gradient-checkpointing" in said
+    assert "does not fit" in said and "it fits with --at-once 4" in said
     assert "bases a second" in said and "dollars" in said and "Not measured on GPUs" in said
     assert "3 dollars an hour of a device is one too" in said
+    assert run(words) == 0 and "GiB: fits" in capsys.readouterr().out
 
 
 def test_rows_that_do_not_count_are_told(capsys):

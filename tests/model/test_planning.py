@@ -42,7 +42,7 @@ def counted_products(setup: Setup) -> float:
     "config", [SMALL, SMALL.replace(hyena_order=3), SMALL.replace(d_inner=48, num_inner_mlps=1)]
 )
 def test_products_are_those_of_a_real_step(config, checkpointing):
-    setup = Setup(config=config, length=256, batch=2, checkpointing=checkpointing)
+    setup = Setup(config=config, length=256, batch=2, checkpointing=checkpointing, plain=True)
     # the features of lags need no gradient: one product less of the filter network's first layer
     features = 2 * 256 * config.emb_dim * config.filter_order * config.n_layer
     assert work(setup).products - features == counted_products(setup)
@@ -74,7 +74,7 @@ class CountedTransforms(torch.utils._python_dispatch.TorchDispatchMode):
 @pytest.mark.parametrize("order", [2, 3])
 def test_transforms_are_those_of_a_real_step(order, checkpointing):
     config = SMALL.replace(hyena_order=order)
-    setup = Setup(config=config, length=256, batch=3, checkpointing=checkpointing)
+    setup = Setup(config=config, length=256, batch=3, checkpointing=checkpointing, plain=True)
     model = HyenaDNA(config).train()
     model.set_engine("plain")
     model.set_checkpointing(mixer=checkpointing, mlp=checkpointing)
@@ -175,23 +175,23 @@ def test_work_is_shared_and_grows_with_the_task(setup, ranks):
 
 
 def test_memory_falls_with_checkpointing_and_context():
-    setup = Setup(config=LARGE, length=10**6, precision="bf16")
+    setup = Setup(config=LARGE, length=10**6, precision="bf16", plain=True)
     again = memory(setup.change(checkpointing=True)).total
     assert again < 0.3 * memory(setup).total
+    assert memory(setup.change(plain=False)).total < again
     totals = [memory(setup.change(ranks=r, context=r)).total for r in (2, 4, 8, 16)]
     assert totals == sorted(totals, reverse=True) and totals[0] < again
 
 
 def test_the_change_that_makes_it_fit_is_the_smallest():
     on = device("h100")
-    found = forecast(Setup(config=LARGE, length=10**6, precision="bf16"), on)
+    found = forecast(Setup(config=LARGE, length=10**6, precision="bf16", plain=True), on)
     assert not found.fits
     change = smallest_change(found)
     assert change is not None and change.flags == "--gradient-checkpointing" and change.outlook.fits
-    batch = forecast(
-        Setup(config=LARGE, length=10**6, batch=4, precision="bf16", checkpointing=True), on
-    )
-    assert smallest_change(batch).flags == "--at-once 2"
+    again = Setup(config=LARGE, length=10**6, batch=4, precision="bf16", checkpointing=True)
+    for plain in (True, False):  # through the engine 2 fit too, with or without checkpointing
+        assert smallest_change(forecast(again.change(plain=plain), on)).flags == "--at-once 2"
     wide = LARGE.replace(d_model=2048, n_layer=26)
     eight = Setup(config=wide, length=10**6, ranks=8, context=8, fsdp=True, precision="bf16")
     assert smallest_change(forecast(eight, on)).flags == "--ranks 16 --context-ranks 16"

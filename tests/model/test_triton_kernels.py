@@ -31,6 +31,7 @@ from hyenadna.model.decoding.decoder import Decoder
 from hyenadna.model.decoding.trunk import TrunkReader
 from hyenadna.model.engine import (
     plan,
+    run,
     spectra,
     triton_convolution,
     triton_ends,
@@ -47,6 +48,8 @@ from hyenadna.model.engine.triton_kernels import TritonKernels
 from hyenadna.model.engine.triton_matrix import MatrixConvolution
 from hyenadna.model.engine.triton_products import fold, gelu_backward, unfold
 from hyenadna.model.likelihood import target_nats
+from hyenadna.model.planning.parts import memory
+from hyenadna.model.planning.setup import Setup
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMALL = ModelConfig(
@@ -463,6 +466,24 @@ def test_the_plan_of_a_gpu_has_room_for_every_spectrum(length):
     for largest in (4096, 8192):
         assert 8 * shape_of(length, largest=largest).m + 4 * matrix_fft.PADDING <= room
     assert 8 * smooth_length(length) <= room
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_hyenadna_plan_counts_what_the_engine_plans(training, half, monkeypatch):
+    config, total = preset("tiny-1k").replace(n_layer=3), 80 * 10**9
+    model = HyenaDNA(config).to(DEVICE)
+    model.set_engine("triton")
+    monkeypatch.setattr(run, "device_rooms", lambda device: gpu_rooms(total))
+    with torch.autocast(DEVICE, torch.bfloat16, enabled=half), torch.set_grad_enabled(training):
+        found = model.backbone.engine_pass(model.head_weight, 4, 1000).plan.total_bytes
+    setup = Setup(
+        config=config, length=1000, batch=4, precision="bf16" if half else "float32",
+        task="train" if training else "infer",
+    )  # fmt: skip
+    told = memory(setup, total)
+    assert told.kept + told.work + told.loss == found
+    assert (told.kept > 0) and told.freed == pytest.approx(0.05 * found)
 
 
 def test_both_providers_transform_as_much_at_once_as_the_plan_counts():

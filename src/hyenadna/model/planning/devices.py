@@ -46,7 +46,7 @@ class Device:
 
     @property
     def is_gpu(self) -> bool:
-        """Whether it is a GPU: then the plain modules run, else the engine where it can."""
+        """Whether it is a GPU."""
         return self.name != "cpu"
 
 

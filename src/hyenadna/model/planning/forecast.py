@@ -79,9 +79,8 @@ class Forecast:
 def forecast(setup: Setup, device: Device, shares: Shares = ASSUMED) -> Forecast:
     """What the setup takes on the device."""
     todo, told = work(setup), traffic(setup)
-    return Forecast(
-        setup, device, memory(setup), todo, told, step_time(setup, device, todo, told, shares)
-    )
+    held = memory(setup, device.memory) if setup.gpu else memory(setup)
+    return Forecast(setup, device, held, todo, told, step_time(setup, device, todo, told, shares))
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def _changes(setup: Setup) -> Iterator[tuple[str, str, dict[str, Any]]]:
         yield "rows", "--at-once 1", {"at_once": 1}
     if setup.ranks > 1 and not setup.fsdp:
         yield "fsdp", "--fsdp", {"fsdp": True}
-    if not setup.half and not setup.engine:
+    if not setup.half and (setup.gpu or not setup.engine):
         yield "precision", "--precision bf16", {"precision": "bf16"}
     if setup.training and not setup.recomputes:
         yield "checkpointing", "--gradient-checkpointing", {"checkpointing": True}

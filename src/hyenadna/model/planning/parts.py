@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from hyenadna.model.engine.plan import make_plan
+from hyenadna.model.engine.plan import gpu_rooms, make_plan
 from hyenadna.model.engine.sizes import GROUP, Workload
 from hyenadna.model.memory import FIRST_USE, keeps, table_bytes
 from hyenadna.model.planning.context import context_inference, context_training
@@ -29,6 +29,9 @@ NCCL: Final = 1 << 30
 """NCCL's channels, where there are several GPUs; an assumption."""
 GPU_KEEPS: Final = 1.05
 """What torch's allocator on a GPU keeps beside tensors; an assumption."""
+
+SMALLEST_GPU: Final = 80e9
+"""Bytes of a GPU where nothing is said of it: the smallest of `DEVICES`."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +64,16 @@ class Memory:
         return sum(vars(self).values())
 
 
-def memory(setup: Setup) -> Memory:
-    """Memory of a rank, of the one with most where they differ."""
+def memory(setup: Setup, gpu_memory: float = SMALLEST_GPU) -> Memory:
+    """Memory of a rank, of the one with most where they differ.
+
+    gpu_memory: bytes of a GPU, by which the engine cuts its blocks there.
+    """
     config = setup.config
     parameters = 4.0 * config.num_parameters()
     owned = parameters / setup.ranks if setup.fsdp else parameters
     training = float(setup.training)
-    held, factor = _held(setup)
+    held, factor = _held(setup, gpu_memory)
     return Memory(
         weights=owned,
         gradients=training * owned,
@@ -108,10 +114,10 @@ def _exchanged(setup: Setup, parameters: float) -> float:
     return 2 * block + (parameters if setup.passes > 1 else block)
 
 
-def _held(setup: Setup) -> tuple[Held, float]:
+def _held(setup: Setup, gpu_memory: float) -> tuple[Held, float]:
     """What a pass holds, and the memory that it takes as a multiple of it."""
     if setup.engine:
-        return _engine(setup), 1.0
+        return _engine(setup, gpu_memory), GPU_KEEPS if setup.gpu else 1.0
     samples = DEVICE_BLOCK_SAMPLES if setup.gpu else BLOCK_SAMPLES
     rows = setup.rows_at_once
     if setup.context > 1:
@@ -133,13 +139,15 @@ def _held(setup: Setup) -> tuple[Held, float]:
     return held, factor
 
 
-def _engine(setup: Setup) -> Held:
+def _engine(setup: Setup, gpu_memory: float) -> Held:
     """The engine's buffers: streams wait for the backward pass, the rest is work."""
     work = Workload(
         setup.config, setup.rows_at_once, setup.length, training=setup.training,
-        native=setup.native_engine, threads=1,
+        native=setup.native_engine, threads=1, gpu=setup.gpu,
+        product_itemsize=2 if setup.gpu and setup.half else None,
     )  # fmt: skip
-    plan = make_plan(work, step=GROUP if setup.native_engine else 1)
+    rooms = gpu_rooms(int(gpu_memory)) if setup.gpu else None
+    plan = make_plan(work, step=GROUP if setup.native_engine else 1, rooms=rooms)
     layers = setup.config.n_layer if setup.training else 1
-    kept = layers * work.stream * (1 + (setup.training and plan.keep_mixed))
+    kept = layers * (work.stream + (work.mixed if setup.training and plan.keep_mixed else 0))
     return Held(kept, max(0, plan.total_bytes - kept))

@@ -39,7 +39,7 @@ class Setup:
     task: Task = "train"
     gpu: bool = True
     plain: bool = False
-    """Whether the plain modules run on a CPU where the engine could."""
+    """Whether the plain modules run where the engine could."""
     native: bool = True
     """Whether there are native kernels, on a CPU."""
 
@@ -121,17 +121,16 @@ class Setup:
 
     @property
     def engine(self) -> bool:
-        """Whether the passes run through the engine of the CPU."""
+        """Whether the passes run through the engine, as `auto` takes it."""
         hyena = self.config.mixer == "hyena" and self.config.hyena_order == 2
         dropout = self.training and (self.config.resid_dropout or self.config.hyena_dropout)
-        able = bool(hyena and not dropout and self.precision != "fp16")
-        alone = not (self.gpu or self.plain or self.fsdp or self.context > 1)
-        return able and alone
+        able = bool(hyena and not dropout and (self.gpu or self.precision != "fp16"))
+        return able and not (self.plain or self.fsdp or self.context > 1)
 
     @property
     def native_engine(self) -> bool:
-        """Whether its kernels are native."""
-        return self.engine and self.native and native_fits(self.config)
+        """Whether its kernels are the native ones of a CPU."""
+        return self.engine and not self.gpu and self.native and native_fits(self.config)
 
     @property
     def recomputes(self) -> bool:

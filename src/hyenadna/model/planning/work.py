@@ -21,6 +21,8 @@ _PASSES_BITS: Final = 10
 """A transform on a GPU goes through memory once for each so many bits of its length."""
 _LAUNCHES: Final = 300
 """Kernels of a block, or of a group of its channels, on a GPU: forward, again and backward."""
+_ENGINE_LAUNCHES: Final = 160
+"""The same through the engine, about."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,11 @@ def work(setup: Setup) -> Work:
     times = 3 if setup.training else 1
     transforms, moved = _transforms(setup)
     sweeps = 1 if not setup.training else 3 + (1 if setup.recomputes else 0)
-    if setup.engine:  # cut to what stays in the cache: five arrays of the stream forward
+    if setup.engine and not setup.gpu:  # cut to stay in the cache: five arrays of the stream
         traffic = 4.0 * layers * positions * config.d_model * 5 * sweeps
     else:
         traffic = (
-            sweeps * layers * (positions * _block_traffic(setup) + lags * _filter_traffic(config))
+            sweeps * layers * (positions * _block_traffic(setup) + lags * _filter_traffic(setup))
         )
     traffic += 4.0 * times * positions * (3 * config.d_model + 4 * config.padded_vocab_size)
     optimiser = 28.0 * config.num_parameters() * setup.training
@@ -134,6 +136,9 @@ def _block_traffic(setup: Setup) -> float:
     """Bytes, forward, a position of a block: read and written tensor by tensor."""
     c = setup.config
     size = 2.0 if setup.half else 4.0
+    if setup.engine:
+        # norms and sums, products, gates and GELU: the table of docs/decisions/gpu-engine.md
+        return 4.0 * 7 * c.d_model + size * (20 * c.d_model + 4 * c.inner_width)
     if c.mixer == "attention":
         return 4.0 * 12 * c.d_model + size * (26 * c.d_model + 4 * c.inner_width)
     wide = c.projected_width
@@ -143,10 +148,13 @@ def _block_traffic(setup: Setup) -> float:
     return 4.0 * numbers + size * (5 * c.d_model + wide + 4 * c.inner_width)
 
 
-def _filter_traffic(c: ModelConfig) -> float:
+def _filter_traffic(setup: Setup) -> float:
     """Bytes, forward, a lag of a block."""
+    c = setup.config
     if c.mixer == "attention":
         return 0.0
+    if setup.engine:  # a network of one kernel: its last layer's output, and the filters
+        return 4.0 * (2 * c.filter_order + 2 * c.filter_channels)
     return 4.0 * (6 * c.filter_order * (c.num_inner_mlps + 1) + 7 * c.filter_channels)
 
 
@@ -157,4 +165,5 @@ def _launches(setup: Setup) -> float:
     if setup.context > 1:
         mixed = mixed_channels(setup.rows_at_once, setup.here, setup.context, gpu=True)
         groups = math.ceil(config.d_model / mixed)
-    return config.n_layer * groups * _LAUNCHES * (1.0 if setup.training else 0.25)
+    each = _ENGINE_LAUNCHES if setup.engine else _LAUNCHES
+    return config.n_layer * groups * each * (1.0 if setup.training else 0.25)
