@@ -63,7 +63,8 @@ class Record(Generic[J]):
 def this_host(threads: int) -> dict[str, Any]:
     """What a measurement depends on besides the job."""
     return {
-        "processor": _processor(),
+        "processor": _of_cpu("model name") or platform.processor(),
+        "vectors": _vectors(),
         "cores": os.cpu_count(),
         "threads": threads,
         "system": f"{platform.system()} {platform.machine()}, {'-'.join(platform.libc_ver())}",
@@ -73,11 +74,25 @@ def this_host(threads: int) -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor_of(host: Mapping[str, Any]) -> str:
+    """The processor of `this_host` with its vectors, which older measurements do not say."""
+    vectors = host.get("vectors")
+    return f"{host['processor']} ({vectors})" if vectors else str(host["processor"])
+
+
+def _of_cpu(field: str) -> str:
+    """A field of the first processor in /proc/cpuinfo; empty where there is none."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    found = [line.partition(":")[2].strip() for line in lines if line.startswith(field)]
+    return found[0] if found else ""
+
+
+def _vectors() -> str:
+    """The widest vectors that the processor has; empty where the system does not say."""
+    flags = f"{_of_cpu('flags')} {_of_cpu('Features')}".split()  # x86 and ARM
+    known = {"avx512f": "AVX-512", "avx2": "AVX2", "sve": "SVE", "asimd": "NEON"}
+    return next((name for flag, name in known.items() if flag in flags), "")
 
 
 def append(record: Record[J], path: Path) -> None:

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measurements import processor_of
 from benchmarks.pages import write_sections
 from benchmarks.prompting.plan import MODEL, TASKS, Plan, Task
 
@@ -40,7 +41,7 @@ def _head(model: Path, host: dict[str, Any], note: str) -> list[str]:
         "largest class of the training rows; chance, in the pictures, is the share of the largest "
         "class of the rows measured.",
         "",
-        f"{host['processor']}, {host['cores']} cores, torch {host['torch']}. {note}".strip(),
+        f"{processor_of(host)}, {host['cores']} cores, torch {host['torch']}. {note}".strip(),
     ]
     if run:
         shape, options = run["model"], run["options"]

@@ -8,8 +8,20 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from benchmarks.measurements import Job, Record, append, append_row, finished, newest_rows, read
+from benchmarks.measurements import (
+    Job,
+    Record,
+    append,
+    append_row,
+    finished,
+    newest_rows,
+    processor_of,
+    read,
+    this_host,
+)
 from benchmarks.ranks import joined, on_ranks
+
+from benchmarks import measurements
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +40,19 @@ def test_a_job_is_the_same_after_json_and_its_key_has_what_is_compared():
     again = Trial.from_dict(json.loads(json.dumps(job.to_dict())))
     assert again == job and again.guess == 7.0
     assert again.key() == Trial(names=("a", "b")).key() == '{"names": ["a", "b"]}'
+
+
+def test_a_host_says_how_wide_its_vectors_are(monkeypatch):
+    for fields, name, vectors in (
+        ({"model name": "AMD EPYC", "flags": "fpu avx avx2"}, "AMD EPYC (AVX2)", "AVX2"),
+        ({"model name": "Xeon", "flags": "avx2 avx512f"}, "Xeon (AVX-512)", "AVX-512"),
+        ({"model name": "N1", "Features": "fp asimd"}, "N1 (NEON)", "NEON"),
+        ({"model name": "P4"}, "P4", ""),
+    ):
+        monkeypatch.setattr(measurements, "_of_cpu", lambda field, of=fields: of.get(field, ""))
+        host = this_host(1)
+        assert host["vectors"] == vectors and processor_of(host) == name
+    assert processor_of({"processor": "older"}) == "older"
 
 
 def test_the_newest_row_of_each_key_survives_a_kill(tmp_path):
