@@ -88,7 +88,8 @@ class Recorder:
         signature, fixed, divisible = {}, {}, {}
         for i, name in enumerate(kernel.arg_names):
             value = values[name]
-            if kernel.params[i].is_constexpr or (isinstance(value, int) and value == 1):
+            special = isinstance(value, int) and not kernel.params[i].do_not_specialize
+            if kernel.params[i].is_constexpr or (special and value == 1):
                 signature[name], fixed[name] = "constexpr", value
                 continue
             if isinstance(value, Tensor):
@@ -97,7 +98,7 @@ class Recorder:
                 signature[name] = "fp32"
             else:
                 signature[name] = "i32" if -(1 << 31) <= value < 1 << 31 else "i64"
-            if isinstance(value, Tensor) or (isinstance(value, int) and value % 16 == 0):
+            if isinstance(value, Tensor) or (special and value % 16 == 0):
                 divisible[(i,)] = [["tt.divisibility", 16]]
         options = {"num_warps": num_warps, "num_stages": num_stages, "maxnreg": maxnreg}
         key = repr((kernel.fn.__name__, signature, fixed, sorted(divisible), options))

@@ -21,12 +21,15 @@ from typing import Any, Final
 
 from benchmarks.gpu.jobs import FILE, PARTS, SAME, Job, full_plan, toy_plan
 from benchmarks.gpu.measuring_process import PATIENCE, Lost, Worker
+from benchmarks.gpu.warm import fill
 from benchmarks.measurements import Record, append, finished, read, this_host
 
 from hyenadna.errors import InputError
 
 LOG: Final = "gpu.log"
 BUDGET: Final = 540.0
+WARM_SHARE: Final = 0.2
+"""Of the budget, that filling the cache of compiled kernels may take."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -60,6 +63,9 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--device", default="cuda", help="cuda or cpu (cuda)")
     parser.add_argument("--toy", action="store_true", help="sizes for a trial on a CPU")
+    parser.add_argument(
+        "--cold", action="store_true", help="do not compile many kernels at once before"
+    )
     parser.add_argument("--again", action="store_true", help="also what is measured already")
     parser.add_argument("--plan", action="store_true", help="print the jobs and their seconds")
     options = parser.parse_args(words)
@@ -93,6 +99,10 @@ def measure(jobs: Sequence[Job], options: argparse.Namespace) -> int:
     host = this_host(0) | worker.host
     print(f"{host['device']}, torch {host['torch']}, triton {host['triton']}", flush=True)
     done = set() if options.again else finished(known, host, by=SAME)
+    if host["device"] != "cpu" and not options.cold:
+        left = [job for job in jobs if job.key() not in done]
+        said = fill(left, options.device, options.out / LOG, WARM_SHARE * options.budget)
+        print(said, flush=True)
     out_of_time: list[Job] = []
     try:
         for number, job in enumerate(jobs, 1):

@@ -134,8 +134,8 @@ def check_convolution(job: Job, clock: Clock, tell: Tell) -> dict[str, Any]:
     def contestant(name: str) -> Contestant:
         method, _, precision = name.partition("+")
         given = _typed(exact_input, TYPES[precision] or torch.float32)
-        wanted = _pass(plain, _typed(given, torch.float64, filters=torch.float64))
-        call = partial(_pass, ways()[method], given)
+        wanted = forward_and_backward(plain, _typed(given, torch.float64, filters=torch.float64))
+        call = partial(forward_and_backward, ways()[method], given)
         notes = _work(method, given, backward=True)
         return Contestant(call, lambda: _errors(call(), wanted, precision_of(name)), notes)
 
@@ -150,7 +150,7 @@ def _typed(given: Input, dtype: torch.dtype, filters: torch.dtype = torch.float3
     )  # fmt: skip
 
 
-def _pass(way: Callable[..., Tensor], given: Input) -> list[Tensor]:
+def forward_and_backward(way: Callable[..., Tensor], given: Input) -> list[Tensor]:
     """Values, and the gradients of half the sum of their squares by all five inputs."""
     leaves = [t.detach().requires_grad_() for t in given.tensors()]
     out = way(*leaves)

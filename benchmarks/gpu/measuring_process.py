@@ -7,6 +7,7 @@ error in its row, and the job is done again without it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -41,7 +42,7 @@ class Worker:
         self.host: dict[str, Any] = {}
         self._start()
 
-    def _start(self) -> None:
+    def _start(self, seconds: float = START_SECONDS) -> None:
         words = [*self.command, self.device, "toy" if self.toy else "full"]
         environment = os.environ | {"PYTHONPATH": python_path(), "PYTHONUNBUFFERED": "1"}
         if self.device == "cpu":  # a trial: two threads beside a busy process wait for each other
@@ -53,7 +54,7 @@ class Worker:
             )  # fmt: skip
         self._lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, args=(self._lines, self._process), daemon=True).start()
-        self.host = self._await("HOST", START_SECONDS)
+        self.host = self._await("HOST", seconds)
 
     @staticmethod
     def _read(lines: queue.Queue[str | None], process: subprocess.Popen[str]) -> None:
@@ -91,7 +92,8 @@ class Worker:
 
     def _kill(self) -> None:
         self._process.kill()
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # one that hangs in the driver
+            self._process.wait(timeout=20)
 
     def measure(
         self, job: Job, patience: float, seconds: float, room: float = math.inf
@@ -106,7 +108,10 @@ class Worker:
         end = time.monotonic() + room
         while True:
             if self._process.poll() is not None:
-                self._start()
+                try:
+                    self._start(min(START_SECONDS, max(1.0, end - time.monotonic())))
+                except Lost as error:
+                    return {"error": f"no process: {error}"}
             names = tuple(name for name in job.contestants if name not in lost)
             if job.contestants and not names:
                 return {"contestants": lost}

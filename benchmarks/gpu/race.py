@@ -64,6 +64,7 @@ def race(
         rows[name] = {}
         tell(name)
         before = clock.allocated()
+        one: Contestant | None = None
         with caught(rows[name], clock):
             one = build()
             rows[name] |= one.notes | one.check()
@@ -73,6 +74,7 @@ def race(
                 rows[name]["seconds"] = [seconds]
             else:
                 running[name] = one
+        del one
         clock.clean()
     peaks = [rows[name]["peak"] or 0 for name in running]
     if sum(peaks) <= MOST_TOGETHER * clock.memory:
@@ -126,9 +128,12 @@ def caught(row: Row, clock: Clock) -> Iterator[None]:
         traceback.clear_frames(error.__traceback__)  # they hold tensors
     row.pop("seconds", None)
     row["error"] = message
+    try:
+        clock.clean()  # a GPU that is full is not one that is broken
+    except RuntimeError:
+        raise Broken(message) from None
     if not still_works(clock):
         raise Broken(message)
-    clock.clean()
 
 
 def one_line(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ WANTED: Final[Mapping[str, tuple[str, str]]] = {
 }
 """By task: text of the files with such tests, and pytest's expression of markers. Tests of kernels
 run in Triton's interpreter where there is no GPU, so they have no marker."""
-PROCESSES: Final = 8
+PROCESSES: Final = 14
 """Most processes that run tests: most of their time is compiling."""
 
 
@@ -51,15 +52,17 @@ def run_suite(
         "PYTHONPATH": python_path(), "MPLBACKEND": "Agg",
         "PYTHONUNBUFFERED": "1",  # what a pytest that is killed has said is not lost
     }  # fmt: skip
+    running = subprocess.Popen(
+        command, cwd=root, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
     try:
-        done = subprocess.run(
-            command, cwd=root, env=environment, capture_output=True, text=True, timeout=seconds
-        )
-    except subprocess.TimeoutExpired as error:
-        text = error.stdout or b""
-        shown = text.decode(errors="replace") if isinstance(text, bytes) else text
-        return cut_short(shown, seconds)
-    return summary(done.stdout, done.stderr)
+        output, errors = running.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(running.pid, signal.SIGKILL)  # with all processes that run tests for it
+        output, _ = running.communicate()
+        return cut_short(output, seconds)
+    return summary(output, errors)
 
 
 def cut_short(output: str, seconds: float) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from benchmarks.gpu import __main__ as command
-from benchmarks.gpu import convolution, race, roofline, suite, worker
+from benchmarks.gpu import convolution, race, roofline, suite, warm, worker
 from benchmarks.gpu.accuracy import Truth, errors, require_right
 from benchmarks.gpu.contestants import TOY, build, config_of, tokens_on
 from benchmarks.gpu.jobs import FILE, PARTS, Job, full_plan, toy_plan
@@ -404,6 +404,35 @@ def test_the_suite_runs(tmp_path):
     assert found["counts"] == {"failed": 1, "passed": 1} and "test_b" in found["lines"][0]
 
 
+def test_all_kernels_of_the_plan_are_compiled_before():
+    plan = [job for job in full_plan() if job.part not in ("profile", "suite")]
+    wanted = {
+        (job.shape, job.length, name.removesuffix("+graph"))
+        for job in plan for name in job.contestants
+        if name.split("+")[0] in warm.OURS
+    }  # fmt: skip
+    found = {(job.shape, job.length, *job.contestants) for job in warm.cases(plan)}
+    assert found == wanted and len(warm.cases(plan)) < 50
+    lengths = [job.length for job in warm.cases(plan)]
+    assert lengths == sorted(lengths, reverse=True)
+
+
+def test_every_kind_of_case_runs():
+    kinds = {(job.part, job.task): job for job in warm.cases(toy_plan())}
+    assert len(kinds) >= 8
+    for job in kinds.values():
+        here = "fft" if job.contestants[0].startswith("matrix") else "auto+float32"
+        warm.run(dataclasses.replace(job, contestants=(here,)), CLOCK)
+
+
+def test_the_cache_is_filled_within_its_time(tmp_path):
+    job = next(job for job in toy_plan() if job.part == "stability")
+    log = tmp_path / "log"
+    assert warm.fill([job], "cpu", log, 100).startswith("compiled for 1 cases in ")
+    assert "warm:" not in log.read_text()
+    assert warm.fill([job], "cpu", log, 0.2).endswith(", 1 of 1 processes stopped")
+
+
 FAKE = """
 import json, os, sys, time
 host = {"device": "fake", "triton": None, "toy": sys.argv[2] == "toy"}
@@ -453,6 +482,8 @@ def test_the_command_resumes_keeps_its_budget_and_says_what_it_left_out(
     fake, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(command, "Worker", fake)
+    filled = []
+    monkeypatch.setattr(command, "fill", lambda jobs, *_: filled.append(len(jobs)) or "compiled")
     words = [str(tmp_path / "out"), "--only", "training", "convolution"]
     assert command.main([*words, "--budget", "14"]) == 0
     said = capsys.readouterr().out
@@ -469,6 +500,8 @@ def test_the_command_resumes_keeps_its_budget_and_says_what_it_left_out(
     assert {r.job.key() for r in everything} == {j.key() for j in jobs}
     assert len(everything) == len(jobs)
     assert command.main(words) == 0 and len(read(path, Job.from_dict)) == len(jobs)
+    assert filled == [len(jobs), len(jobs) - len(first), 0]
+    assert command.main([*words, "--cold"]) == 0 and len(filled) == 3
     assert command.main([*words, "--plan"]) == 0
     assert "s in all" in capsys.readouterr().out
 

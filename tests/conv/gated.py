@@ -53,19 +53,12 @@ def assert_within(found, exact, limit):
     """Errors of y and of the gradients.
 
     Of the gradient of skip there is one number for each channel, the first of the gradient of k and
-    as uncertain as the root mean square of that.
+    as uncertain as any of it, however small it comes out: its error is a part of their root mean
+    square, and may be twice as large as the mean of many.
     """
     for name, error in zip(NAMES, errors(found, exact), strict=True):
-        assert error < limit * (5 if name == "skip" else 1), name
-
-
-def assert_alike_in_any_batch(arguments, row):
-    """Two runs are equal, and a row alone is what it is in its batch, bit by bit."""
-    whole, again = (values_and_gradients("matrix", arguments) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
-    v, k, skip, before, after = arguments
-    own = slice(row, row + 1)
-    alone = gated_long_convolution(
-        v[own], k, skip, before=before[own], after=after[own], method="matrix"
-    )
-    assert torch.equal(alone, whole[0][own])
+        if name != "skip":
+            assert error < limit, name
+    k, skip = NAMES.index("k"), NAMES.index("skip")
+    typical = exact[k].square().mean(1).sqrt()
+    assert ((found[skip].double() - exact[skip]).abs() < 2 * limit * typical).all(), "skip"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, overload
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hyenadna.conv import matrix_fft
+from hyenadna.conv import matrix_fft, trial
 from hyenadna.conv.door import METHODS, long_convolution, with_skip
 from hyenadna.conv.triton_launch import why_no_triton
 from hyenadna.errors import InputError
@@ -36,7 +37,7 @@ def gated_long_convolution(
 
     method: `matrix` (see `matrix_fft`; needs an NVIDIA GPU with Triton, k in float32 and v in
     float32, bfloat16 or float16), `fft`, its slow twin `direct`, or `auto`: `matrix` where it can
-    be and signals are not longer than LONGEST_BY_MATRIX, else `fft`.
+    be, signals are not longer than LONGEST_BY_MATRIX and a trial came out right, else `fft`.
 
     Raises InputError for an unknown method, shapes that do not fit, or `matrix` where it cannot be.
     """
@@ -46,8 +47,8 @@ def gated_long_convolution(
         )
     _check(v, k, skip, before, after)
     if method == "auto":
-        wanted = v.is_cuda and v.shape[-1] <= LONGEST_BY_MATRIX
-        method = "matrix" if wanted and _why_no_matrix(v, k) is None else "fft"
+        wanted = v.is_cuda and 0 < v.shape[-1] <= LONGEST_BY_MATRIX and _why_no_matrix(v, k) is None
+        method = "matrix" if wanted and _is_right(v.shape[-1], v.dtype, v.device) else "fft"
     if method == "matrix":
         reason = _why_no_matrix(v, k)
         if reason is not None:
@@ -78,6 +79,11 @@ def _check(
             f"gated convolution: skip has shape {tuple(skip.shape)}; "
             f"{k.shape[0]} channels need {tuple(k.shape[:1])}"
         )
+    for name, other in (("k", k), ("skip", skip), ("before", before), ("after", after)):
+        if other is not None and other.device != v.device:
+            raise InputError(
+                f"gated convolution: {name} is on {other.device}, v on {v.device}; move one of them"
+            )
     for name, gate in (("before", before), ("after", after)):
         if gate is not None and (gate.shape != v.shape or gate.dtype != v.dtype):
             raise InputError(
@@ -92,6 +98,35 @@ def _why_no_matrix(v: Tensor, k: Tensor) -> str | None:
     if v.dtype not in matrix_fft.TYPES:
         return f"they need signals in float32, bfloat16 or float16, not {v.dtype}"
     return why_no_triton(v.device)
+
+
+def _is_right(length: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether `matrix` is, at such a length: tried once for each kind (`hyenadna.conv.trial`)."""
+    try:
+        return _why_wrong(trial.Kind.of(length, dtype, device)) is None
+    except torch.OutOfMemoryError:
+        return True
+
+
+@lru_cache(maxsize=256)
+def _why_wrong(kind: trial.Kind) -> str | None:
+    what = "Triton's long convolutions"
+    return trial.verdict(lambda: _error(kind), trial.WORST[kind.dtype], kind.device, what)
+
+
+def _error(kind: trial.Kind) -> float:
+    """Of values and gradients, beside the FFT."""
+    (channels, batch), draw = kind.sizes, trial.drawn(kind.device)
+    k, skip = trial.filters(draw, channels, kind.length), draw(channels)
+    given = [draw(batch, channels, kind.length).to(kind.dtype) for _ in range(4)]
+
+    def outcome(method: str) -> list[Tensor]:
+        leaves = [t.detach().requires_grad_() for t in (given[0], k, skip, given[1], given[2])]
+        v, own_k, own_skip, before, after = leaves
+        y = gated_long_convolution(v, own_k, own_skip, before=before, after=after, method=method)
+        return [y.detach(), *torch.autograd.grad(y, leaves, given[3])]
+
+    return trial.largest_error(outcome("matrix"), [t.float() for t in outcome("fft")])
 
 
 class _GatedConvolution(torch.autograd.Function):
@@ -118,7 +153,7 @@ class _GatedConvolution(torch.autograd.Function):
             for x in (v, before, after)
         ]
         grad_k = matrix_fft.gradients(
-            shape, spectra, _signals(v, before, after), grads[0].transpose(0, 1),
+            shape, spectra, _signals(v, before, after), _turned(grads[0]),
             [_turned(x) for x in into],
         )  # fmt: skip
         grad_skip = None if skip is None else grad_k[:, 0].to(skip.dtype)
@@ -127,9 +162,18 @@ class _GatedConvolution(torch.autograd.Function):
 
 
 def _signals(v: Tensor, before: Tensor | None, after: Tensor | None) -> matrix_fft.Signals:
-    return matrix_fft.Signals(v.transpose(0, 1), _turned(before), _turned(after))
+    return matrix_fft.Signals(_turned(v), _turned(before), _turned(after))
 
 
+@overload
+def _turned(x: Tensor) -> Tensor: ...
+@overload
+def _turned(x: Tensor | None) -> Tensor | None: ...
 def _turned(x: Tensor | None) -> Tensor | None:
-    """(B, C, L) -> (C, B, L)."""
-    return None if x is None else x.transpose(0, 1)
+    """(B, C, L) -> (C, B, L), dense along L."""
+    return None if x is None else _dense(x).transpose(0, 1)
+
+
+def _dense(x: Tensor) -> Tensor:
+    """x, or a copy where neighbours along L lie apart: kernels read them many times over."""
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()

@@ -37,8 +37,10 @@ PROGRAMS: Final = 2048
 """Programs that keep a large GPU busy; more rows than that are done one after the other."""
 BLOCK_BYTES: Final = 1 << 28
 """Bytes between the kernels of a long signal, of as many channels as fit, but at least one."""
-SMALL: Final = 2048
-"""Most points of a program on a GPU with less than 160 KB of shared memory for a block."""
+MOST_POINTS: Final = ((200 << 10, 8192), (160 << 10, 4096), (0, 2048))
+"""Most points of a program by the shared memory of a block: of an H100 and later, of an A100, and
+of smaller GPUs. An A100 has room for 8,192, but holds the factors of products in registers, of
+which 18 KB a thread would spill (tests/conv/ahead_of_time.py)."""
 
 
 def shape_for(length: int, dtype: torch.dtype, device: torch.device) -> Shape:
@@ -56,7 +58,7 @@ def shape_for(length: int, dtype: torch.dtype, device: torch.device) -> Shape:
 
 def most_points(shared: int, dtype: torch.dtype) -> int:
     """Most points that a program with so many bytes of shared memory transforms."""
-    points = 8192 if shared >= 160 << 10 else SMALL
+    points = next(points for least, points in MOST_POINTS if shared >= least)
     # split factors need twice the shared memory
     return min(points, 4096) if dtype == torch.float32 else points
 
@@ -110,11 +112,13 @@ class Signals:
     before: Tensor | None = None
     after: Tensor | None = None
     short: Short | None = None
+    exact: bool | None = None
+    """Whether results are as exact as those of float32; where left out, for v in float32."""
 
     @property
     def split(self) -> bool:
         """Whether the factors of products must be split."""
-        return self.v.dtype == torch.float32
+        return self.v.dtype == torch.float32 if self.exact is None else self.exact
 
     @property
     def taps(self) -> int:
@@ -128,6 +132,7 @@ class Signals:
             None if self.before is None else self.before[channels],
             None if self.after is None else self.after[channels],
             None if self.short is None else self.short.part(channels),
+            self.exact,
         )
 
     def arguments(self, name: str) -> list[Tensor | int]:
@@ -155,9 +160,10 @@ def spectrum(k: Tensor, shape: Shape) -> Tensor:
     if shape.outer:
         for part in _blocks(len(k), shape.m * between_bytes(k.dtype)):
             _long_spectra(k[part], shape, out[part])
+            _bring_into_range(out[part], shape)
     else:
         _short_spectra(k, shape, out)
-    _bring_into_range(out, shape)
+        _bring_into_range(out, shape)
     return out
 
 
@@ -228,7 +234,7 @@ def _bring_into_range(out: Tensor, shape: Shape) -> None:
     """
     parts = out[:, : 2 * shape.m]
     largest = torch.linalg.vector_norm(parts.view(-1, 2, shape.m), dim=1).amax(1)
-    largest = torch.where(largest > 0, largest, 1.0)
+    largest = torch.where(largest > 1e-30, largest, 1.0)  # limit / largest is finite
     limit = 2.0**13 / (shape.nb * shape.inner)
     parts *= (limit / largest)[:, None]
     out[:, 2 * shape.m :] = (largest / limit)[:, None]
@@ -240,12 +246,12 @@ def _blocks(channels: int, channel_bytes: int) -> Iterator[slice]:
         yield slice(start, min(start + width, channels))
 
 
-def _rows(programs: int, batch: int) -> int:
+def _rows(programs: int, batch: int, most: int = PROGRAMS) -> int:
     """Rows of the batch that one of so many programs for each row does after each other.
 
-    Of shapes alone, so that sums are the same on every GPU.
+    Of shapes alone, so that sums are the same on every GPU. most: programs that there shall be.
     """
-    return max(1, min(batch, -(-programs * batch // PROGRAMS)))
+    return max(1, min(batch, -(-programs * batch // most)))
 
 
 def _inner_options(shape: Shape, split: bool) -> dict[str, int | bool]:
@@ -287,7 +293,7 @@ def _convolve(shape: Shape, spectra: Tensor, signals: Signals, y: Tensor) -> Non
     from hyenadna.conv import triton_fft
 
     channels, batch, length = y.shape
-    rows = _rows(channels, batch)
+    rows = _rows(channels, batch, PROGRAMS * 8 // shape.warps)
     launch(
         triton_fft.convolve_kernel, (channels * -(-batch // rows),), y,
         *signals.arguments("v"), *signals.arguments("before"), *signals.arguments("after"),

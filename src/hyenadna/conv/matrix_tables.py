@@ -10,6 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from hyenadna.conv.cuda_graphs import keep_for_graphs
 from hyenadna.conv.triton_launch import at_least
 
 LOW: Final = 2048.0
@@ -123,13 +124,19 @@ def _inner_tables(na: int, nb: int, twisted: bool, device: torch.device) -> tupl
     return _halves([first, second], device), twiddles.float().to(device)
 
 
-@lru_cache(maxsize=8)  # one of 33 MB for 8M samples
-@torch.inference_mode(False)
 def outer_tables(shape: Shape, device: torch.device) -> tuple[Tensor, Tensor]:
     """F1 within (2, side, side), see `_halves`, and phases: (2, n1, na) and (2, n1, nb) in a row.
 
     Twiddles `exp(-2 pi i (f1 - 1/4) t2 / m)` are products of a phase of each kind, t2 = nb a + b.
     """
+    tables = _outer_tables(shape, device)
+    keep_for_graphs(*tables)
+    return tables
+
+
+@lru_cache(maxsize=32)  # one of 33 MB for 8M samples, of 2 MB for 2M
+@torch.inference_mode(False)
+def _outer_tables(shape: Shape, device: torch.device) -> tuple[Tensor, Tensor]:
     n1, na, nb = shape.n1, shape.na, shape.nb
     matrix = torch.zeros(2, shape.side, shape.side, dtype=torch.float64, device="cpu")
     matrix[:, :n1, :n1] = _roots(n1, n1, n1, twisted=True)

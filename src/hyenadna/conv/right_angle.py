@@ -17,6 +17,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from hyenadna.conv.cuda_graphs import keep_for_graphs
 from hyenadna.conv.fft import smooth_length
 
 DEVICE_BLOCK_SAMPLES = 1 << 26
@@ -57,6 +58,7 @@ class RightAngle:
 
     def forward(self, u: Tensor) -> Tensor:
         """Spectra (..., m) of signals u (..., L), real as a rule."""
+        keep_for_graphs(self.twist, self.untwist)
         z = torch.empty(*u.shape[:-1], self.m, dtype=self.complex, device=u.device)
         torch.mul(u, self.twist[: self.length], out=z[..., : self.length])
         z[..., self.length :] = 0

@@ -21,7 +21,8 @@ range is no matter: signals are brought to 1 at most before, spectra of filters 
 sums are float32. SPLIT: two float16 numbers a factor, three products, and the results are those of
 float32.
 
-The compiler wants tiles with sides that are powers of two, those of products at least 16.
+The compiler wants tiles with sides that are powers of two, those of products at least 16. Sizes of
+the batch make no kernels of their own (do_not_specialize): they change from step to step.
 """
 
 from __future__ import annotations
@@ -105,8 +106,14 @@ def _grid(N1: tl.constexpr, N2: tl.constexpr):
 
 @triton.jit
 def _scale(largest):
-    """A factor that brings numbers up to `largest` to 1 at most."""
-    return tl.where(largest > 1e-37, 1.0 / tl.maximum(largest, 1e-37), 1.0)
+    """A factor that brings numbers up to `largest` to 1 at most, and its inverse.
+
+    Powers of two: a GPU's quick division is off by some units in the last place, these are exact.
+    """
+    exponent = largest.to(tl.int32, bitcast=True) & 0x7F800000
+    bits = tl.maximum((253 << 23) - exponent, 1 << 23)
+    bits = tl.where(largest > 1e-37, bits, 127 << 23)
+    return bits.to(tl.float32, bitcast=True), ((254 << 23) - bits).to(tl.float32, bitcast=True)
 
 
 @triton.jit
@@ -171,13 +178,13 @@ def _spectrum_of(x, tr, ti, f, N1: tl.constexpr, N2: tl.constexpr, SPLIT: tl.con
     f: F1 and F2, (2, N1, N1) and (2, N2, N2), and behind them what splitting leaves of them.
     """
     lows: tl.constexpr = 2 * N1 * N1 + 2 * N2 * N2
-    scale = _scale(_largest(x))
+    scale, back = _scale(_largest(x))
     x *= scale
     n = tl.arange(0, N1)
     ar = _left(f, 0, lows, n, n, N1, x, False, SPLIT)
     ai = _left(f, N1 * N1, lows, n, n, N1, x, False, SPLIT)
     xr, xi = _times_matrix(ar, ai, tr, ti, f, 2 * N1 * N1, lows, N2, SPLIT)
-    return xr, xi, 1.0 / scale
+    return xr, xi, back
 
 
 @triton.jit
@@ -204,7 +211,7 @@ def spectrum_kernel(
     _put(out + c * out_c, at, N1 * N2, xr * (back * factor), xi * (back * factor))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["parts"])
 def filter_kernel(
     sums, parts, k, k_c, k_l, f, twiddles, length, factor,
     N1: tl.constexpr, N2: tl.constexpr, SPLIT: tl.constexpr,
@@ -221,12 +228,12 @@ def filter_kernel(
         xr += pr
         xi += pi
         sums += 4 * N1 * N2
-    scale = _scale(tl.maximum(_largest(xr), _largest(xi)))
+    scale, back = _scale(tl.maximum(_largest(xr), _largest(xi)))
     x = _signal_of(xr * scale, xi * scale, tr, ti, f, N1, N2, SPLIT)
-    _store(k + c * k_c, x * (factor / scale), at, length, k_l)
+    _store(k + c * k_c, x * (factor * back), at, length, k_l)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch", "rows"])
 def convolve_kernel(
     v, v_c, v_b, v_l, v_taps,
     before, before_c, before_b, before_l, before_taps,
@@ -264,7 +271,7 @@ def convolve_kernel(
         _store(y + c * y_c + b * y_b, x, at, length, y_l)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch", "rows"])
 def gradients_kernel(
     v, v_c, v_b, v_l, v_taps,
     before, before_c, before_b, before_l, before_taps,

@@ -19,8 +19,9 @@ def why_no_triton(device: torch.device | None = None) -> str | None:
 
     device: any when left out.
     """
-    if importlib.util.find_spec("triton") is None:
-        return "triton is not installed (it comes with CUDA builds of torch on Linux)"
+    reason = _why_no_import()
+    if reason is not None:
+        return reason
     if device is None or os.environ.get("TRITON_INTERPRET") == "1":  # slow, anywhere, for tests
         return None
     if device.type != "cuda":
@@ -29,6 +30,16 @@ def why_no_triton(device: torch.device | None = None) -> str | None:
         return "they are for NVIDIA GPUs, this one is AMD's"
     if torch.cuda.get_device_capability(device) < (8, 0):
         return "they need an NVIDIA GPU of compute capability 8.0 or later"
+    return None
+
+
+def _why_no_import() -> str | None:
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed (it comes with CUDA builds of torch on Linux)"
+    try:
+        importlib.import_module("triton.language")
+    except Exception as error:  # whatever a broken installation raises
+        return f"triton cannot be imported ({type(error).__name__}: {error})"
     return None
 
 

@@ -41,7 +41,7 @@ def _place(batch, blocks, columns):
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch"])
 def outer_kernel(
     v, v_c, v_b, v_l, v_taps,
     gate, gate_c, gate_b, gate_l, gate_taps,
@@ -69,15 +69,14 @@ def outer_kernel(
         if GATE:
             taps = gate_taps + c * (GATE_TAPS + 2)
             x *= _signal(gate, taps, t, length, gate_l, GATE_TAPS)
-        scale = _scale(_largest(x))
+        scale, back = _scale(_largest(x))
         x *= scale
-        back = 1.0 / scale
         re += _left(f, 0, 2 * plane, f1, t1, side, x, False, SPLIT) * back
         im += _left(f, plane, 2 * plane, f1, t1, side, x, False, SPLIT) * back
     if HALF:
-        scale = _scale(tl.maximum(_largest(re), _largest(im)))
+        scale, back = _scale(tl.maximum(_largest(re), _largest(im)))
         re, im = re * scale, im * scale
-        tl.store(tiles + tl.program_id(0), 1.0 / scale)
+        tl.store(tiles + tl.program_id(0), back)
     z += (c * batch + b) * 2 * n1 * inner
     at = f1[:, None] * inner + t2[None, :]
     known = (f1 < n1)[:, None] & (t2 < inner)[None, :]
@@ -85,7 +84,7 @@ def outer_kernel(
     tl.store(z + n1 * inner + at, im.to(z.dtype.element_ty), mask=known)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch"])
 def outer_back_kernel(
     z, rows, f,
     y, y_c, y_b, y_l, one, one_c, one_b, one_l, one_taps,
@@ -112,12 +111,12 @@ def outer_back_kernel(
         zr = tl.load(z + at, mask=known, other=0.0)
         zi = tl.load(z + n1 * inner + at, mask=known, other=0.0)
         if HALF:
-            back = tl.load(rows + (c * batch + b) * n1 + f1, mask=f1 < n1, other=0.0)[:, None]
-            zr, zi = zr.to(tl.float32) * back, zi.to(tl.float32) * back
-        scale = _scale(tl.maximum(_largest(zr), _largest(zi)))
+            own = tl.load(rows + (c * batch + b) * n1 + f1, mask=f1 < n1, other=0.0)[:, None]
+            zr, zi = zr.to(tl.float32) * own, zi.to(tl.float32) * own
+        scale, back = _scale(tl.maximum(_largest(zr), _largest(zi)))
         part = _left(f, 0, 2 * plane, f1, t1, side, zr * scale, True, SPLIT)
         part += _left(f, plane, 2 * plane, f1, t1, side, zi * scale, True, SPLIT)
-        x += part * (1.0 / scale)
+        x += part * back
     x *= factor
     t = t1[:, None] * inner + t2[None, :]
     if TWO:
@@ -164,9 +163,9 @@ def _read(
 def _write(z, rows, at, m, zr, zi, factor, HALF: tl.constexpr):
     """A row of one f1 times factor for `outer_back_kernel`; z and rows point to it."""
     if HALF:
-        scale = _scale(tl.maximum(_largest(zr), _largest(zi)))
+        scale, back = _scale(tl.maximum(_largest(zr), _largest(zi)))
         _put(z, at, m, (zr * scale).to(tl.float16), (zi * scale).to(tl.float16))
-        tl.store(rows, factor / scale)
+        tl.store(rows, factor * back)
     else:
         _put(z, at, m, zr * factor, zi * factor)
 
@@ -177,7 +176,7 @@ def _inner_spectrum_of(
 ):
     """Spectrum (NA, NB) of complex z (NA, NB), and what it must still be multiplied with."""
     lows: tl.constexpr = 2 * NA * NA + 2 * NB * NB
-    scale = _scale(tl.maximum(_largest(zr), _largest(zi)))
+    scale, back = _scale(tl.maximum(_largest(zr), _largest(zi)))
     zr, zi = _times(zr * scale, zi * scale, pr, pi)
     n = tl.arange(0, NA)
     ar = _left(f, 0, lows, n, n, NA, zr, False, SPLIT)
@@ -186,7 +185,7 @@ def _inner_spectrum_of(
     ai += _left(f, NA * NA, lows, n, n, NA, zr, False, SPLIT)
     ar, ai = _times(ar, ai, qr, qi)
     xr, xi = _times_matrix(ar, ai, tr, ti, f, 2 * NA * NA, lows, NB, SPLIT)
-    return xr, xi, 1.0 / scale
+    return xr, xi, back
 
 
 @triton.jit
@@ -233,12 +232,12 @@ def inner_filter_kernel(
     tr, ti, pr, pi, qr, qi = _twiddles(twiddles, phases, at, f1, n1, NA, NB)
     z += c * 2 * m + f1 * (NA * NB)
     xr, xi = _pair(z, at, m)
-    scale = _scale(tl.maximum(_largest(xr), _largest(xi)))
+    scale, back = _scale(tl.maximum(_largest(xr), _largest(xi)))
     zr, zi = _inner_signal_of(xr * scale, xi * scale, pr, pi, qr, qi, tr, ti, f, NA, NB, SPLIT)
-    _put(z, at, m, zr * (1.0 / scale), zi * (1.0 / scale))
+    _put(z, at, m, zr * back, zi * back)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch", "count"])
 def inner_convolve_kernel(
     z, tiles, rows, spectrum, f, twiddles, phases, batch, n1, count,
     NA: tl.constexpr, NB: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
@@ -268,7 +267,7 @@ def inner_convolve_kernel(
         _write(z_row, rows + row * n1 + f1, at, m, zr, zi, back * scale, HALF)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch"])
 def inner_gradients_kernel(
     z, z_tiles, z_rows, g, g_tiles, g_rows, sums, stash, spectrum, f, twiddles, phases, batch, n1,
     NA: tl.constexpr, NB: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,

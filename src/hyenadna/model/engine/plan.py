@@ -20,6 +20,10 @@ length takes 256 MiB)."""
 KEEP_BYTES: Final = 1 << 30
 """Without a budget, mixed signals up to this are kept for the backward pass."""
 _SMALLEST_GPU_BLOCK: Final = 256 << 20
+GPU_SHARE: Final = 0.92
+"""Of a GPU's memory that tensors may take: the rest is CUDA's and the allocator's."""
+SMALL_PASS: Final = 16
+"""A pass of less than one part in so many of a GPU's memory is not compared with what is free."""
 _MARGIN: Final = 1.02  # what the allocator keeps beyond the buffers
 
 _UNITS: Final = {
@@ -119,6 +123,26 @@ def make_plan(
     spectra = max(0, cache - work.spectrum(channels))
     total = fixed + work.block(channels) + (kept if keep else 0) + spectra
     return Plan(channels, keep, cache, total)
+
+
+def gpu_plan(work: Workload, total: int, taken: int, *, step: int = 1) -> Plan:
+    """The plan without a budget for a GPU of `total` bytes, of which others have `taken`.
+
+    Where it does not fit, no spectra are kept between passes, then no mixed signals, then blocks
+    are smaller, down to 256 MiB; that is the plan also where it does not fit either.
+    """
+    rooms, room = gpu_rooms(total), int(GPU_SHARE * total) - taken
+    left = max(_SMALLEST_GPU_BLOCK, room - int(_MARGIN * work.fixed()))
+    plan = make_plan(work, step=step, rooms=rooms)
+    for smaller in (
+        replace(rooms, cache=0),
+        replace(rooms, cache=0, keep=0),
+        Rooms(min(rooms.block, left), 0, 0),
+    ):
+        if plan.total_bytes <= room:
+            break
+        plan = make_plan(work, step=step, rooms=smaller)
+    return plan
 
 
 def _even_blocks(work: Workload, step: int, room: int) -> int:

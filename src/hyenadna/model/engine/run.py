@@ -14,7 +14,7 @@ from hyenadna.model.engine.block import Layer, Pass, block_inference, block_trai
 from hyenadna.model.engine.choose import EngineSettings
 from hyenadna.model.engine.filter_passes import FilterNetwork
 from hyenadna.model.engine.kernels import Kernels, Past
-from hyenadna.model.engine.plan import Rooms, gpu_rooms, make_plan
+from hyenadna.model.engine.plan import SMALL_PASS, gpu_plan, gpu_rooms, make_plan
 from hyenadna.model.engine.sizes import Workload, resident_bytes
 from hyenadna.model.engine.spectra import FilterTables, SpectrumCache
 from hyenadna.model.engine.weights import BlockWeights, FilterWindow
@@ -36,23 +36,24 @@ def make_pass(
 ) -> Pass:
     """What the blocks of one pass share, planned within the budget of the settings.
 
-    Lets go of cached spectra that the plan has no room for. held: bytes that the plan counts and
-    that are allocated already. besides: bytes that others will take by then. Raises InputError
-    where the budget is too small.
+    Or, on a GPU without a budget, within its memory. Lets go of cached spectra that the plan has no
+    room for. held: bytes that the plan counts and that are allocated already. besides: bytes that
+    others will take by then. Raises InputError where the budget is too small.
     """
-    resident = 0
-    if settings.max_memory is not None:
+    step, total, budget = kernels.channel_step(), device_memory(device), settings.max_memory
+    rooms = None if total is None else gpu_rooms(total)
+    plan = make_plan(work, step=step, rooms=rooms) if budget is None else None
+    large = plan is not None and total is not None and plan.total_bytes * SMALL_PASS > total
+    if plan is None or large:
         if device.type == "cpu":
             pages.give_back_heap()
         counted = held + cache.bytes + kernels.kept_bytes()
-        resident = max(0, held_bytes(device) - counted) + besides
-    plan = make_plan(
-        work,
-        step=kernels.channel_step(),
-        max_memory=settings.max_memory,
-        resident=resident,
-        rooms=device_rooms(device),
-    )
+        taken = max(0, held_bytes(device) - counted) + besides
+        if budget is None:
+            assert total is not None
+            plan = gpu_plan(work, total, taken, step=step)
+        else:
+            plan = make_plan(work, step=step, max_memory=budget, resident=taken, rooms=rooms)
     cache.shrink(plan.cache_bytes)
     offload = settings.offload if work.training else None
     return Pass(kernels, plan, work.config.layer_norm_epsilon, cache, offload)
@@ -63,11 +64,11 @@ def held_bytes(device: torch.device) -> int:
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else resident_bytes()
 
 
-def device_rooms(device: torch.device) -> Rooms | None:
-    """What a pass may take of a GPU's memory; None on a CPU."""
+def device_memory(device: torch.device) -> int | None:
+    """Bytes of a GPU; None on a CPU."""
     if device.type != "cuda":
         return None
-    return gpu_rooms(int(torch.cuda.get_device_properties(device).total_memory))
+    return int(torch.cuda.get_device_properties(device).total_memory)
 
 
 def run_blocks(run: Pass, blocks: Sequence[Block], h: Tensor) -> Tensor:

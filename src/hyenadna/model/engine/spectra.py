@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hyenadna.conv.cuda_graphs import capturing
 from hyenadna.model.engine.filter_passes import FilterNetwork
 from hyenadna.model.engine.kernels import Kernels
 from hyenadna.model.engine.weights import BlockWeights, FilterWindow
@@ -152,7 +153,10 @@ class SpectrumCache:
                 if same:
                     return {state.tables.layer: state for state in known}
             return {
-                tables.layer: self._replace(FilterState(tables, [values]))
+                # a graph writes its values anew at every replay: they say nothing of later passes
+                tables.layer: self._replace(
+                    FilterState(tables, None if capturing(values) else [values])
+                )
                 for (tables, _), values in zip(layers, now, strict=True)
             }
 
@@ -251,8 +255,3 @@ class LayerSpectra:
 
 def _alike(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
-
-
-def capturing(t: Tensor) -> bool:
-    """Whether work on this tensor is being captured in a CUDA graph."""
-    return t.is_cuda and torch.cuda.is_current_stream_capturing()

@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from hyenadna.conv.cuda_graphs import keep_for_graphs
 from hyenadna.conv.right_angle import RightAngle
 from hyenadna.model.engine.gemm import row_chunks
 from hyenadna.model.engine.sizes import DEVICE_SAMPLES
@@ -130,6 +131,7 @@ class TransformedConvolution:
     ) -> Tensor:
         """Transform of the gated signal u, complex (c, B, m)."""
         fft = self.fft
+        keep_for_graphs(fft.twist, fft.untwist)
         if keep is None:
             return torch.fft.fft(gate_in(own, fft.m, fft.twist, before))
         u = gate_in(own, fft.m, None, before)

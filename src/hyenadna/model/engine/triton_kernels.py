@@ -15,7 +15,7 @@ from torch import Tensor
 from hyenadna.config import ModelConfig
 from hyenadna.conv.gated import LONGEST_BY_MATRIX
 from hyenadna.conv.triton_launch import why_no_triton
-from hyenadna.model.engine import triton_ends, triton_filters, triton_norms
+from hyenadna.model.engine import triton_ends, triton_filters, triton_norms, triton_trial
 from hyenadna.model.engine.filter_passes import FilterNetwork
 from hyenadna.model.engine.gemm import row_chunks
 from hyenadna.model.engine.kernels import Past
@@ -276,9 +276,11 @@ def convolution(length: int, dtype: torch.dtype, device: torch.device) -> GatedC
     """What computes the operator between projections and y at this length.
 
     dtype: of the projections. Matrix products on tensor cores up to the length where their work
-    grows faster than that of cuFFT, which then takes over; benchmarks/gpu measures where.
+    grows faster than that of cuFFT, which then takes over; benchmarks/gpu measures where. On a GPU
+    they are tried before, once for each kind of length.
     """
-    if length <= LONGEST_BY_MATRIX and why_no_triton(device) is None:
+    able = length <= LONGEST_BY_MATRIX and why_no_triton(device) is None
+    if able and (device.type != "cuda" or triton_trial.matrix_is_right(length, dtype, device)):
         return MatrixConvolution(length, dtype, device)
     return TransformedConvolution(length, device)
 

@@ -45,7 +45,8 @@ class MatrixConvolution:
             u = gate_in(gated, length, None, before)
             if keep is not None:
                 keep(slice(first, first + width), u.permute(1, 2, 0))
-            signals = matrix_fft.Signals(u.to(gated.p.dtype))
+            # u stays float32, which has no numbers that float16 has no room for
+            signals = matrix_fft.Signals(u, exact=gated.p.dtype == torch.float32)
         matrix_fft.convolve(self.shape, spectrum, signals, mixed)
         gate_out(gated, mixed, None, y, first, before)
 

@@ -1,15 +1,13 @@
-"""Whether Triton's kernels are right on the GPU at hand: tried once on a small case.
+"""Whether Triton's kernels are right on the GPU at hand: see `hyenadna.conv.trial`.
 
-Kernels are compiled on the machine of the user, by the Triton that came with torch, for a GPU that
-may be newer than both. A compiler that fails or is wrong must not cost a run, so `auto` first
-compares a block and the loss, forward and backward, with the torch provider. Widths are those of
-the model, so that some of what is compiled is used again; the sequence is short, so the kernels
-that only long convolutions have are not tried.
+`auto` first compares a block between table and loss, forward and backward, with the torch provider.
+Widths are those of the model, so that some of what is compiled is used again; sequences are short.
+The long convolution has kernels of its own for each kind of length, and is tried at the first of
+each kind, beside cuFFT.
 """
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
@@ -18,20 +16,22 @@ from torch import Tensor
 
 from hyenadna.alphabet import IGNORED
 from hyenadna.config import ModelConfig
+from hyenadna.conv.trial import WORST, Kind, drawn, filters, largest_error, verdict
 from hyenadna.model.engine.block import Layer, Pass, block_training
-from hyenadna.model.engine.ends import stream_nats
+from hyenadna.model.engine.ends import embed_tokens, stream_nats
 from hyenadna.model.engine.filter_passes import FilterNetwork
 from hyenadna.model.engine.kernels import Kernels
 from hyenadna.model.engine.plan import Plan
 from hyenadna.model.engine.spectra import FilterTables, SpectrumCache
 from hyenadna.model.engine.torch_kernels import TorchKernels
+from hyenadna.model.engine.triton_convolution import GatedConvolution, TransformedConvolution
+from hyenadna.model.engine.triton_gates import Gated
+from hyenadna.model.engine.triton_matrix import MatrixConvolution
 from hyenadna.model.engine.weights import BlockWeights, FilterWindow
 
-_log = logging.getLogger(__name__)
 ROWS, LENGTH = 2, 200  # B and L of the trial
-WORST = {None: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
-"""Largest error of a tensor relative to its largest number, by the type of the products: far above
-rounding, far below a wrong index."""
+ALIGNED = 1024  # another L, on GPUs: Triton compiles kernels of their own for multiples of 16
+TAPS = 3  # of the short filter beside a long convolution, as all published shapes have
 
 
 def why_wrong(config: ModelConfig, gemm: torch.dtype | None, device: torch.device) -> str | None:
@@ -70,53 +70,68 @@ class _Case:
 def _tried(case: _Case, gemm: torch.dtype | None, device: torch.device) -> str | None:
     from hyenadna.model.engine.triton_kernels import TritonKernels
 
-    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-        raise RuntimeError("the engine: run the model once before a CUDA graph captures it")
+    def trial() -> float:
+        return max(
+            largest_error(
+                _outcome(case, TritonKernels(gemm), device, length),
+                _outcome(case, TorchKernels(), device, length),
+            )
+            for length in ((LENGTH, ALIGNED) if device.type == "cuda" else (LENGTH,))
+        )
+
+    return verdict(trial, _limit(gemm), device, "Triton kernels")
+
+
+def matrix_is_right(length: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether the convolution by matrix products is, at such a length and type of projections.
+
+    Tried once for each kind of length. Where the trial finds no room, it is taken to be.
+    """
     try:
-        with (
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            torch.autocast(device.type, enabled=False),
-        ):
-            wanted = _outcome(case, TorchKernels(), device)
-            found = _outcome(case, TritonKernels(gemm), device)
-            worst = max(_error(a, b) for a, b in zip(found, wanted, strict=True))
-    except torch.OutOfMemoryError:  # says nothing about the kernels
-        raise
-    except Exception as error:  # whatever a compiler, a driver or a launch raises
-        lines = str(error).strip().splitlines()
-        reason = f"{type(error).__name__}: {lines[0] if lines else ''}"
-    else:
-        if worst <= _limit(gemm):
-            return None
-        reason = f"a trial came out wrong, by {worst:.1g} of the largest number"
-    _log.warning("Triton kernels are left out on %s, torch takes their place: %s", device, reason)
-    return reason
+        return _why_matrix_wrong(Kind.of(length, dtype, device)) is None
+    except torch.OutOfMemoryError:
+        return True
+
+
+@lru_cache(maxsize=256)
+def _why_matrix_wrong(kind: Kind) -> str | None:
+    limit = WORST[kind.dtype]
+    return verdict(lambda: _matrix_error(kind), limit, kind.device, "Triton's long convolutions")
+
+
+def _matrix_error(kind: Kind) -> float:
+    """Of the operator and its gradients, beside those by cuFFT."""
+    (c, batch), length, draw = kind.sizes, kind.length, drawn(kind.device)
+    p = draw(3, c, batch, length).to(kind.dtype)
+    k, grad = filters(draw, c, length), draw(batch, length, c).to(kind.dtype)
+    gated = Gated(p, draw(3, c), draw(3, c, TAPS), draw(3, c))
+
+    def outcome(convolution: GatedConvolution) -> list[Tensor]:
+        y, dp = torch.empty_like(grad), torch.empty_like(p)
+        spectrum = convolution.spectrum(k.clone())
+        convolution.forward(gated, spectrum, y, 0, None, None)
+        return [y, *convolution.backward(gated, spectrum, grad, 0, dp), dp]
+
+    found = outcome(MatrixConvolution(length, kind.dtype, kind.device))
+    wanted = outcome(TransformedConvolution(length, kind.device))
+    return largest_error(found, [t.float() for t in wanted])
 
 
 def _limit(gemm: torch.dtype | None) -> float:
     # TF32, where torch was told to round float32 factors to it, has the digits of float16
     tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32"
-    return WORST[torch.float16 if gemm is None and tf32 else gemm]
+    return WORST[torch.float16 if gemm is None and tf32 else gemm or torch.float32]
 
 
-def _error(found: Tensor, wanted: Tensor) -> float:
-    """Largest difference relative to the largest number; infinite where one is not finite."""
-    if not bool(found.isfinite().all()):
-        return float("inf")
-    return float((found.float() - wanted).abs().max() / wanted.abs().max().clamp_min(1e-6))
+def _outcome(case: _Case, kernels: Kernels, device: torch.device, length: int) -> list[Tensor]:
+    """Losses, and the gradients of everything, of one block between the table and the loss.
 
-
-def _outcome(case: _Case, kernels: Kernels, device: torch.device) -> list[Tensor]:
-    """Losses, and the gradients of everything, of one block and the end behind it.
-
-    Types and devices are spelled out: torch may have been given other defaults.
+    And the final norm as inference has it.
     """
-    generator = torch.Generator("cpu").manual_seed(0)
+    numbers, generator = drawn(device), torch.Generator("cpu").manual_seed(0)
 
     def draw(*shape: int, scale: float) -> Tensor:
-        drawn = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
-        return (drawn * scale).to(device).requires_grad_()
+        return numbers(*shape, scale=scale).requires_grad_()
 
     d, f = case.width, case.filter_width
     shapes: dict[str, tuple[int, ...]] = {
@@ -135,19 +150,24 @@ def _outcome(case: _Case, kernels: Kernels, device: torch.device) -> list[Tensor
         tuple(draw(f, f if i else case.features, scale=f**-0.5) for i in range(case.depth)),
         tuple(draw(f, scale=0.3) for _ in range(case.depth)),
     )
-    z = draw(LENGTH, case.features, scale=1.0).detach()
-    t = torch.linspace(0, 1, LENGTH, dtype=torch.float32, device=device)
+    z = draw(length, case.features, scale=1.0).detach()
+    t = torch.linspace(0, 1, length, dtype=torch.float32, device=device)
     rates = torch.linspace(1, 9, d, dtype=torch.float32, device=device)
     window = FilterWindow(t, rates, 0.05)
     tables = FilterTables(0, z[None], t[None, :, None], window, ())
-    h = draw(ROWS, LENGTH, d, scale=1.0)
+    h = draw(ROWS, length, d, scale=1.0)
     ends = [draw(d, scale=1.0), draw(d, scale=1.0), draw(case.classes, d, scale=d**-0.5)]
-    targets = torch.randint(0, case.classes, (ROWS, LENGTH), generator=generator, device="cpu").to(
+    targets = torch.randint(0, case.classes, (ROWS, length), generator=generator, device="cpu").to(
         device
     )
     targets[:, ::7] = IGNORED
     run = Pass(kernels, Plan(d, False, 0, 0), case.eps, SpectrumCache())
-    out = block_training(run, Layer(weights, network, tables), h)
+    ids = targets.clamp_min(0)
+    embedded = embed_tokens(kernels, ends[2], ids)
+    out = block_training(run, Layer(weights, network, tables), h + embedded)
     nats = stream_nats(kernels, out, (ends[0], ends[1]), case.eps, ends[2], targets)
     trained = [h, *weights.tensors(), *network.tensors(), *ends]
-    return [nats.detach(), *torch.autograd.grad(nats.mean(), trained)]
+    normed = out.detach().clone()
+    with torch.no_grad():
+        kernels.norm(normed, ends[0], ends[1], case.eps)
+    return [nats.detach(), normed, *torch.autograd.grad(nats.mean(), trained)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from hyenadna.model.engine.plan import gpu_rooms, make_plan
+from hyenadna.model.engine.plan import gpu_plan, make_plan
 from hyenadna.model.engine.sizes import GROUP, Workload
 from hyenadna.model.memory import FIRST_USE, keeps, table_bytes
 from hyenadna.model.planning.context import context_inference, context_training
@@ -146,8 +146,12 @@ def _engine(setup: Setup, gpu_memory: float) -> Held:
         native=setup.native_engine, threads=1, gpu=setup.gpu,
         product_itemsize=2 if setup.gpu and setup.half else None,
     )  # fmt: skip
-    rooms = gpu_rooms(int(gpu_memory)) if setup.gpu else None
-    plan = make_plan(work, step=GROUP if setup.native_engine else 1, rooms=rooms)
+    if setup.gpu:
+        parameters = 16 if setup.training else 4
+        taken = parameters * setup.config.num_parameters() + table_bytes(setup.config)
+        plan = gpu_plan(work, int(gpu_memory), taken)
+    else:
+        plan = make_plan(work, step=GROUP if setup.native_engine else 1)
     layers = setup.config.n_layer if setup.training else 1
     kept = layers * (work.stream + (work.mixed if setup.training and plan.keep_mixed else 0))
     return Held(kept, max(0, plan.total_bytes - kept))
