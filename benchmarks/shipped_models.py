@@ -61,7 +61,6 @@ _LATER: Final = (1.5, 6.5, 1.2, 2.6, 2.6, 1.2, 0.9, 0.5)  # more of what was far
 _THIRD: Final = (1.5, 8.0, 1.0, 3.0, 4.0, 2.5, 0.6, 0.4)
 _FOURTH: Final = (3.0, 8.0, 1.2, 2.0, 2.0, 1.5, 0.5, 0.9)  # again of what had been forgotten
 _FIFTH: Final = (3.0, 9.5, 1.3, 2.0, 2.0, 1.6, 0.6, 0.5, 2.0)  # with relatives of mitochondria
-_SIXTH: Final = (3.0, 10.5, 1.3, 2.0, 2.3, 1.6, 0.6, 0.4, 5.5)  # a fifth of them
 RUNS: Final[Mapping[str, Run]] = {
     "base": Run(
         "--preset tiny-1k --stages none --steps 10000 --evaluate-every 1000",
@@ -98,27 +97,16 @@ RUNS: Final[Mapping[str, Run]] = {
         _FOURTH,
         "shallow-16k",
     ),
-    "deeper-1k": Run(
+    "starter-1k": Run(
         "--n-layer 4 --stages none --steps 6200 --lr 0.001 --save-every 400 --evaluate-every 1550",
         _FIFTH,
         "polished-1k",
     ),
-    "deeper-16k": Run(
+    "starter-16k": Run(
         "--n-layer 4 --length 16384 --stages 2048:1300,8192:1200 --steps 3100 --lr 0.001 "
         "--save-every 200 --evaluate-every 775",
         _FIFTH,
         "deep-16k",
-    ),
-    "starter-1k": Run(
-        "--stages none --steps 6600 --lr 0.0005 --save-every 300 --evaluate-every 1650",
-        _SIXTH,
-        "deeper-1k",
-    ),
-    "starter-16k": Run(
-        "--length 16384 --stages 2048:1300,8192:1200 --steps 3280 --lr 0.0005 "
-        "--save-every 150 --evaluate-every 820",
-        _SIXTH,
-        "deeper-16k",
     ),
 }
 """In the order of training."""
