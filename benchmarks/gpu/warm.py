@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.gpu.jobs import Job, engine_of
+from benchmarks.gpu.jobs import Job, engine_of, precision_of
 from benchmarks.processes import ROOT, python_path
 
 PROCESSES: Final = 12
@@ -111,11 +111,10 @@ def run(job: Job, clock: Any) -> None:
     elif job.part == "generation":
         generation.measure_generation(job, clock, lambda name: None)
     elif job.task == "convolution":
-        method, _, precision = name.partition("+")
-        dtype = TYPES[precision] or torch.float32
+        dtype = TYPES[precision_of(name)] or torch.float32
         sizes = (job.batch, job.channels, job.length)
         given = convolution.Input.random(clock.device, *sizes, dtype)
-        convolution.forward_and_backward(convolution.ways()[method], given)
+        convolution.forward_and_backward(convolution.ways()[engine_of(name)], given)
     elif job.part == "convolution":
         convolution.measure_forward(job, clock, lambda name: None)
     else:

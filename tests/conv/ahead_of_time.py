@@ -63,5 +63,6 @@ if __name__ == "__main__":
             run(gpu, length, 1, torch.bfloat16, 3)
             if length in (512, 1024, 4096, 1 << 20):
                 run(gpu, length, 64, torch.float32, 0)
+        run(gpu, 1 << 21, 64, torch.bfloat16, 0)
     for line in recorder.compiled(gpu):
         print(json.dumps(line | summary(line.pop("constants"))), flush=True)

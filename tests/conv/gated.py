@@ -62,3 +62,15 @@ def assert_within(found, exact, limit):
     k, skip = NAMES.index("k"), NAMES.index("skip")
     typical = exact[k].square().mean(1).sqrt()
     assert ((found[skip].double() - exact[skip]).abs() < 2 * limit * typical).all(), "skip"
+
+
+def assert_alike_in_any_batch(arguments, row):
+    """Two runs are equal, and a row alone is what it is in its batch, bit by bit."""
+    whole, again = (values_and_gradients("matrix", arguments) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
+    v, k, skip, before, after = arguments
+    own = slice(row, row + 1)
+    alone = gated_long_convolution(
+        v[own], k, skip, before=before[own], after=after[own], method="matrix"
+    )
+    assert torch.equal(alone, whole[0][own])

@@ -21,8 +21,9 @@ range is no matter: signals are brought to 1 at most before, spectra of filters 
 sums are float32. SPLIT: two float16 numbers a factor, three products, and the results are those of
 float32.
 
-The compiler wants tiles with sides that are powers of two, those of products at least 16. Sizes of
-the batch make no kernels of their own (do_not_specialize): they change from step to step.
+The compiler wants tiles with sides that are powers of two, those of products at least 16. A size of
+the batch that is no bound of a loop makes no kernels of its own (do_not_specialize): it changes
+from step to step. Bounds do: a loop of one row falls away, and with it most of what spills.
 """
 
 from __future__ import annotations
@@ -233,7 +234,7 @@ def filter_kernel(
     _store(k + c * k_c, x * (factor * back), at, length, k_l)
 
 
-@triton.jit(do_not_specialize=["batch", "rows"])
+@triton.jit(do_not_specialize=["batch"])
 def convolve_kernel(
     v, v_c, v_b, v_l, v_taps,
     before, before_c, before_b, before_l, before_taps,
@@ -271,7 +272,7 @@ def convolve_kernel(
         _store(y + c * y_c + b * y_b, x, at, length, y_l)
 
 
-@triton.jit(do_not_specialize=["batch", "rows"])
+@triton.jit(do_not_specialize=["batch"])
 def gradients_kernel(
     v, v_c, v_b, v_l, v_taps,
     before, before_c, before_b, before_l, before_taps,

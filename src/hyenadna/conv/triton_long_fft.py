@@ -237,7 +237,7 @@ def inner_filter_kernel(
     _put(z, at, m, zr * back, zi * back)
 
 
-@triton.jit(do_not_specialize=["batch", "count"])
+@triton.jit(do_not_specialize=["batch"])
 def inner_convolve_kernel(
     z, tiles, rows, spectrum, f, twiddles, phases, batch, n1, count,
     NA: tl.constexpr, NB: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
@@ -267,7 +267,7 @@ def inner_convolve_kernel(
         _write(z_row, rows + row * n1 + f1, at, m, zr, zi, back * scale, HALF)
 
 
-@triton.jit(do_not_specialize=["batch"])
+@triton.jit
 def inner_gradients_kernel(
     z, z_tiles, z_rows, g, g_tiles, g_rows, sums, stash, spectrum, f, twiddles, phases, batch, n1,
     NA: tl.constexpr, NB: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,

@@ -286,7 +286,11 @@ def convolution(length: int, dtype: torch.dtype, device: torch.device) -> GatedC
 
 
 def product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
-    """`a b` in the type of a and b, summed in float32; in `out` where it is given."""
+    """`a b` in the type of a and b, summed in float32; in `out` where it is given.
+
+    cuBLAS may add up parts of a long sum in the 16-bit type, unless torch is told otherwise
+    (`torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction`, and fp16 likewise).
+    """
     if a.is_cuda or a.dtype == torch.float32:
         return torch.mm(a, b, out=out)
     # Triton's interpreter: some of torch's products on a CPU sum in the type of the operands
