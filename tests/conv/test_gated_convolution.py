@@ -7,6 +7,7 @@ a GPU does, with sums in float32.
 from __future__ import annotations
 
 import importlib.util
+import weakref
 
 import pytest
 import torch
@@ -30,6 +31,7 @@ from tests.conv.gated import (
 )
 
 from hyenadna.conv import (
+    cuda_graphs,
     gated_long_convolution,
     long_convolution,
     matrix_fft,
@@ -142,11 +144,33 @@ def test_nothing_is_nothing():
     assert not any(x.any() for x in (y, *found))
 
 
+def test_tables_that_a_cuda_graph_reads_stay(monkeypatch):
+    monkeypatch.setattr(cuda_graphs, "_READ", [])
+    kept, dropped = torch.zeros(2), torch.zeros(2)
+    watched = [weakref.ref(kept), weakref.ref(dropped)]
+    cuda_graphs.keep_for_graphs(dropped)  # nothing is captured
+    monkeypatch.setattr(cuda_graphs, "capturing", lambda t: True)
+    for _ in range(2):
+        cuda_graphs.keep_for_graphs(kept)
+    assert len(cuda_graphs._READ) == 1
+    del kept, dropped
+    assert watched[0]() is not None and watched[1]() is None
+    shape, cpu = shape_of(300, inner=256), torch.device("cpu")
+    assert all(any(t is one for one in cuda_graphs._READ) for t in outer_tables(shape, cpu))
+
+
+def test_rows_of_a_program_follow_from_shapes_alone():
+    assert [matrix_fft._rows(32, batch) for batch in (1, 64, 65, 128, 1000)] == [1, 1, 2, 2, 16]
+    assert [matrix_fft._rows(32, batch, warps=1) for batch in (64, 512, 513)] == [1, 1, 2]
+    assert matrix_fft._rows(1 << 20, 3) == 3
+
+
 @pytest.mark.parametrize("outer", [False, True])
 def test_a_row_does_not_depend_on_its_batch_and_runs_are_equal(outer, monkeypatch):
     if outer:
         monkeypatch.setattr(matrix_fft, "shape_for", lambda n, *_: shape_of(n, inner=256))
-    monkeypatch.setattr(matrix_fft, "PROGRAMS", 1)  # several rows one after the other
+    # several rows one after the other
+    monkeypatch.setattr(matrix_fft, "_rows", lambda programs, batch, warps=8: batch)
     assert_alike_in_any_batch(inputs(2, 1, 280, torch.float32), row=1)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from hyenadna.alphabet import IGNORED
 from hyenadna.config import ModelConfig, preset
+from hyenadna.conv import matrix_tables
 from hyenadna.model.backbone import HyenaDNA, rescale_filters
 from hyenadna.model.decoding.trunk import TrunkReader
 from hyenadna.model.engine.spectra import SpectrumCache
@@ -149,16 +150,23 @@ def test_a_changed_filter_is_seen():
     assert (after - before).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize(("shape", "length"), [("tiny-1k", 1000), ("small-32k", 20_000)])
 @torch.no_grad()
-def test_a_cuda_graph_still_finds_its_spectra_after_other_lengths():
-    model, tokens = make(preset("tiny-1k")).eval(), random_tokens(2, 1000)
+def test_a_cuda_graph_still_finds_its_spectra_and_tables_after_other_lengths(shape, length):
+    from hyenadna.model.engine import triton_kernels
+
+    model, tokens = make(preset(shape)).eval(), random_tokens(2, length)
     expected = model.embed(tokens)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         found = model.embed(tokens)
-    for length in (500, 700, 900):
-        model.embed(random_tokens(2, length))
+    for other in (length // 2, length // 10 * 7, length // 10 * 9):
+        model.embed(random_tokens(2, other))
+    matrix_tables._outer_tables.cache_clear()
+    triton_kernels.convolution.cache_clear()
+    overwritten = [torch.full((1 << 18,), 3.0, device="cuda") for _ in range(200)]
     graph.replay()
+    del overwritten
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 

@@ -246,12 +246,13 @@ def _blocks(channels: int, channel_bytes: int) -> Iterator[slice]:
         yield slice(start, min(start + width, channels))
 
 
-def _rows(programs: int, batch: int, most: int = PROGRAMS) -> int:
+def _rows(programs: int, batch: int, warps: int = 8) -> int:
     """Rows of the batch that one of so many programs for each row does after each other.
 
-    Of shapes alone, so that sums are the same on every GPU. most: programs that there shall be.
+    Of shapes alone, so that sums are the same on every GPU. warps: of a program; there may be more
+    of smaller ones, where that costs no sums.
     """
-    return max(1, min(batch, -(-programs * batch // most)))
+    return max(1, min(batch, -(-programs * batch * warps // (8 * PROGRAMS))))
 
 
 def _inner_options(shape: Shape, split: bool) -> dict[str, int | bool]:
@@ -293,7 +294,7 @@ def _convolve(shape: Shape, spectra: Tensor, signals: Signals, y: Tensor) -> Non
     from hyenadna.conv import triton_fft
 
     channels, batch, length = y.shape
-    rows = _rows(channels, batch, PROGRAMS * 8 // shape.warps)
+    rows = _rows(channels, batch, shape.warps)
     launch(
         triton_fft.convolve_kernel, (channels * -(-batch // rows),), y,
         *signals.arguments("v"), *signals.arguments("before"), *signals.arguments("after"),
