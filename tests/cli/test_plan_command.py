@@ -50,6 +50,7 @@ def test_models_by_preset_file_and_folder(tmp_path):
         place.write_text(json.dumps(config.to_dict()))
     assert model_config(str(tmp_path / "config.json")) == config
     assert model_config(str(tmp_path)) == model_config(str(tmp_path / "run")) == config
+    assert model_config("starter-16k").max_seq_len == 16386
     original = {"d_model": 16, "n_layer": 1, "layer": {"l_max": 34}}
     (tmp_path / "config.json").write_text(json.dumps(original))
     assert model_config(str(tmp_path)).max_seq_len == 34

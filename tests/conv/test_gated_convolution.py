@@ -363,4 +363,4 @@ def test_real_sizes_fit_into_an_h200():
     for x in lines_of("tests.conv.ahead_of_time"):
         assert x["shared"] <= 227 << 10, x
         large = x["tile"][:2] in ([128, 32], [128, 64]) or x["type"] == "float32" or x["taps"]
-        assert x["spilled"] <= (1500 if large else 128), x
+        assert x["spilled"] <= (1500 if large else 160), x

@@ -27,6 +27,7 @@ from hyenadna.model.planning.forecast import (
     smallest_change,
 )
 from hyenadna.model.planning.setup import Setup
+from hyenadna.shipped import shipped_folder, shipped_names
 
 _BAR = 20
 _PARTS = {
@@ -72,8 +73,8 @@ def plan(
     Parameters
     ----------
     model
-        A preset (`hyenadna models` lists them), a folder of a checkpoint or run, or a JSON file
-        with a model configuration.
+        A preset or a model of the package (`hyenadna models` lists them), a folder of a checkpoint
+        or run, or a JSON file with a model configuration.
     length
         Bases of a sequence; the longest that the model reads, less 2, when left out.
     batch
@@ -145,13 +146,17 @@ def plan(
 
 
 def model_config(model: str) -> ModelConfig:
-    """The configuration of a preset, a JSON file, or a folder of a checkpoint or run.
+    """The configuration of a preset, a model of the package, a JSON file, or a folder.
+
+    The folder: of a checkpoint or run.
 
     Without torch, but for the original's layout. Raises InputError where there is none.
     """
     if model in PRESETS or model in PUBLISHED_NAMES.values():
         return preset(model)
     path = Path(model).expanduser()
+    if model in shipped_names() and not path.exists():
+        path = shipped_folder(model)
     for folder in (path, path / "best", path / "last"):
         if (folder / "config.json").is_file():
             path = folder / "config.json"
@@ -159,7 +164,7 @@ def model_config(model: str) -> ModelConfig:
     if not path.is_file():
         raise InputError(
             f"{model}: no preset, JSON file or folder with a config.json; there are "
-            f"{', '.join(PRESETS)}"
+            f"{', '.join((*PRESETS, *shipped_names()))}"
         )
     try:
         fields = json.loads(path.read_text())
