@@ -149,7 +149,7 @@ def test_tables_that_a_cuda_graph_reads_stay(monkeypatch):
     kept, dropped = torch.zeros(2), torch.zeros(2)
     watched = [weakref.ref(kept), weakref.ref(dropped)]
     cuda_graphs.keep_for_graphs(dropped)  # nothing is captured
-    monkeypatch.setattr(cuda_graphs, "capturing", lambda t: True)
+    monkeypatch.setattr(cuda_graphs, "capturing", lambda device: True)
     for _ in range(2):
         cuda_graphs.keep_for_graphs(kept)
     assert len(cuda_graphs._READ) == 1

@@ -405,7 +405,7 @@ def test_a_cuda_graph_keeps_the_spectra_it_reads_and_leaves_none(monkeypatch):
     last = weakref.ref(spectrum)
     cache.check_together([(layer.tables, layer.trained)])
     cache.put((0, "warm-up"), spectrum, 16)
-    monkeypatch.setattr(spectra, "capturing", lambda t: True)
+    monkeypatch.setattr(spectra, "capturing", lambda device: True)
     assert cache.get((0, "warm-up")) is spectrum
     cache.put((0, "of the graph"), torch.zeros(4), 32)
     assert cache.get((0, "of the graph")) is None  # void before the graph is replayed

@@ -28,7 +28,7 @@ SMALL = ModelConfig(d_model=16, n_layer=1, max_seq_len=34, filter_order=8)
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setattr(triton_trial, "LENGTH", 21)
-    cached = (triton_trial._tried, triton_trial._why_matrix_wrong, gated._why_wrong)
+    cached = (triton_trial._tried, trial._why_wrong)
     for each in cached:
         each.cache_clear()
     yield
@@ -111,11 +111,11 @@ def test_a_compiler_that_fails_is_told(monkeypatch, caplog):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_long_convolution_passes_by_itself(dtype):
     assert triton_trial.matrix_is_right(21, dtype, DEVICE)
-    assert gated._is_right(21, dtype, DEVICE)
-    assert triton_trial._why_matrix_wrong.cache_info().currsize == 1
+    assert trial.is_right(gated._error, 21, dtype, DEVICE)
+    assert trial._why_wrong.cache_info().currsize == 2
     # others of the kind are not tried again
     assert triton_trial.matrix_is_right(23, dtype, DEVICE)
-    assert triton_trial._why_matrix_wrong.cache_info().currsize == 1
+    assert trial._why_wrong.cache_info().currsize == 2
 
 
 def test_a_wrong_convolution_costs_no_more_than_itself(monkeypatch, caplog):
@@ -129,7 +129,7 @@ def test_a_wrong_convolution_costs_no_more_than_itself(monkeypatch, caplog):
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             assert not triton_trial.matrix_is_right(21, torch.float32, DEVICE)
-            assert not gated._is_right(21, torch.float32, DEVICE)
+            assert not trial.is_right(gated._error, 21, torch.float32, DEVICE)
     assert caplog.text.count("long convolutions are left out") == 2
 
     def full(*_):

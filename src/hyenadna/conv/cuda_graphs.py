@@ -10,9 +10,9 @@ from torch import Tensor
 _READ: Final[list[Tensor]] = []
 
 
-def capturing(t: Tensor) -> bool:
-    """Whether work on this tensor is being captured in a CUDA graph."""
-    return t.is_cuda and torch.cuda.is_current_stream_capturing()
+def capturing(device: torch.device) -> bool:
+    """Whether work on this device is being captured in a CUDA graph."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def keep_for_graphs(*tables: Tensor) -> None:
@@ -21,5 +21,5 @@ def keep_for_graphs(*tables: Tensor) -> None:
     A cache may drop them for those of other lengths, and torch would give their memory to the next
     tensor that comes.
     """
-    if capturing(tables[0]):
+    if capturing(tables[0].device):
         _READ.extend(t for t in tables if not any(t is other for other in _READ))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any, Final, overload
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -48,7 +47,9 @@ def gated_long_convolution(
     _check(v, k, skip, before, after)
     if method == "auto":
         wanted = v.is_cuda and 0 < v.shape[-1] <= LONGEST_BY_MATRIX and _why_no_matrix(v, k) is None
-        method = "matrix" if wanted and _is_right(v.shape[-1], v.dtype, v.device) else "fft"
+        method = (
+            "matrix" if wanted and trial.is_right(_error, v.shape[-1], v.dtype, v.device) else "fft"
+        )
     if method == "matrix":
         reason = _why_no_matrix(v, k)
         if reason is not None:
@@ -100,24 +101,10 @@ def _why_no_matrix(v: Tensor, k: Tensor) -> str | None:
     return why_no_triton(v.device)
 
 
-def _is_right(length: int, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether `matrix` is, at such a length: tried once for each kind (`hyenadna.conv.trial`)."""
-    try:
-        return _why_wrong(trial.Kind.of(length, dtype, device)) is None
-    except torch.OutOfMemoryError:
-        return True
-
-
-@lru_cache(maxsize=256)
-def _why_wrong(kind: trial.Kind) -> str | None:
-    what = "Triton's long convolutions"
-    return trial.verdict(lambda: _error(kind), trial.WORST[kind.dtype], kind.device, what)
-
-
 def _error(kind: trial.Kind) -> float:
     """Of values and gradients, beside the FFT."""
     (channels, batch), draw = kind.sizes, trial.drawn(kind.device)
-    k, skip = trial.filters(draw, channels, kind.length), draw(channels)
+    k, skip = trial.decaying_filters(draw, channels, kind.length), draw(channels)
     given = [draw(batch, channels, kind.length).to(kind.dtype) for _ in range(4)]
 
     def outcome(method: str) -> list[Tensor]:
@@ -153,7 +140,7 @@ class _GatedConvolution(torch.autograd.Function):
             for x in (v, before, after)
         ]
         grad_k = matrix_fft.gradients(
-            shape, spectra, _signals(v, before, after), _turned(grads[0]),
+            shape, spectra, _signals(v, before, after), _dense(grads[0]).transpose(0, 1),
             [_turned(x) for x in into],
         )  # fmt: skip
         grad_skip = None if skip is None else grad_k[:, 0].to(skip.dtype)
@@ -162,13 +149,9 @@ class _GatedConvolution(torch.autograd.Function):
 
 
 def _signals(v: Tensor, before: Tensor | None, after: Tensor | None) -> matrix_fft.Signals:
-    return matrix_fft.Signals(_turned(v), _turned(before), _turned(after))
+    return matrix_fft.Signals(_dense(v).transpose(0, 1), _turned(before), _turned(after))
 
 
-@overload
-def _turned(x: Tensor) -> Tensor: ...
-@overload
-def _turned(x: Tensor | None) -> Tensor | None: ...
 def _turned(x: Tensor | None) -> Tensor | None:
     """(B, C, L) -> (C, B, L), dense along L."""
     return None if x is None else _dense(x).transpose(0, 1)
@@ -176,4 +159,4 @@ def _turned(x: Tensor | None) -> Tensor | None:
 
 def _dense(x: Tensor) -> Tensor:
     """x, or a copy where neighbours along L lie apart: kernels read them many times over."""
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+    return x if x.stride(-1) in (0, 1) else x.contiguous()

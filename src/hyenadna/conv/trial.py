@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 import torch
 from torch import Tensor
 
+from hyenadna.conv.cuda_graphs import capturing
 from hyenadna.conv.matrix_fft import shape_for
 
 _log = logging.getLogger(__name__)
@@ -58,7 +60,7 @@ def verdict(
     where that leaves the GPU unusable, and RuntimeError where a CUDA graph is being captured, which
     may wait for nothing.
     """
-    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+    if capturing(device):
         raise RuntimeError("run the model once before a CUDA graph captures it")
     try:
         with (
@@ -80,6 +82,26 @@ def verdict(
         reason = f"a trial came out wrong, by {worst:.1g} of the largest number"
     _log.warning("%s are left out on %s, torch takes their place: %s", what, device, reason)
     return reason
+
+
+def is_right(
+    error: Callable[[Kind], float], length: int, dtype: torch.dtype, device: torch.device
+) -> bool:
+    """Whether the matrix convolution is, at such a length and type of signals: tried once a kind.
+
+    error: largest one of a trial at `Kind.length`, beside cuFFT. Where it finds no room, all is
+    taken to be right. Raises as `verdict`, and InputError for a length that is too large.
+    """
+    try:
+        return _why_wrong(error, Kind.of(length, dtype, device)) is None
+    except torch.OutOfMemoryError:
+        return True
+
+
+@lru_cache(maxsize=256)
+def _why_wrong(error: Callable[[Kind], float], kind: Kind) -> str | None:
+    what = "Triton's long convolutions"
+    return verdict(lambda: error(kind), WORST[kind.dtype], kind.device, what)
 
 
 def _require_working(device: torch.device, error: Exception) -> None:
@@ -113,7 +135,7 @@ def drawn(device: torch.device, seed: int = 0) -> Callable[..., Tensor]:
     return draw
 
 
-def filters(draw: Callable[..., Tensor], channels: int, length: int) -> Tensor:
+def decaying_filters(draw: Callable[..., Tensor], channels: int, length: int) -> Tensor:
     """Filters (c, L) that fall as those of a model do."""
     k = draw(channels, length, scale=length**-0.5)
     t = torch.linspace(0, 1, length, dtype=torch.float32, device=k.device)

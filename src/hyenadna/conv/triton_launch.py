@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from functools import lru_cache
 from typing import Any, Final
 
 import torch
@@ -19,6 +20,8 @@ def why_no_triton(device: torch.device | None = None) -> str | None:
 
     device: any when left out.
     """
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed (it comes with CUDA builds of torch on Linux)"
     reason = _why_no_import()
     if reason is not None:
         return reason
@@ -33,9 +36,8 @@ def why_no_triton(device: torch.device | None = None) -> str | None:
     return None
 
 
+@lru_cache(maxsize=1)  # an import that fails begins anew at every pass
 def _why_no_import() -> str | None:
-    if importlib.util.find_spec("triton") is None:
-        return "triton is not installed (it comes with CUDA builds of torch on Linux)"
     try:
         importlib.import_module("triton.language")
     except Exception as error:  # whatever a broken installation raises

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +14,7 @@ from hyenadna.model.engine.block import Layer, Pass, block_inference, block_trai
 from hyenadna.model.engine.choose import EngineSettings
 from hyenadna.model.engine.filter_passes import FilterNetwork
 from hyenadna.model.engine.kernels import Kernels, Past
-from hyenadna.model.engine.plan import SMALL_PASS, gpu_plan, gpu_rooms, make_plan
+from hyenadna.model.engine.plan import SMALL_PASS, Plan, gpu_plan, gpu_rooms, make_plan
 from hyenadna.model.engine.sizes import Workload, resident_bytes
 from hyenadna.model.engine.spectra import FilterTables, SpectrumCache
 from hyenadna.model.engine.weights import BlockWeights, FilterWindow
@@ -40,23 +40,33 @@ def make_pass(
     room for. held: bytes that the plan counts and that are allocated already. besides: bytes that
     others will take by then. Raises InputError where the budget is too small.
     """
-    step, total, budget = kernels.channel_step(), device_memory(device), settings.max_memory
-    rooms = None if total is None else gpu_rooms(total)
-    plan = make_plan(work, step=step, rooms=rooms) if budget is None else None
-    large = plan is not None and total is not None and plan.total_bytes * SMALL_PASS > total
-    if plan is None or large:
+
+    def taken() -> int:
         if device.type == "cpu":
             pages.give_back_heap()
         counted = held + cache.bytes + kernels.kept_bytes()
-        taken = max(0, held_bytes(device) - counted) + besides
-        if budget is None:
-            assert total is not None
-            plan = gpu_plan(work, total, taken, step=step)
-        else:
-            plan = make_plan(work, step=step, max_memory=budget, resident=taken, rooms=rooms)
+        return max(0, held_bytes(device) - counted) + besides
+
+    plan = _plan(work, kernels.channel_step(), settings.max_memory, device_memory(device), taken)
     cache.shrink(plan.cache_bytes)
     offload = settings.offload if work.training else None
     return Pass(kernels, plan, work.config.layer_norm_epsilon, cache, offload)
+
+
+def _plan(
+    work: Workload, step: int, budget: int | None, total: int | None, taken: Callable[[], int]
+) -> Plan:
+    """The plan within a budget, a GPU's memory of `total` bytes, or neither.
+
+    taken: bytes that others have by then; asked for where they matter, for it takes its time.
+    """
+    rooms = None if total is None else gpu_rooms(total)
+    if budget is not None:
+        return make_plan(work, step=step, max_memory=budget, resident=taken(), rooms=rooms)
+    plan = make_plan(work, step=step, rooms=rooms)
+    if total is None or plan.total_bytes * SMALL_PASS <= total:
+        return plan
+    return gpu_plan(work, total, taken(), step=step)
 
 
 def held_bytes(device: torch.device) -> int:

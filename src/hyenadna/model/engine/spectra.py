@@ -146,7 +146,7 @@ class SpectrumCache:
             if len(known) == len(layers):
                 before = torch.cat([v for state in known for v in state.values or ()])
                 after = torch.cat(now)
-                if capturing(after):
+                if capturing(after.device):
                     same = True
                 else:
                     same = _alike(before, after) and torch.equal(before, after)
@@ -155,7 +155,7 @@ class SpectrumCache:
             return {
                 # a graph writes its values anew at every replay: they say nothing of later passes
                 tables.layer: self._replace(
-                    FilterState(tables, None if capturing(values) else [values])
+                    FilterState(tables, None if capturing(values.device) else [values])
                 )
                 for (tables, _), values in zip(layers, now, strict=True)
             }
@@ -197,7 +197,7 @@ class SpectrumCache:
     def _in_inference_graph(self, key: Key, spectrum: Tensor) -> bool:
         """Spectra of training, whose states have no values, serve their own pass alone."""
         state = self._states.get(key[0])
-        return state is not None and state.values is not None and capturing(spectrum)
+        return state is not None and state.values is not None and capturing(spectrum.device)
 
     def shrink(self, limit: int) -> None:
         """Drop the least used spectra until `limit` bytes are left at most."""

@@ -16,7 +16,15 @@ from torch import Tensor
 
 from hyenadna.alphabet import IGNORED
 from hyenadna.config import ModelConfig
-from hyenadna.conv.trial import WORST, Kind, drawn, filters, largest_error, verdict
+from hyenadna.conv.trial import (
+    WORST,
+    Kind,
+    decaying_filters,
+    drawn,
+    is_right,
+    largest_error,
+    verdict,
+)
 from hyenadna.model.engine.block import Layer, Pass, block_training
 from hyenadna.model.engine.ends import embed_tokens, stream_nats
 from hyenadna.model.engine.filter_passes import FilterNetwork
@@ -83,27 +91,15 @@ def _tried(case: _Case, gemm: torch.dtype | None, device: torch.device) -> str |
 
 
 def matrix_is_right(length: int, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether the convolution by matrix products is, at such a length and type of projections.
-
-    Tried once for each kind of length. Where the trial finds no room, it is taken to be.
-    """
-    try:
-        return _why_matrix_wrong(Kind.of(length, dtype, device)) is None
-    except torch.OutOfMemoryError:
-        return True
-
-
-@lru_cache(maxsize=256)
-def _why_matrix_wrong(kind: Kind) -> str | None:
-    limit = WORST[kind.dtype]
-    return verdict(lambda: _matrix_error(kind), limit, kind.device, "Triton's long convolutions")
+    """Whether the convolution by matrix products is, at such a length and type of projections."""
+    return is_right(_matrix_error, length, dtype, device)
 
 
 def _matrix_error(kind: Kind) -> float:
     """Of the operator and its gradients, beside those by cuFFT."""
     (c, batch), length, draw = kind.sizes, kind.length, drawn(kind.device)
     p = draw(3, c, batch, length).to(kind.dtype)
-    k, grad = filters(draw, c, length), draw(batch, length, c).to(kind.dtype)
+    k, grad = decaying_filters(draw, c, length), draw(batch, length, c).to(kind.dtype)
     gated = Gated(p, draw(3, c), draw(3, c, TAPS), draw(3, c))
 
     def outcome(convolution: GatedConvolution) -> list[Tensor]:
