@@ -86,7 +86,10 @@ def show(jobs: Sequence[Job]) -> None:
     for job in jobs:
         print(f"{begin:6.0f} s +{job.guess:4.0f} s  {job.title()}")
         begin += job.guess
-    print(f"{begin:6.0f} s in all, {len(jobs)} jobs, and about 15 s to start")
+    print(
+        f"{begin:6.0f} s in all, {len(jobs)} jobs; before, about 15 s to start, and on a GPU "
+        f"{WARM_SHARE:.0%} of the budget at most to compile"
+    )
 
 
 def measure(jobs: Sequence[Job], options: argparse.Namespace) -> int:

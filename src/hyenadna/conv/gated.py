@@ -46,10 +46,10 @@ def gated_long_convolution(
         )
     _check(v, k, skip, before, after)
     if method == "auto":
-        wanted = v.is_cuda and 0 < v.shape[-1] <= LONGEST_BY_MATRIX and _why_no_matrix(v, k) is None
-        method = (
-            "matrix" if wanted and trial.is_right(_error, v.shape[-1], v.dtype, v.device) else "fft"
-        )
+        length = v.shape[-1]
+        able = v.is_cuda and 0 < length <= LONGEST_BY_MATRIX and _why_no_matrix(v, k) is None
+        right = able and trial.is_right(_error, length, v.dtype, v.device)
+        method = "matrix" if right else "fft"
     if method == "matrix":
         reason = _why_no_matrix(v, k)
         if reason is not None:

@@ -40,7 +40,7 @@ BLOCK_BYTES: Final = 1 << 28
 MOST_POINTS: Final = ((200 << 10, 8192), (160 << 10, 4096), (0, 2048))
 """Most points of a program by the shared memory of a block: of an H100 and later, of an A100, and
 of smaller GPUs. An A100 has room for 8,192, but holds the factors of products in registers, of
-which 18 KB a thread would spill (tests/conv/ahead_of_time.py)."""
+which 18 KB a thread would spill (docs/decisions/matrix-fft.md)."""
 
 
 def shape_for(length: int, dtype: torch.dtype, device: torch.device) -> Shape:

@@ -79,7 +79,7 @@ class Forecast:
 def forecast(setup: Setup, device: Device, shares: Shares = ASSUMED) -> Forecast:
     """What the setup takes on the device."""
     todo, told = work(setup), traffic(setup)
-    held = memory(setup, device.memory) if setup.gpu else memory(setup)
+    held = memory(setup, device.memory)
     return Forecast(setup, device, held, todo, told, step_time(setup, device, todo, told, shares))
 
 

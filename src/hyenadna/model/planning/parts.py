@@ -9,6 +9,7 @@ from hyenadna.model.engine.plan import gpu_plan, make_plan
 from hyenadna.model.engine.sizes import GROUP, Workload
 from hyenadna.model.memory import FIRST_USE, keeps, table_bytes
 from hyenadna.model.planning.context import context_inference, context_training
+from hyenadna.model.planning.devices import DEVICES
 from hyenadna.model.planning.held import BLOCK_SAMPLES, DEVICE_BLOCK_SAMPLES, Held
 from hyenadna.model.planning.plain import PlainPass
 from hyenadna.model.planning.setup import Setup
@@ -30,8 +31,8 @@ NCCL: Final = 1 << 30
 GPU_KEEPS: Final = 1.05
 """What torch's allocator on a GPU keeps beside tensors; an assumption."""
 
-SMALLEST_GPU: Final = 80e9
-"""Bytes of a GPU where nothing is said of it: the smallest of `DEVICES`."""
+SMALLEST_GPU: Final = min(one.memory for one in DEVICES.values())
+"""Bytes of a GPU where nothing is said of it."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,17 @@ def memory(setup: Setup, gpu_memory: float = SMALLEST_GPU) -> Memory:
     parameters = 4.0 * config.num_parameters()
     owned = parameters / setup.ranks if setup.fsdp else parameters
     training = float(setup.training)
-    held, factor = _held(setup, gpu_memory)
+    lasting = {
+        "weights": owned,
+        "gradients": training * owned,
+        "moments": training * 2 * owned,
+        "average": training * setup.average * owned,
+        "exchanged": _exchanged(setup, parameters),
+        "tables": float(table_bytes(config)),
+    }
+    held, factor = _held(setup, gpu_memory, sum(lasting.values()))
     return Memory(
-        weights=owned,
-        gradients=training * owned,
-        moments=training * 2 * owned,
-        average=training * setup.average * owned,
-        exchanged=_exchanged(setup, parameters),
-        tables=table_bytes(config),
+        **lasting,
         kept=held.kept,
         work=held.work,
         loss=held.loss,
@@ -114,10 +118,13 @@ def _exchanged(setup: Setup, parameters: float) -> float:
     return 2 * block + (parameters if setup.passes > 1 else block)
 
 
-def _held(setup: Setup, gpu_memory: float) -> tuple[Held, float]:
-    """What a pass holds, and the memory that it takes as a multiple of it."""
+def _held(setup: Setup, gpu_memory: float, lasting: float) -> tuple[Held, float]:
+    """What a pass holds, and the memory that it takes as a multiple of it.
+
+    lasting: bytes that are there before and after.
+    """
     if setup.engine:
-        return _engine(setup, gpu_memory), GPU_KEEPS if setup.gpu else 1.0
+        return _engine(setup, gpu_memory, lasting), GPU_KEEPS if setup.gpu else 1.0
     samples = DEVICE_BLOCK_SAMPLES if setup.gpu else BLOCK_SAMPLES
     rows = setup.rows_at_once
     if setup.context > 1:
@@ -139,7 +146,7 @@ def _held(setup: Setup, gpu_memory: float) -> tuple[Held, float]:
     return held, factor
 
 
-def _engine(setup: Setup, gpu_memory: float) -> Held:
+def _engine(setup: Setup, gpu_memory: float, lasting: float) -> Held:
     """The engine's buffers: streams wait for the backward pass, the rest is work."""
     work = Workload(
         setup.config, setup.rows_at_once, setup.length, training=setup.training,
@@ -147,9 +154,7 @@ def _engine(setup: Setup, gpu_memory: float) -> Held:
         product_itemsize=2 if setup.gpu and setup.half else None,
     )  # fmt: skip
     if setup.gpu:
-        parameters = 16 if setup.training else 4
-        taken = parameters * setup.config.num_parameters() + table_bytes(setup.config)
-        plan = gpu_plan(work, int(gpu_memory), taken)
+        plan = gpu_plan(work, int(gpu_memory), int(lasting))
     else:
         plan = make_plan(work, step=GROUP if setup.native_engine else 1)
     layers = setup.config.n_layer if setup.training else 1

@@ -22,7 +22,7 @@ _PASSES_BITS: Final = 10
 _LAUNCHES: Final = 300
 """Kernels of a block, or of a group of its channels, on a GPU: forward, again and backward."""
 _ENGINE_LAUNCHES: Final = 160
-"""The same through the engine, about."""
+"""The same through the engine: an assumption."""
 
 
 @dataclass(frozen=True)
